@@ -1,0 +1,62 @@
+# Three products: the addon (minke.node) and two static executables.
+# Sources are globbed by folder, so that a new file needs no change here.
+{
+  "variables": { "with_tests%": "0" },
+  "target_defaults": {
+    "include_dirs": ["native"],
+    "cflags!": ["-fno-omit-frame-pointer"],
+    "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-std=gnu++1y"],
+    "cflags": ["-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"],
+    "cflags_cc": ["-std=c++20", "-fno-exceptions", "-fno-rtti"],
+    "defines": ["_GNU_SOURCE"],
+  },
+  "targets": [
+    {
+      "target_name": "minke",
+      "sources": ["<!@(ls native/addon/*.cc native/sys/*.cc)"],
+      "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api"],
+      "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"],
+      "libraries": ["-lpthread"],
+    },
+    {
+      "target_name": "minke-oci",
+      "type": "executable",
+      "sources": [
+        "<!@(ls native/oci/*.cc native/monitor/*.cc native/init/*.cc native/runtime/*.cc native/sys/*.cc)",
+      ],
+      "cflags": ["-Os", "-ffunction-sections", "-fdata-sections", "-fno-pie"],
+      "cflags!": ["-O3", "-fPIC"],
+      "ldflags!": ["-rdynamic"],
+      "ldflags": ["-static", "-no-pie", "-Wl,--gc-sections", "-Wl,-z,norelro"],
+      "libraries": ["-lseccomp"],
+    },
+    {
+      "target_name": "minke-layer",
+      "type": "executable",
+      "sources": ["<!@(ls native/layer/*.cc native/sys/*.cc)"],
+      "cflags": ["-O2", "-ffunction-sections", "-fdata-sections", "-fno-pie"],
+      "cflags!": ["-fPIC"],
+      "ldflags!": ["-rdynamic"],
+      "ldflags": ["-static", "-no-pie", "-Wl,--gc-sections"],
+      "libraries": ["-lisal", "-lzstd", "-lcrypto"],
+    },
+  ],
+  "conditions": [
+    ["with_tests==1", {
+      "targets": [
+        {
+          "target_name": "minke-native-test",
+          "type": "executable",
+          "sources": [
+            "<!@(ls test/native/*.cc native/layer/*.cc native/monitor/*.cc native/init/*.cc native/runtime/*.cc native/sys/*.cc | grep -v /main.cc)",
+          ],
+          "cflags": ["-O1", "-g"],
+          "cflags_cc!": ["-fno-exceptions"],
+          "cflags_cc": ["-fexceptions"],
+          "ldflags!": ["-rdynamic"],
+          "libraries": ["-lseccomp", "-lisal", "-lzstd", "-lcrypto"],
+        },
+      ],
+    }],
+  ],
+}

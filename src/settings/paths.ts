@@ -1,0 +1,101 @@
+/**
+ * Every file and directory of a daemon, below its `--root` and `--run`. Nobody else builds paths.
+ *
+ * Several daemons run side by side on one machine: nothing here is shared between two roots.
+ * All directories are 0700.
+ */
+import { join } from "node:path";
+import { type ContainerId, type Digest, digestHex, type PodUid, type SandboxId } from "../base/ids.js";
+
+export class Paths {
+  readonly root: string;
+  readonly run: string;
+
+  /** @param root absolute; data. @param run absolute; sockets, locks and our own tmpfs */
+  constructor(root: string, run: string) {
+    this.root = root;
+    this.run = run;
+  }
+
+  /** Boot-class records: valid for one boot of the machine. */
+  bootState(noun: "sandboxes" | "containers" | "leases"): string {
+    return join(this.root, "state", "boot", noun);
+  }
+
+  /** Durable records: they survive a power cut. */
+  durableState(noun: "images" | "layers" | "pods" | "volumes"): string {
+    return join(this.root, "state", "durable", noun);
+  }
+
+  /** Unreadable records are moved here and reported. */
+  get quarantine(): string {
+    return join(this.root, "quarantine");
+  }
+
+  /** Manifests and image configs, by digest. */
+  blob(digest: Digest): string {
+    return join(this.root, "blobs", "sha256", digestHex(digest));
+  }
+
+  /** All unpacked layers. */
+  get layers(): string {
+    return join(this.root, "layers");
+  }
+
+  /** The unpacked tree of one layer, an overlay lower directory. */
+  layer(diffId: Digest): string {
+    return join(this.layers, digestHex(diffId), "fs");
+  }
+
+  /** Half-made things; swept at start. */
+  get tmp(): string {
+    return join(this.root, "tmp");
+  }
+
+  /** Generated hosts, hostname and resolv.conf of a sandbox. */
+  sandbox(id: SandboxId): string {
+    return join(this.root, "sandboxes", id);
+  }
+
+  /** Bundle, exit file, upper and work directory of a container. */
+  container(id: ContainerId): string {
+    return join(this.root, "containers", id);
+  }
+
+  /** A pod's own volumes; removed with the pod's UID. */
+  podVolumes(uid: PodUid): string {
+    return join(this.root, "volumes", uid);
+  }
+
+  /** Logs of a pod's containers: `<namespace>_<name>_<uid>/<container>/<restart>.log`, as a kubelet lays them out. */
+  podLogs(namespace: string, name: string, uid: PodUid): string {
+    return join(this.root, "logs", `${namespace}_${name}_${uid}`);
+  }
+
+  /** Our own tmpfs: secrets and memory-backed volumes. */
+  get tmpfs(): string {
+    return join(this.run, "tmpfs");
+  }
+
+  get apiSocket(): string {
+    return join(this.run, "api.sock");
+  }
+
+  get criSocket(): string {
+    return join(this.run, "cri.sock");
+  }
+
+  get monitors(): string {
+    return join(this.run, "monitors");
+  }
+
+  /** Where a sandbox's monitor listens. May exceed 107 bytes: connect through `/proc/self/fd/N/`. */
+  monitorSocket(id: SandboxId): string {
+    return join(this.monitors, `${id}.sock`);
+  }
+
+  /** Held with flock for as long as a daemon uses this root. */
+  get lock(): string {
+    return join(this.root, "lock");
+  }
+}
