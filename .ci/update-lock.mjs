@@ -18,7 +18,10 @@ const ALIAS = { windows: "win32", armv7: "arm", x86_64: "x64", aarch64: "arm64",
 const env = { ...process.env, npm_config_omit_lockfile_registry_resolved: "false" };
 if (!process.argv.includes("--keep")) {
   rmSync(LOCK, { force: true });
-  const { status } = spawnSync("npm", ["install", "--package-lock-only", "--no-audit", "--no-fund"], { stdio: "inherit", env });
+  const { status } = spawnSync("npm", ["install", "--package-lock-only", "--no-audit", "--no-fund"], {
+    stdio: "inherit",
+    env,
+  });
   if (status !== 0) process.exit(status ?? 1);
 }
 
