@@ -9,6 +9,8 @@ export const ERROR_CODES = {
   INTERNAL: "a fault of minke's own; please report it",
   NO_SPACE: "the file system that minke writes to is full",
   PERMISSION_DENIED: "the kernel refused an operation; minke runs as root with all capabilities",
+  SETTINGS_INVALID: "the settings file is not TOML, or a setting is unknown or has a wrong value",
+  SETTINGS_NOT_FOUND: "the settings file that was asked for does not exist",
   TOO_MANY_FILES: "the limit of open files is reached",
 } as const satisfies Readonly<Record<string, string>>;
 
