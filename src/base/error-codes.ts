@@ -32,6 +32,8 @@ export const ERROR_CODES = {
   PERMISSION_DENIED: "the kernel refused an operation; minke runs as root with all capabilities",
   SANDBOX_NOT_FOUND: "no sandbox has this id",
   SANDBOX_NOT_READY: "the sandbox is not ready: it is being made, stopped or removed",
+  SETTINGS_INVALID: "the settings file is not TOML, or a setting is unknown or has a wrong value",
+  SETTINGS_NOT_FOUND: "the settings file that was asked for does not exist",
   TOO_MANY_FILES: "the limit of open files is reached",
   UNKNOWN_CAPABILITY: "not a name of capabilities(7)",
   UNKNOWN_GROUP: "a group name is not in the image's /etc/group",
