@@ -14,7 +14,7 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, createShm, openCgroup, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, createShm, MONITOR_FD, openCgroup, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import { emit, type RuntimeContext } from "./context.js";
@@ -23,9 +23,6 @@ import { processStartTicks } from "./proc.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
-
-/** Where the monitor finds what it inherits (native/monitor/PROTOCOL.md). */
-const MONITOR_FDS = { net: 4, ipc: 5, uts: 6, shm: 7 } as const;
 
 /** See `Runtime.runSandbox`. */
 export function runSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
@@ -155,7 +152,7 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
   try {
     const { pid, pidfd, control } = spawnMonitor({
       executable: ctx.executable,
-      args: [record.id, ctx.paths.monitorSocket(record.id)],
+      args: ["minke-monitor", record.id, ctx.paths.monitorSocket(record.id)],
       cgroup,
       fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm },
     });
@@ -165,10 +162,10 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
     return {
       pid,
       startTicks: await processStartTicks(pid),
-      netFd: made.net && MONITOR_FDS.net,
-      ipcFd: made.ipc && MONITOR_FDS.ipc,
-      utsFd: made.uts && MONITOR_FDS.uts,
-      shmFd: made.shm && MONITOR_FDS.shm,
+      netFd: made.net && MONITOR_FD.net,
+      ipcFd: made.ipc && MONITOR_FD.ipc,
+      utsFd: made.uts && MONITOR_FD.uts,
+      shmFd: made.shm && MONITOR_FD.shm,
     };
   } finally {
     cgroup.close();
