@@ -4,27 +4,27 @@
  * Types only. Names of kernel files in the comments are those of cgroup v2 where both exist.
  */
 import type { IdMapping } from "./runtime-spec.js";
-import type { Seccomp } from "./seccomp.js";
+import type { LinuxSeccomp } from "./seccomp.js";
 
 export interface Linux {
   /** No duplicate types. A namespace that is not listed is the runtime's own. */
-  namespaces?: Namespace[] | undefined;
+  namespaces?: LinuxNamespace[] | undefined;
   uidMappings?: IdMapping[] | undefined;
   gidMappings?: IdMapping[] | undefined;
   /** Offsets of clocks in a time namespace; keys `monotonic`, `boottime`. */
-  timeOffsets?: Record<string, TimeOffset> | undefined;
+  timeOffsets?: Record<string, LinuxTimeOffset> | undefined;
   /** Devices that the container must have; the default ones of the specification come on top. */
-  devices?: Device[] | undefined;
+  devices?: LinuxDevice[] | undefined;
   /** Network devices moved from the runtime's namespace into the container's, by their name there. */
-  netDevices?: Record<string, NetDevice> | undefined;
+  netDevices?: Record<string, LinuxNetDevice> | undefined;
   /** Absolute: below the cgroup mount; relative: where the runtime decides. Or `slice:prefix:name` with systemd. */
   cgroupsPath?: string | undefined;
-  resources?: Resources | undefined;
-  intelRdt?: IntelRdt | undefined;
-  memoryPolicy?: MemoryPolicy | undefined;
+  resources?: LinuxResources | undefined;
+  intelRdt?: LinuxIntelRdt | undefined;
+  memoryPolicy?: LinuxMemoryPolicy | undefined;
   /** Kernel parameters, by their sysctl(8) name. */
   sysctl?: Record<string, string> | undefined;
-  seccomp?: Seccomp | undefined;
+  seccomp?: LinuxSeccomp | undefined;
   /** Propagation of the root mount. */
   rootfsPropagation?: RootfsPropagation | undefined;
   /** Absolute paths inside the container that must not be readable. */
@@ -33,25 +33,25 @@ export interface Linux {
   readonlyPaths?: string[] | undefined;
   /** SELinux context of the mounts. */
   mountLabel?: string | undefined;
-  personality?: Personality | undefined;
+  personality?: LinuxPersonality | undefined;
 }
 
 export type RootfsPropagation = "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable";
 
-export type NamespaceType = "pid" | "network" | "mount" | "ipc" | "uts" | "user" | "cgroup" | "time";
+export type LinuxNamespaceType = "pid" | "network" | "mount" | "ipc" | "uts" | "user" | "cgroup" | "time";
 
-export interface Namespace {
-  type: NamespaceType;
+export interface LinuxNamespace {
+  type: LinuxNamespaceType;
   /** Absolute, in the runtime's mount namespace: join that one. `undefined`: make a new one. */
   path?: string | undefined;
 }
 
-export interface TimeOffset {
+export interface LinuxTimeOffset {
   secs?: number | undefined;
   nanosecs?: number | undefined;
 }
 
-export interface Device {
+export interface LinuxDevice {
   /** `c` and `u` are character devices, `u` unbuffered; `b` block device; `p` FIFO. */
   type: "c" | "b" | "u" | "p";
   /** Absolute, inside the container. */
@@ -66,28 +66,28 @@ export interface Device {
   gid?: number | undefined;
 }
 
-export interface NetDevice {
+export interface LinuxNetDevice {
   /** Name inside the container; `undefined`: as on the host. */
   name?: string | undefined;
 }
 
 /** Limits and knobs of the container's cgroup. */
-export interface Resources {
-  /** Device allow and deny list, in order, on top of the default of the runtime. */
-  devices?: DeviceCgroup[] | undefined;
-  memory?: MemoryResources | undefined;
-  cpu?: CpuResources | undefined;
-  blockIO?: BlockIo | undefined;
-  hugepageLimits?: HugepageLimit[] | undefined;
-  network?: NetworkResources | undefined;
-  pids?: PidsResources | undefined;
+export interface LinuxResources {
+  /** LinuxDevice allow and deny list, in order, on top of the default of the runtime. */
+  devices?: LinuxDeviceCgroup[] | undefined;
+  memory?: LinuxMemory | undefined;
+  cpu?: LinuxCpu | undefined;
+  blockIO?: LinuxBlockIo | undefined;
+  hugepageLimits?: LinuxHugepageLimit[] | undefined;
+  network?: LinuxNetwork | undefined;
+  pids?: LinuxPids | undefined;
   /** Keys are device names. */
-  rdma?: Record<string, RdmaResources> | undefined;
+  rdma?: Record<string, LinuxRdma> | undefined;
   /** cgroup v2 files and their values, written as they are: `{"memory.high": "1073741824"}`. */
   unified?: Record<string, string> | undefined;
 }
 
-export interface DeviceCgroup {
+export interface LinuxDeviceCgroup {
   allow: boolean;
   /** `a` is all. Default: `a`. */
   type?: "a" | "c" | "b" | undefined;
@@ -100,7 +100,7 @@ export interface DeviceCgroup {
 }
 
 /** -1 means unlimited where a limit is a number. */
-export interface MemoryResources {
+export interface LinuxMemory {
   /** Bytes: `memory.max`. */
   limit?: number | undefined;
   /** Bytes: `memory.low`. */
@@ -121,7 +121,7 @@ export interface MemoryResources {
   checkBeforeUpdate?: boolean | undefined;
 }
 
-export interface CpuResources {
+export interface LinuxCpu {
   /** v1's relative weight, 2 to 262144; v2's `cpu.weight` is converted from it. */
   shares?: number | undefined;
   /** Microseconds per period; `cpu.max`. */
@@ -142,61 +142,61 @@ export interface CpuResources {
   idle?: number | undefined;
 }
 
-export interface BlockIo {
+export interface LinuxBlockIo {
   /** 10 to 1000; `io.weight` or `io.bfq.weight`. */
   weight?: number | undefined;
   /** 10 to 1000; v1 only. */
   leafWeight?: number | undefined;
-  weightDevice?: WeightDevice[] | undefined;
+  weightDevice?: LinuxWeightDevice[] | undefined;
   /** Bytes per second. */
-  throttleReadBpsDevice?: ThrottleDevice[] | undefined;
+  throttleReadBpsDevice?: LinuxThrottleDevice[] | undefined;
   /** Bytes per second. */
-  throttleWriteBpsDevice?: ThrottleDevice[] | undefined;
+  throttleWriteBpsDevice?: LinuxThrottleDevice[] | undefined;
   /** Operations per second. */
-  throttleReadIOPSDevice?: ThrottleDevice[] | undefined;
+  throttleReadIOPSDevice?: LinuxThrottleDevice[] | undefined;
   /** Operations per second. */
-  throttleWriteIOPSDevice?: ThrottleDevice[] | undefined;
+  throttleWriteIOPSDevice?: LinuxThrottleDevice[] | undefined;
 }
 
-export interface WeightDevice {
+export interface LinuxWeightDevice {
   major: number;
   minor: number;
   weight?: number | undefined;
   leafWeight?: number | undefined;
 }
 
-export interface ThrottleDevice {
+export interface LinuxThrottleDevice {
   major: number;
   minor: number;
   rate: number;
 }
 
-export interface HugepageLimit {
+export interface LinuxHugepageLimit {
   /** `64KB`, `2MB`, `1GB`: as in the name of the kernel's file. */
   pageSize: string;
   /** Bytes. */
   limit: number;
 }
 
-export interface NetworkResources {
+export interface LinuxNetwork {
   /** v1 only. */
   classID?: number | undefined;
   /** v1 only. */
   priorities?: { name: string; priority: number }[] | undefined;
 }
 
-export interface PidsResources {
+export interface LinuxPids {
   /** `pids.max`; 0 or below: unlimited. */
   limit?: number | undefined;
 }
 
-export interface RdmaResources {
+export interface LinuxRdma {
   hcaHandles?: number | undefined;
   hcaObjects?: number | undefined;
 }
 
 /** Cache allocation and monitoring, resctrl. */
-export interface IntelRdt {
+export interface LinuxIntelRdt {
   closID?: string | undefined;
   /** Lines for the `schemata` file; applied before l3CacheSchema and memBwSchema. */
   schemata?: string[] | undefined;
@@ -211,7 +211,7 @@ export interface IntelRdt {
 }
 
 /** set_mempolicy(2). */
-export interface MemoryPolicy {
+export interface LinuxMemoryPolicy {
   mode:
     | "MPOL_DEFAULT"
     | "MPOL_BIND"
@@ -226,7 +226,7 @@ export interface MemoryPolicy {
 }
 
 /** personality(2). */
-export interface Personality {
+export interface LinuxPersonality {
   domain: "LINUX" | "LINUX32";
   flags?: string[] | undefined;
 }

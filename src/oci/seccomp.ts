@@ -3,23 +3,23 @@
  * "Seccomp". Names are those of libseccomp. Types only.
  */
 
-export interface Seccomp {
+export interface LinuxSeccomp {
   /** For system calls that no rule names. */
-  defaultAction: SeccompAction;
+  defaultAction: LinuxSeccompAction;
   /** errno of `SCMP_ACT_ERRNO` and `SCMP_ACT_TRACE` as default action. Default: EPERM. */
   defaultErrnoRet?: number | undefined;
   /** Besides the native one. */
-  architectures?: SeccompArchitecture[] | undefined;
+  architectures?: LinuxSeccompArchitecture[] | undefined;
   /** Of seccomp(2). `undefined`: SECCOMP_FILTER_FLAG_SPEC_ALLOW is the runtime's choice. */
-  flags?: SeccompFlag[] | undefined;
+  flags?: LinuxSeccompFlag[] | undefined;
   /** Absolute path of a socket that receives the notification descriptor; with `SCMP_ACT_NOTIFY`. */
   listenerPath?: string | undefined;
   /** Opaque; passed to the listener. */
   listenerMetadata?: string | undefined;
-  syscalls?: SeccompSyscall[] | undefined;
+  syscalls?: LinuxSeccompSyscall[] | undefined;
 }
 
-export type SeccompAction =
+export type LinuxSeccompAction =
   | "SCMP_ACT_KILL"
   | "SCMP_ACT_KILL_PROCESS"
   | "SCMP_ACT_KILL_THREAD"
@@ -30,7 +30,7 @@ export type SeccompAction =
   | "SCMP_ACT_LOG"
   | "SCMP_ACT_NOTIFY";
 
-export type SeccompArchitecture =
+export type LinuxSeccompArchitecture =
   | "SCMP_ARCH_X86"
   | "SCMP_ARCH_X86_64"
   | "SCMP_ARCH_X32"
@@ -55,22 +55,22 @@ export type SeccompArchitecture =
   | "SCMP_ARCH_SH"
   | "SCMP_ARCH_SHEB";
 
-export type SeccompFlag =
+export type LinuxSeccompFlag =
   | "SECCOMP_FILTER_FLAG_TSYNC"
   | "SECCOMP_FILTER_FLAG_LOG"
   | "SECCOMP_FILTER_FLAG_SPEC_ALLOW"
   | "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
 
-export interface SeccompSyscall {
+export interface LinuxSeccompSyscall {
   /** At least one. A name that the kernel does not know is ignored. */
   names: string[];
-  action: SeccompAction;
+  action: LinuxSeccompAction;
   /** errno of `SCMP_ACT_ERRNO` and `SCMP_ACT_TRACE`. Default: EPERM. */
   errnoRet?: number | undefined;
-  args?: SeccompArg[] | undefined;
+  args?: LinuxSeccompArg[] | undefined;
 }
 
-export type SeccompOperator =
+export type LinuxSeccompOperator =
   | "SCMP_CMP_NE"
   | "SCMP_CMP_LT"
   | "SCMP_CMP_LE"
@@ -79,12 +79,12 @@ export type SeccompOperator =
   | "SCMP_CMP_GT"
   | "SCMP_CMP_MASKED_EQ";
 
-export interface SeccompArg {
+export interface LinuxSeccompArg {
   /** Which argument, 0 to 5. */
   index: number;
   /** To 2^64-1; beyond 2^53 as bigint (see `specToJson`). With SCMP_CMP_MASKED_EQ the mask. */
   value: number | bigint;
   /** With SCMP_CMP_MASKED_EQ the value compared with. */
   valueTwo?: number | bigint | undefined;
-  op: SeccompOperator;
+  op: LinuxSeccompOperator;
 }
