@@ -7,7 +7,7 @@ import { EventEmitter } from "node:events";
 import { RuntimeError } from "../base/errors.js";
 import { type ContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
-import type { Timeline } from "../base/timeline.js";
+import { Timeline } from "../base/timeline.js";
 import type { ImageStore } from "../image/image-store.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
@@ -117,6 +117,13 @@ export function containersOf(ctx: RuntimeContext, sandboxId: SandboxId): Contain
     .list()
     .map(({ body }) => body)
     .filter((record) => record.sandboxId === sandboxId);
+}
+
+/** The sandbox's timeline; a new one after a restart of the daemon. */
+export function timelineOf(ctx: RuntimeContext, id: SandboxId): Timeline {
+  const timeline = ctx.timelines.get(id) ?? new Timeline();
+  ctx.timelines.set(id, timeline);
+  return timeline;
 }
 
 export function emit(ctx: RuntimeContext, event: RuntimeEvent): void {

@@ -4,7 +4,7 @@
 import { lstat, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { findCgroup2Mount } from "../native/index.js";
-import type { Device } from "../oci/index.js";
+import type { LinuxDevice } from "../oci/index.js";
 import { capabilitiesOfMask } from "../spec/capabilities.js";
 import type { HostAbilities } from "../spec/container-spec.js";
 import { type CgroupLayout, makeCgroup } from "./cgroups.js";
@@ -49,8 +49,8 @@ async function readCapabilities(): Promise<ReadonlySet<string>> {
 /** Directories of /dev that a container gets afresh, or that hold no nodes. */
 const SKIPPED = new Set(["pts", "shm", "mqueue", "fd", "console", "hugepages"]);
 
-async function readDevices(dir: string): Promise<Device[]> {
-  const devices: Device[] = [];
+async function readDevices(dir: string): Promise<LinuxDevice[]> {
+  const devices: LinuxDevice[] = [];
   for (const entry of await readdir(dir, { withFileTypes: true })) {
     const path = join(dir, entry.name);
     if (dir === "/dev" && SKIPPED.has(entry.name)) continue;

@@ -5,12 +5,14 @@ import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import type { ErrorCode } from "../base/error-codes.js";
 import { RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
+import type { StartParams } from "../monitor/monitor-client.js";
 import type { ContainerRecord } from "../state/container.js";
 import { cgroupDir, removeCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
 import { exitFile } from "./container-exit.js";
-import { describeContainer, emit, requireContainer, requireMonitor, type RuntimeContext } from "./context.js";
+import { describeContainer, emit, requireContainer, requireMonitor, type RuntimeContext, timelineOf } from "./context.js";
 
 /** As a shell says it (POSIX sh, 2.8.2). */
 const EXIT_CODES: { readonly [code in ErrorCode]?: number } = { COMMAND_NOT_FOUND: 127, COMMAND_NOT_EXECUTABLE: 126 };
@@ -28,36 +30,42 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
       });
     }
     const monitor = requireMonitor(ctx, record.sandboxId);
-    const begin = process.hrtime.bigint();
-    const startedAt = nowNs();
-    await ctx.containers.put(id, { ...record, state: "starting" });
-    try {
-      const dir = ctx.paths.container(id);
-      const started = await monitor.start({
-        containerId: id,
-        bundlePath: join(dir, "bundle"),
-        exitFile: exitFile(ctx, id),
-        cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
-        overlay: { lower: ctx.images.lowerDirs(record.imageId), upper: join(dir, "upper"), work: join(dir, "work"), volatile: true },
-        logPath: record.logPath === "" ? null : record.logPath,
-        logMaxBytes: record.config.logMaxBytes,
-        logMaxFiles: record.config.logMaxFiles,
-        terminal: record.config.tty,
-        stdin: record.config.stdin,
-        stdinOnce: record.config.stdinOnce,
-      });
-      await recordStarted(ctx, id, started);
-    } catch (err) {
-      throw await recordStartFailure(ctx, record, err);
-    }
-    ctx.timelines.get(record.sandboxId)?.add({
-      name: "start container",
-      subject: record.config.metadata.name,
-      startedAtNs: startedAt,
-      durationNs: process.hrtime.bigint() - begin,
-    });
+    const { name } = record.config.metadata;
+    await timelineOf(ctx, record.sandboxId).step(
+      "start container",
+      async () => {
+        await ctx.containers.put(id, { ...record, state: "starting" });
+        try {
+          failpoint("monitor start");
+          const started = await monitor.start(startRequest(ctx, record));
+          failpoint("after monitor start");
+          await recordStarted(ctx, id, started);
+        } catch (err) {
+          throw await recordStartFailure(ctx, record, err);
+        }
+      },
+      name,
+    );
     emit(ctx, { type: "container-started", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
+}
+
+function startRequest(ctx: RuntimeContext, record: ContainerRecord): StartParams {
+  const { config } = record;
+  const dir = ctx.paths.container(record.id);
+  return {
+    containerId: record.id,
+    bundlePath: join(dir, "bundle"),
+    exitFile: exitFile(ctx, record.id),
+    cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
+    overlay: { lower: ctx.images.lowerDirs(record.imageId), upper: join(dir, "upper"), work: join(dir, "work"), volatile: true },
+    logPath: record.logPath === "" ? null : record.logPath,
+    logMaxBytes: config.logMaxBytes,
+    logMaxFiles: config.logMaxFiles,
+    terminal: config.tty,
+    stdin: config.stdin,
+    stdinOnce: config.stdinOnce,
+  };
 }
 
 /** A short-lived process may have ended, and its exit been recorded, before this runs. */

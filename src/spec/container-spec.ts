@@ -4,7 +4,7 @@
  * All policy is here (defaults, capabilities, masked paths, what a mount means); the native
  * core does what the spec says. Knows no store and touches nothing.
  */
-import type { Device, Namespace, Mount, Spec } from "../oci/index.js";
+import type { LinuxDevice, LinuxNamespace, Mount, Spec } from "../oci/index.js";
 import { containerCapabilities } from "./capabilities.js";
 import type { ContainerConfig, ContainerMount } from "./container-config.js";
 import { DEFAULT_DEVICE_RULES } from "./default-devices.js";
@@ -37,7 +37,7 @@ export interface HostAbilities {
   /** The daemon's own value, below which nothing can go without CAP_SYS_RESOURCE; `undefined` with it. */
   readonly lowestOomScoreAdj: number | undefined;
   /** Nodes of /dev for privileged containers. */
-  readonly devices: readonly Device[];
+  readonly devices: readonly LinuxDevice[];
 }
 
 export interface ContainerSpecInput {
@@ -107,9 +107,9 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   return { spec, warnings: oom.warning === undefined ? warnings : [...warnings, oom.warning] };
 }
 
-function containerNamespaces(sandbox: SandboxSurroundings): Namespace[] {
+function containerNamespaces(sandbox: SandboxSurroundings): LinuxNamespace[] {
   const { namespaces } = sandbox.config;
-  const shared = (type: Namespace["type"], path: string | undefined): Namespace[] => (path ? [{ type, path }] : []);
+  const shared = (type: LinuxNamespace["type"], path: string | undefined): LinuxNamespace[] => (path ? [{ type, path }] : []);
   return [
     { type: "mount" },
     { type: "cgroup" },

@@ -1,10 +1,10 @@
 /**
- * Device nodes that every container may use, as runc and containerd allow them: the default
+ * LinuxDevice nodes that every container may use, as runc and containerd allow them: the default
  * devices of runtime-spec (config-linux.md, "Default Devices"), terminals, and making any node.
  */
-import type { DeviceCgroup } from "../oci/index.js";
+import type { LinuxDeviceCgroup } from "../oci/index.js";
 
-const character = (major: number, minor: number | undefined, access = "rwm"): DeviceCgroup => ({
+const character = (major: number, minor: number | undefined, access = "rwm"): LinuxDeviceCgroup => ({
   allow: true,
   type: "c",
   major,
@@ -12,7 +12,7 @@ const character = (major: number, minor: number | undefined, access = "rwm"): De
   access,
 });
 
-export const DEFAULT_DEVICE_RULES: readonly DeviceCgroup[] = [
+export const DEFAULT_DEVICE_RULES: readonly LinuxDeviceCgroup[] = [
   { allow: false, access: "rwm" },
   { allow: true, type: "c", access: "m" },
   { allow: true, type: "b", access: "m" },

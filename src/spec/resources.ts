@@ -2,14 +2,14 @@
  * CRI's resources -> the OCI spec's, and what to do about a controller that the host lacks.
  */
 import { RuntimeError } from "../base/errors.js";
-import type { Resources } from "../oci/index.js";
+import type { LinuxResources } from "../oci/index.js";
 import type { ContainerResources } from "./container-config.js";
 
 /** cgroup v2 controllers by their names in cgroup.controllers. */
 export type Controllers = ReadonlySet<string>;
 
 export interface ResourcesOutcome {
-  readonly resources: Resources;
+  readonly resources: LinuxResources;
   /** One sentence for each limit that is not in force. Empty unless missing controllers are tolerated. */
   readonly warnings: readonly string[];
 }
