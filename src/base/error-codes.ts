@@ -6,9 +6,25 @@
  */
 export const ERROR_CODES = {
   CANCELLED: "the caller went away or asked to stop",
+  CONFIG_KEY_NOT_FOUND: "a ConfigMap or Secret that a container names does not exist, or lacks the key",
+  CONTAINER_NOT_RUNNING: "the container has not started yet, or has ended",
+  DAEMON_START_FAILED: "the daemon was started for a command and did not answer; its log says why",
+  DAEMON_UNREACHABLE: "nothing answers on the socket of the daemon",
+  HOST_PATH_TYPE: "a hostPath volume is not of the type that it asks for",
+  HOST_PORT_IN_USE: "another pod or program has the host port",
+  IMAGE_NOT_FOUND: "no image of that reference is here, or in its registry",
   INTERNAL: "a fault of minke's own; please report it",
+  INVALID_MANIFEST: "a manifest has fields that Kubernetes would refuse",
+  INVALID_REQUEST: "a request of the API has a wrong path, parameter or body",
+  INVALID_YAML: "a manifest is not well-formed YAML",
+  LOG_NOT_FOUND: "a container has not written a log yet, or its log is gone",
+  MANIFEST_TOO_LARGE: "a manifest is over 4 MiB",
   NO_SPACE: "the file system that minke writes to is full",
   PERMISSION_DENIED: "the kernel refused an operation; minke runs as root with all capabilities",
+  POD_EXISTS: "a pod of that name exists in the namespace",
+  POD_NOT_FOUND: "no pod of that name is in the namespace",
+  RUN_AS_ROOT: "a container must not run as root, and would",
+  SUB_PATH_ESCAPES: "a subPath leads out of its volume, or through a symbolic link",
   TOO_MANY_FILES: "the limit of open files is reached",
 } as const satisfies Readonly<Record<string, string>>;
 
