@@ -1,0 +1,188 @@
+/**
+ * One JSON file per object: `{version, sha256, body}`, the hash over the body's bytes as written.
+ *
+ * Two classes. *durable*: data, fsync, rename, fsync of the directory; survives a power cut.
+ * *boot*: no fsync; survives any death of the daemon, and carries the boot id in its body.
+ * An unreadable file is moved to quarantine and reported; it never stops the start. All reads
+ * are from memory; a record is visible only once its file is in place.
+ */
+import { createHash } from "node:crypto";
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
+
+/** What users of a store need; tests of theirs may keep it in memory. */
+export interface RecordStore<T> {
+  /** Writes or replaces. Calls for one id take effect in the order they were made. */
+  put(id: string, body: T): Promise<void>;
+  get(id: string): T | undefined;
+  list(): { readonly id: string; readonly body: T }[];
+  /** Removing what is not there succeeds. */
+  remove(id: string): Promise<void>;
+}
+
+export type StoreClass = "durable" | "boot";
+
+/** A record that could not be read at open, and where it is now. */
+export interface QuarantinedRecord {
+  readonly file: string;
+  readonly movedTo: string;
+  readonly problem: string;
+}
+
+export interface FileStoreOptions<T> {
+  /** Directory of this noun's files; made where missing. */
+  readonly dir: string;
+  readonly storeClass: StoreClass;
+  /** Directory for unreadable files. */
+  readonly quarantine: string;
+  /** Body version that this program writes. */
+  readonly version: number;
+  /** Turns a parsed body of `version` (this one or older) into a record; throws where it is none. */
+  readonly parse?: (body: unknown, version: number) => T;
+}
+
+const FILE_SUFFIX = ".json";
+const TEMPORARY_SUFFIX = ".tmp";
+const MAX_RECORD_BYTES = 16 * 1024 * 1024;
+const SAFE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,250}$/;
+const HEADER = /^\{"version":(\d{1,9}),"sha256":"([0-9a-f]{64})","body":/;
+
+export class FileStore<T> implements RecordStore<T> {
+  readonly #options: FileStoreOptions<T>;
+  readonly #records = new Map<string, T>();
+  /** Tail of the writes under way, by id: later calls wait for earlier ones. */
+  readonly #writes = new Map<string, Promise<void>>();
+  #writeCount = 0;
+  readonly quarantined: QuarantinedRecord[] = [];
+
+  private constructor(options: FileStoreOptions<T>) {
+    this.#options = options;
+  }
+
+  /** Loads every record of the directory and sweeps half-written files. */
+  static async open<T>(options: FileStoreOptions<T>): Promise<FileStore<T>> {
+    const store = new FileStore<T>(options);
+    await mkdir(options.dir, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(options.dir)) {
+      const file = join(options.dir, name);
+      if (name.endsWith(TEMPORARY_SUFFIX)) await rm(file, { force: true });
+      else if (name.endsWith(FILE_SUFFIX)) await store.#load(name.slice(0, -FILE_SUFFIX.length), file);
+    }
+    return store;
+  }
+
+  async #load(id: string, file: string): Promise<void> {
+    try {
+      this.#records.set(id, decodeRecord(await readFile(file), this.#options));
+    } catch (err) {
+      await mkdir(this.#options.quarantine, { recursive: true, mode: 0o700 });
+      const movedTo = join(this.#options.quarantine, `${Date.now()}-${id}${FILE_SUFFIX}`);
+      await rename(file, movedTo);
+      this.quarantined.push({ file, movedTo, problem: err instanceof Error ? err.message : String(err) });
+    }
+  }
+
+  get(id: string): T | undefined {
+    return this.#records.get(id);
+  }
+
+  list(): { readonly id: string; readonly body: T }[] {
+    return Array.from(this.#records, ([id, body]) => ({ id, body }));
+  }
+
+  put(id: string, body: T): Promise<void> {
+    if (!SAFE_ID.test(id)) {
+      throw new RuntimeError(`write record "${id}": not a safe file name`, { kind: "internal", code: "INTERNAL" });
+    }
+    const bytes = encodeRecord(body, this.#options.version);
+    return this.#enqueue(id, async () => {
+      await this.#write(join(this.#options.dir, id + FILE_SUFFIX), bytes);
+      this.#records.set(id, body);
+    });
+  }
+
+  remove(id: string): Promise<void> {
+    return this.#enqueue(id, async () => {
+      if (!this.#records.has(id)) return;
+      await rm(join(this.#options.dir, id + FILE_SUFFIX), { force: true });
+      if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
+      this.#records.delete(id);
+    });
+  }
+
+  #enqueue(id: string, work: () => Promise<void>): Promise<void> {
+    const before = this.#writes.get(id);
+    const done = (before ? before.catch(() => undefined).then(work) : work()).catch((err: unknown) => {
+      throw withContext(err, `write record "${id}"`);
+    });
+    this.#writes.set(id, done);
+    const forget = () => {
+      if (this.#writes.get(id) === done) this.#writes.delete(id);
+    };
+    done.then(forget, forget);
+    return done;
+  }
+
+  async #write(file: string, bytes: Buffer): Promise<void> {
+    const temporary = `${file}.${this.#writeCount++}${TEMPORARY_SUFFIX}`;
+    try {
+      if (this.#options.storeClass === "durable") {
+        const handle = await open(temporary, "wx", 0o600);
+        try {
+          await handle.writeFile(bytes);
+          await handle.sync();
+        } finally {
+          await handle.close();
+        }
+      } else {
+        await writeFile(temporary, bytes, { mode: 0o600, flag: "wx" });
+      }
+      await rename(temporary, file);
+    } catch (err) {
+      await rm(temporary, { force: true }).catch(() => undefined);
+      throw err;
+    }
+    if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
+  }
+}
+
+/** fsync(2) of a directory: makes the renames and removals in it durable. */
+export async function syncDirectory(dir: string): Promise<void> {
+  const handle = await open(dir, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+function encodeRecord(body: unknown, version: number): Buffer {
+  const text = JSON.stringify(body);
+  const sha256 = createHash("sha256").update(text).digest("hex");
+  return Buffer.from(`{"version":${version},"sha256":"${sha256}","body":${text}}\n`);
+}
+
+function decodeRecord<T>(bytes: Buffer, options: FileStoreOptions<T>): T {
+  if (bytes.length > MAX_RECORD_BYTES) throw new Error(`larger than ${MAX_RECORD_BYTES} bytes`);
+  const text = bytes.toString("utf8");
+  const header = HEADER.exec(text);
+  if (!header) throw new Error("not a record: no version, checksum and body");
+  const version = Number(header[1]);
+  if (version > options.version) throw new Error(`version ${version} is newer than this program's ${options.version}`);
+  const bodyText = text.slice(header[0].length, text.lastIndexOf("}"));
+  const sha256 = createHash("sha256").update(bodyText).digest("hex");
+  if (sha256 !== header[2]) throw new Error("the checksum does not match the body");
+  const body: unknown = JSON.parse(bodyText);
+  return options.parse ? options.parse(body, version) : (body as T);
+}
+
+/** The kernel's id of this boot: what makes boot-class records of an earlier one stale. */
+export async function readBootId(): Promise<string> {
+  return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+}
+
+/** True where the error only says that something was not there. */
+export function isMissing(err: unknown): boolean {
+  return hasErrno(err, "ENOENT");
+}

@@ -1,0 +1,73 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { FileStore, type StoreClass } from "../../../src/state/store.js";
+
+let top: string;
+beforeEach(async () => {
+  top = await mkdtemp(join(tmpdir(), "minke-store-"));
+});
+afterEach(() => rm(top, { recursive: true }));
+
+const open = (storeClass: StoreClass = "boot", version = 1) =>
+  FileStore.open<{ n: number; text?: string }>({ dir: join(top, "s"), quarantine: join(top, "q"), storeClass, version });
+
+for (const storeClass of ["boot", "durable"] as const) {
+  test(`a ${storeClass} record put is there after a new open`, async () => {
+    const store = await open(storeClass);
+    await store.put("a", { n: 1, text: 'quote " brace } ümlaut' });
+    expect((await open(storeClass)).get("a")).toEqual({ n: 1, text: 'quote " brace } ümlaut' });
+  });
+}
+
+test("puts of one id take effect in the order they were made", async () => {
+  const store = await open();
+  await Promise.all(Array.from({ length: 50 }, (_, n) => store.put("a", { n })));
+  expect(store.get("a")).toEqual({ n: 49 });
+  expect((await open()).get("a")).toEqual({ n: 49 });
+});
+
+test("a removed record stays removed and removing it again succeeds", async () => {
+  const store = await open("durable");
+  await store.put("a", { n: 1 });
+  await store.remove("a");
+  await store.remove("a");
+  expect((await open("durable")).list()).toEqual([]);
+});
+
+test("a temporary file of a dead writer is swept at open", async () => {
+  await open();
+  await writeFile(join(top, "s", "a.json.0.tmp"), "half");
+  await open();
+  expect(await readdir(join(top, "s"))).toEqual([]);
+});
+
+for (const [name, damage] of [
+  ["an empty file", () => ""],
+  ["zeros", (text: string) => "\0".repeat(text.length)],
+  ["a flipped byte", (text: string) => text.replace('"n":1', '"n":2')],
+  ["a cut file", (text: string) => text.slice(0, -4)],
+  ["a newer version", (text: string) => text.replace('"version":1', '"version":9')],
+] as const) {
+  test(`${name} is quarantined and does not stop the open`, async () => {
+    const store = await open();
+    await store.put("bad", { n: 1 });
+    await store.put("good", { n: 1 });
+    const file = join(top, "s", "bad.json");
+    await writeFile(file, damage(await readFile(file, "utf8")));
+    const reopened = await open();
+    expect(reopened.get("bad")).toBeUndefined();
+    expect(reopened.get("good")).toEqual({ n: 1 });
+    expect(reopened.quarantined.map((q) => q.file)).toEqual([file]);
+    expect(await readdir(join(top, "q"))).toHaveLength(1);
+  });
+}
+
+test("a failed write leaves the old record and no temporary file", async () => {
+  const store = await open();
+  await store.put("a", { n: 1 });
+  await rm(join(top, "s"), { recursive: true });
+  await expect(store.put("a", { n: 2 })).rejects.toMatchObject({ syscall: { errno: "ENOENT" } });
+  expect(store.get("a")).toEqual({ n: 1 });
+});
