@@ -8,6 +8,7 @@ export const ERROR_CODES = {
   CANCELLED: "the caller went away or asked to stop",
   CAPABILITY_NOT_AVAILABLE: "a capability was asked for that minke itself does not have",
   CONFIG_KEY_NOT_FOUND: "a ConfigMap or Secret that a container names does not exist, or lacks the key",
+  CONTAINER_NOT_FOUND: "no container of that id or name exists",
   CONTAINER_NOT_RUNNING: "the container has not started yet, or has ended",
   DAEMON_START_FAILED: "the daemon was started for a command and did not answer; its log says why",
   DAEMON_UNREACHABLE: "nothing answers on the socket of the daemon",
