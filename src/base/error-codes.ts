@@ -36,6 +36,7 @@ export const ERROR_CODES = {
   SETTINGS_INVALID: "the settings file is not TOML, or a setting is unknown or has a wrong value",
   SETTINGS_NOT_FOUND: "the settings file that was asked for does not exist",
   SOCKET_IN_USE: "another process serves on the socket, or a file that is no socket is in its place",
+  SOCKET_UNUSABLE: "a unix socket cannot be made at its path",
   TOO_MANY_FILES: "the limit of open files is reached",
   UNKNOWN_CAPABILITY: "not a name of capabilities(7)",
   UNKNOWN_GROUP: "a group name is not in the image's /etc/group",
