@@ -61,6 +61,7 @@ export const ERROR_CODES = {
   SUBNET_TAKEN: "the pod subnet overlaps a network of the host",
   SUB_PATH_ESCAPES: "a subPath leads out of its volume, or through a symbolic link",
   SYSCTL_NOT_NAMESPACED: "the sysctl belongs to the host or to a namespace that the pod does not have of its own",
+  SOCKET_UNUSABLE: "a unix socket cannot be made at its path",
   TOO_MANY_FILES: "the limit of open files is reached",
   UNKNOWN_CAPABILITY: "not a name of capabilities(7)",
   UNKNOWN_GROUP: "a group name is not in the image's /etc/group",
