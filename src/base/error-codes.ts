@@ -12,6 +12,7 @@ export const ERROR_CODES = {
   HOST_PORT_IN_USE: "the port of the host is used by another pod or by a process of the host",
   INTERNAL: "a fault of minke's own; please report it",
   INVALID_ENV: "an environment variable cannot be passed to a process",
+  INVALID_HOST_PORT: "the host address of a published port is not an IP address",
   INVALID_NETWORK_SETTING: "a network setting is not a valid subnet, bridge name or MTU",
   LOCKED: "another process holds the lock; two daemons cannot share one root",
   NO_ADDRESSES: "every address of the pod subnet is leased",
