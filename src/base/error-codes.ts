@@ -31,6 +31,7 @@ export const ERROR_CODES = {
   IMAGE_NOT_FOUND: "the image is not on this machine",
   INTERNAL: "a fault of minke's own; please report it",
   INVALID_ENV: "an environment variable cannot be passed to a process",
+  INVALID_HOST_PORT: "the host address of a published port is not an IP address",
   INVALID_FAILPOINT: "MINKE_FAILPOINTS cannot be read",
   INVALID_HOST_ENTRY: "a name or address cannot stand in /etc/hosts, /etc/hostname or /etc/resolv.conf",
   INVALID_LOG_PATH: "a container's log path leaves the sandbox's log directory",
