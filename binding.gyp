@@ -38,7 +38,7 @@
       "cflags!": ["-fPIC"],
       "ldflags!": ["-rdynamic"],
       "ldflags": ["-static", "-no-pie", "-Wl,--gc-sections"],
-      "libraries": ["-lisal", "-lzstd", "-lcrypto"],
+      "libraries": ["-lz", "-lzstd", "-lcrypto"],
     },
   ],
   "conditions": [
@@ -54,7 +54,7 @@
           "cflags_cc!": ["-fno-exceptions"],
           "cflags_cc": ["-fexceptions"],
           "ldflags!": ["-rdynamic"],
-          "libraries": ["-lseccomp", "-lisal", "-lzstd", "-lcrypto"],
+          "libraries": ["-lseccomp", "-lz", "-lzstd", "-lcrypto"],
         },
       ],
     }],

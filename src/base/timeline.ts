@@ -3,6 +3,7 @@
  * them, benchmarks read them, traces export them.
  */
 import { monotonicNs, nowNs } from "./clock.js";
+import { failpoint } from "./failpoints.js";
 
 export interface Span {
   /** The step, in the words that logs and stage reports use: `network`, `unpack layer`. */
@@ -23,7 +24,10 @@ export class Timeline {
     const begin = monotonicNs();
     this.#stages.push(name);
     try {
-      return await work();
+      failpoint(name);
+      const result = await work();
+      failpoint(`after ${name}`);
+      return result;
     } finally {
       this.#stages.splice(this.#stages.lastIndexOf(name), 1);
       this.add({ name, subject, startedAtNs, durationNs: monotonicNs() - begin });

@@ -38,6 +38,8 @@ export interface ContainerRecord {
   /** Absolute; empty: none. */
   readonly logPath: string;
   readonly stopSignal: string;
+  /** What was asked for and is not in force, a sentence each. */
+  readonly warnings?: readonly string[] | undefined;
   /** Why it never started, where it did not. */
   readonly startError?: { readonly reason: string; readonly message: string; readonly exitCode: number } | undefined;
 }

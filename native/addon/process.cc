@@ -1,0 +1,45 @@
+// Processes by pidfd: a number may be reused, a pidfd never is.
+#include <signal.h>
+
+#include "addon/async_op.h"
+#include "addon/registration.h"
+#include "sys/process.h"
+
+namespace addon {
+namespace {
+
+// pidfdOpen(pid) -> fd
+Napi::Value PidfdOpen(const Napi::CallbackInfo& info) {
+  sys::Result<sys::UniqueFd> fd = sys::pidfd_open(IntArgument(info, 0));
+  if (!fd) return Throw(info.Env(), fd.failure());
+  return Napi::Number::New(info.Env(), fd->release());
+}
+
+// pidfdSendSignal(pidfd, signal)
+Napi::Value PidfdSendSignal(const Napi::CallbackInfo& info) {
+  sys::Result<void> sent = sys::pidfd_send_signal(IntArgument(info, 0), IntArgument(info, 1));
+  if (!sent) return Throw(info.Env(), sent.failure());
+  return info.Env().Undefined();
+}
+
+// reapChild(pidfd) -> [exitCode, signal], or undefined while it runs
+Napi::Value ReapChild(const Napi::CallbackInfo& info) {
+  sys::Result<sys::ExitStatus> status =
+      sys::waitid_pidfd(IntArgument(info, 0), WNOHANG, nullptr);
+  if (!status) return Throw(info.Env(), status.failure());
+  if (!status->exited) return info.Env().Undefined();
+  Napi::Array result = Napi::Array::New(info.Env(), 2);
+  result.Set(0u, Napi::Number::New(info.Env(), status->code));
+  result.Set(1u, Napi::Number::New(info.Env(), status->signal));
+  return result;
+}
+
+}  // namespace
+
+void RegisterProcess(Napi::Env env, Napi::Object exports) {
+  Export(env, exports, "pidfdOpen", PidfdOpen);
+  Export(env, exports, "pidfdSendSignal", PidfdSendSignal);
+  Export(env, exports, "reapChild", ReapChild);
+}
+
+}  // namespace addon

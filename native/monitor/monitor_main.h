@@ -1,0 +1,10 @@
+// Entry point of the per-sandbox monitor, chosen by native/oci/main.cc by the name it was started under.
+#pragma once
+
+namespace monitor {
+
+// Runs the monitor until it is told to shut down. `argv` as PROTOCOL.md, "Start".
+// Returns the exit status: 0 after a shutdown, 2 for wrong arguments, 1 where it could not start.
+int MonitorMain(int argc, char** argv);
+
+}  // namespace monitor

@@ -1,0 +1,84 @@
+// Starting a container's first process, and further processes in it, from an OCI bundle.
+//
+// The one door to native/runtime; the monitor and minke-oci call it in-process. Spec -> plan
+// -> clone3 -> child happens behind it. The caller reaps the child and decides what an exit
+// means; nothing here waits for a container. Nothing logs: a failure is a Problem.
+// THREADS: single-threaded callers only (the child is a plain fork-like clone3).
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sys/unique_fd.h"
+
+namespace runtime {
+
+struct OverlayRoot {               // the rootfs as a detached overlay mount: never in the host's mount table
+  std::vector<std::string> lower;  // absolute directories, topmost first
+  std::string upper, work;         // absolute; `work` is empty and fresh for every start
+  bool is_volatile = true;         // no sync of the upper layer, ever (overlayfs.rst, "Volatile mount")
+};
+
+struct LaunchRequest {
+  std::string bundle;                  // absolute directory; config.json is read from it
+  std::optional<OverlayRoot> overlay;  // else root.path of the spec
+  std::string cgroup;                  // absolute path of an existing cgroup2 directory, or "" = stay in the caller's
+  int stdio[3] = {-1, -1, -1};         // borrowed; -1 = /dev/null. A terminal replaces all three
+  bool wait_for_start = false;         // stop right before execve until ReleaseStart
+  int start_listener = -1;             // borrowed listening SOCK_SEQPACKET socket: the child accepts one connection
+                                       // right before execve (instead of ReleaseStart), and reports into it
+  std::string config_json;             // the spec's text where the caller has it already, else ""
+  std::string id;                      // container id, for the state that hooks get
+  int preserve_fds = 0;                // keep descriptors 3 .. 3+n-1 of the caller
+  bool no_pivot = false;               // MS_MOVE + chroot instead of pivot_root (rootfs on an initramfs)
+  bool no_new_keyring = false;
+};
+
+struct Launch {           // a child under way
+  pid_t pid = -1;
+  sys::UniqueFd pidfd;
+  sys::UniqueFd report;    // readable when the child failed, execed (end of file) or reached wait_for_start. Poll it.
+  sys::UniqueFd terminal;  // pty master where process.terminal; valid after FinishLaunch
+  bool waiting = false;    // FinishLaunch: set up, and waiting for ReleaseStart or the listener
+  std::string plan_names;  // what the child's report refers to by index; opaque
+};
+
+struct Problem {            // a refused spec or a failed step, in words
+  std::string message;      // grammar of STYLE.md: mount "/data": move_mount: ENOENT
+  std::string json_path;    // for a refused spec: "process.user.uid"; else ""
+  std::string syscall;      // kernel's name of the call that failed, or ""
+  std::string errno_name;   // "ENOENT", or ""
+  std::string step;         // "spec", "plan", "clone", "mount", "exec", ... see child_report.h
+  int error = 0;            // errno value, or 0
+};
+
+// Makes the container's first process. On success the child runs and `out->report` is to be
+// awaited, then FinishLaunch called. On failure nothing is left and *problem says why.
+[[nodiscard]] bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem);
+
+// After `report` became readable; blocks otherwise. True: the process runs (or `waiting` is
+// set). False: the child failed and has exited or is about to; the caller reaps it.
+// Step "exec" with ENOENT or EACCES is the container's command not found or not executable.
+[[nodiscard]] bool FinishLaunch(Launch* launch, Problem* problem);
+
+// Lets a child that stopped for wait_for_start go on; then FinishLaunch again.
+[[nodiscard]] bool ReleaseStart(Launch* launch, Problem* problem);
+
+struct ExecRequest {
+  pid_t container_pid = -1;      // the container's first process, in the caller's pid namespace
+  int container_pidfd = -1;      // borrowed; -1 = opened from container_pid
+  std::string process_json;      // an OCI process object
+  std::string spec_json;         // the container's config.json (its seccomp profile, its rootfs facts), or ""
+  std::string cgroup;            // absolute path of an existing cgroup2 directory, or ""
+  int stdio[3] = {-1, -1, -1};   // as in LaunchRequest
+  int preserve_fds = 0;
+};
+
+// Starts a further process in a running container: joins its namespaces through the pidfd
+// and execs. The process is the caller's child (CLONE_PARENT). Then FinishLaunch as above.
+[[nodiscard]] bool StartExec(const ExecRequest& request, Launch* out, Problem* problem);
+
+}  // namespace runtime

@@ -1,0 +1,143 @@
+/**
+ * Loads the addon and turns its failures into RuntimeErrors.
+ *
+ * Only this folder sees the module. The addon rejects with `op` and `errno`; the sentence,
+ * the kind and the hint are made here.
+ */
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { constants } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { ErrorCode } from "../base/error-codes.js";
+import { type ErrorKind, RuntimeError } from "../base/errors.js";
+import { errnoHint } from "./errno-hints.js";
+
+/** Descriptors cross as numbers, -1 for none; lists of fixed meaning as arrays. */
+interface Addon {
+  createSandboxNamespaces(
+    network: boolean,
+    ipc: boolean,
+    uts: boolean,
+    hostname: string,
+    domainname: string,
+    sysctls: string,
+  ): Promise<[number, number, number, number]>;
+  netlinkOpen(protocol: number, netns: number): Promise<number>;
+  netlinkTransact(fd: number, request: Buffer, expectedEnds: number): Promise<Buffer>;
+  createShm(sizeBytes: number): Promise<number>;
+  mountTmpfs(path: string, sizeBytes: number, mode: number): Promise<void>;
+  unmount(path: string, detach: boolean): Promise<void>;
+  pidfdOpen(pid: number): number;
+  pidfdSendSignal(pidfd: number, signal: number): void;
+  reapChild(pidfd: number): [number, number] | undefined;
+  spawnMonitor(
+    executable: number,
+    cgroup: number,
+    log: number,
+    control: number,
+    net: number,
+    ipc: number,
+    uts: number,
+    shm: number,
+    ...args: string[]
+  ): [number, number, number];
+  sealedExecutable(path: string, name: string): Promise<number>;
+  lockFile(path: string): Promise<number>;
+  openDirectory(path: string): number;
+  probeKernel(): Promise<string>;
+  dialInNetns(netns: number, port: number, timeoutMs: number): Promise<number>;
+  bindProbe(protocol: number, address: string, port: number): void;
+  peerCredentials(fd: number): [number, number, number];
+}
+
+/** `build/Release/` of the package: two folders up, from `src/native` and from `dist/native`. */
+export function builtFile(name: string): string {
+  return fileURLToPath(new URL(`../../build/Release/${name}`, import.meta.url));
+}
+
+let loaded: Addon | undefined;
+
+/** @throws RuntimeError `failed-precondition` ADDON_NOT_BUILT: missing, or built for another machine */
+export function addon(): Addon {
+  if (loaded) return loaded;
+  const file = builtFile("minke.node");
+  if (!existsSync(file)) {
+    throw new RuntimeError(`load "${file}": it is not built (run: npm run build:native)`, {
+      kind: "failed-precondition",
+      code: "ADDON_NOT_BUILT",
+    });
+  }
+  try {
+    loaded = createRequire(import.meta.url)(file) as Addon;
+  } catch (cause) {
+    const text = cause instanceof Error ? cause.message : String(cause);
+    throw new RuntimeError(`load "${file}": ${text} (build it again: npm run build:native)`, {
+      kind: "failed-precondition",
+      code: "ADDON_NOT_BUILT",
+      cause,
+    });
+  }
+  return loaded;
+}
+
+const KIND_BY_ERRNO: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
+  EACCES: ["permission-denied", "PERMISSION_DENIED"],
+  EDQUOT: ["resource-exhausted", "NO_SPACE"],
+  EMFILE: ["resource-exhausted", "TOO_MANY_FILES"],
+  ENFILE: ["resource-exhausted", "TOO_MANY_FILES"],
+  EPERM: ["permission-denied", "PERMISSION_DENIED"],
+};
+
+// EAGAIN and EWOULDBLOCK, EOPNOTSUPP and ENOTSUP share a number: the first name of each stands.
+const NAME_BY_ERRNO = new Map<number, string>();
+for (const [name, errno] of [
+  ...Object.entries({ EAGAIN: 11, EOPNOTSUPP: 95 }),
+  ...Object.entries(constants.errno),
+  // include/uapi/asm-generic/errno.h: what Node does not list
+  ...Object.entries({ ENONET: 64, ENOTUNIQ: 76, ESOCKTNOSUPPORT: 94, EPFNOSUPPORT: 96, EUCLEAN: 117, ENOMEDIUM: 123, EKEYREJECTED: 129 }),
+]) {
+  if (!NAME_BY_ERRNO.has(errno)) NAME_BY_ERRNO.set(errno, name);
+}
+
+/** The errno name of a positive errno value: `ENOENT`. */
+export function errnoName(errno: number): string {
+  return NAME_BY_ERRNO.get(errno) ?? `errno ${errno}`;
+}
+
+/** A failure of a system call as a RuntimeError with its hint. @param errno positive */
+export function syscallError(clause: string, syscall: string, errno: number, cause?: unknown): RuntimeError {
+  const name = errnoName(errno);
+  const hint = errnoHint(syscall, name);
+  const [kind, code] = KIND_BY_ERRNO[name] ?? ["internal", "INTERNAL"];
+  return new RuntimeError(`${clause}: ${syscall}: ${name}${hint === undefined ? "" : ` (${hint})`}`, {
+    kind,
+    code,
+    syscall: { name: syscall, errno: name },
+    cause,
+  });
+}
+
+function toNativeError(err: unknown, clause: string): unknown {
+  if (!(err instanceof Error) || !("op" in err) || !("errno" in err)) return err;
+  return syscallError(clause, String(err.op), Number(err.errno), err);
+}
+
+/** Calls the addon; a failure reads `<clause>: <system call>: <ERRNO> (<hint>)`. */
+export function call<T>(clause: string, work: (native: Addon) => T): T {
+  const native = addon();
+  try {
+    return work(native);
+  } catch (err) {
+    throw toNativeError(err, clause);
+  }
+}
+
+/** As `call`, for what settles later. */
+export async function callAsync<T>(clause: string, work: (native: Addon) => Promise<T>): Promise<T> {
+  const native = addon();
+  try {
+    return await work(native);
+  } catch (err) {
+    throw toNativeError(err, clause);
+  }
+}

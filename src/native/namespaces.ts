@@ -1,0 +1,112 @@
+/**
+ * The namespaces of a sandbox, and its /dev/shm: descriptors only, nothing is pinned in the
+ * file system. They live as long as somebody holds them: the sandbox's monitor.
+ */
+import { RuntimeError } from "../base/errors.js";
+import { callAsync } from "./addon.js";
+import { Fd } from "./fd.js";
+
+export interface SandboxNamespaceRequest {
+  readonly network: boolean;
+  readonly ipc: boolean;
+  readonly uts: boolean;
+  /** At most 64 bytes; used with `uts`. */
+  readonly hostname: string;
+  readonly domainname: string;
+  /** Sysctls of the namespaces asked for, by dotted or slashed name. */
+  readonly sysctls: Readonly<Record<string, string>>;
+}
+
+/** What was asked for; the caller closes each. */
+export interface SandboxNamespaceFds {
+  readonly net?: Fd;
+  readonly ipc?: Fd;
+  readonly uts?: Fd;
+  /** A NETLINK_ROUTE socket inside the new network namespace. */
+  readonly netlink?: Fd;
+}
+
+const SYSCTL_PATH = /^[a-z0-9_-]+(\/[A-Za-z0-9_.@-]+)+$/;
+const IPC_SYSCTL = /^(kernel\/(shm[a-z_]*|msg[a-z]*|sem|sem_next_id)|fs\/mqueue\/[a-z_]+)$/;
+const UTS_SYSCTL = /^kernel\/(hostname|domainname)$/;
+
+/**
+ * The path below /proc/sys of a sysctl: `net.ipv4.ip_forward` is `net/ipv4/ip_forward`.
+ * As sysctl(8): the first separator found says which of the two is in use, and with dots a
+ * slash stands for a dot inside a name (`net.ipv4.conf.eth0/1.forwarding`).
+ */
+export function sysctlPath(name: string): string {
+  const firstSeparator = /[./]/.exec(name)?.[0];
+  if (firstSeparator !== ".") return name;
+  return name.replace(/[./]/g, (separator) => (separator === "." ? "/" : "."));
+}
+
+function checkedSysctl(name: string, request: SandboxNamespaceRequest): string {
+  const path = sysctlPath(name);
+  const isOurs =
+    (request.network && path.startsWith("net/")) ||
+    (request.ipc && IPC_SYSCTL.test(path)) ||
+    (request.uts && UTS_SYSCTL.test(path));
+  if (!SYSCTL_PATH.test(path) || path.split("/").includes("..") || !isOurs) {
+    throw new RuntimeError(`set sysctl "${name}": it belongs to no namespace of this sandbox`, {
+      kind: "invalid-argument",
+      code: "SYSCTL_NOT_NAMESPACED",
+    });
+  }
+  return path;
+}
+
+function encodeSysctls(request: SandboxNamespaceRequest): string {
+  let pairs = "";
+  for (const [name, value] of Object.entries(request.sysctls)) {
+    if (value.includes("\0")) {
+      throw new RuntimeError(`set sysctl "${name}": its value holds a NUL byte`, {
+        kind: "invalid-argument",
+        code: "SYSCTL_NOT_NAMESPACED",
+      });
+    }
+    pairs += `${checkedSysctl(name, request)}\0${value}\0`;
+  }
+  return pairs;
+}
+
+/**
+ * Makes the namespaces of a sandbox on a thread of its own, with hostname and sysctls set and
+ * IPv6 duplicate address detection and router advertisements off. `lo` is still down: src/network
+ * takes it up in the same batch as eth0.
+ *
+ * @throws RuntimeError `invalid-argument` SYSCTL_NOT_NAMESPACED: a sysctl of the host, or of a
+ *   namespace that was not asked for
+ */
+export async function createSandboxNamespaces(request: SandboxNamespaceRequest): Promise<SandboxNamespaceFds> {
+  if (!request.network && !request.ipc && !request.uts) return {};
+  const sysctls = encodeSysctls(request);
+  const [net, ipc, uts, netlink] = await callAsync("make namespaces", (native) =>
+    native.createSandboxNamespaces(
+      request.network,
+      request.ipc,
+      request.uts,
+      request.hostname,
+      request.domainname,
+      sysctls,
+    ),
+  );
+  return {
+    ...(net >= 0 && { net: new Fd(net, "net namespace") }),
+    ...(ipc >= 0 && { ipc: new Fd(ipc, "ipc namespace") }),
+    ...(uts >= 0 && { uts: new Fd(uts, "uts namespace") }),
+    ...(netlink >= 0 && { netlink: new Fd(netlink, "netlink of a sandbox") }),
+  };
+}
+
+/**
+ * A detached tmpfs, mode 1777, for the /dev/shm that the containers of a sandbox share: each
+ * gets a clone of it through `/proc/<monitor>/fd/<n>`.
+ *
+ * @param sizeBytes above 0
+ * @throws RuntimeError with `open_tree` EINVAL where the kernel (before 6.15) cannot clone
+ *   detached mounts
+ */
+export async function createShm(sizeBytes: number): Promise<Fd> {
+  return new Fd(await callAsync("make /dev/shm", (native) => native.createShm(sizeBytes)), "shm");
+}

@@ -1,0 +1,96 @@
+/**
+ * Monitors and pidfds. A pid may be reused; a pidfd names one process for ever.
+ */
+import { constants } from "node:os";
+import { call, callAsync } from "./addon.js";
+import { Fd } from "./fd.js";
+
+export interface MonitorSpawn {
+  /** From `sealedExecutable`. */
+  readonly executable: Fd;
+  /** argv, `minke-monitor` first. */
+  readonly args: readonly string[];
+  /** From `openCgroup`: the monitor is born in it. */
+  readonly cgroup?: Fd | undefined;
+  /** Its standard error; else /dev/null. Standard input and output are always /dev/null. */
+  readonly log?: Fd | undefined;
+  /**
+   * Borrowed; found by the monitor at 3 control, 4 net, 5 ipc, 6 uts, 7 shm. Without `control`
+   * a socket pair is made and our end returned.
+   */
+  readonly fds: {
+    readonly control?: Fd | undefined;
+    readonly net?: Fd | undefined;
+    readonly ipc?: Fd | undefined;
+    readonly uts?: Fd | undefined;
+    readonly shm?: Fd | undefined;
+  };
+}
+
+export interface SpawnedMonitor {
+  readonly pid: number;
+  readonly pidfd: Fd;
+  /** Our end of the control connection; absent where `fds.control` was given. */
+  readonly control: Fd | undefined;
+}
+
+/** The descriptor numbers inside a monitor: `/proc/<pid>/fd/<n>`. */
+export const MONITOR_FD = { control: 3, net: 4, ipc: 5, uts: 6, shm: 7 } as const;
+
+/**
+ * Starts a monitor. Returns after its execve, with the environment empty and in a session of
+ * its own. The caller reaps it (`reapChild`) once it has ended.
+ *
+ * @throws RuntimeError whose syscall is `clone3` (the cgroup refused it) or `execveat`
+ */
+export function spawnMonitor(spawn: MonitorSpawn): SpawnedMonitor {
+  const { fds } = spawn;
+  const numberOf = (fd: Fd | undefined): number => fd?.number ?? -1;
+  const [pid, pidfd, control] = call("start monitor", (native) =>
+    native.spawnMonitor(
+      spawn.executable.number,
+      numberOf(spawn.cgroup),
+      numberOf(spawn.log),
+      numberOf(fds.control),
+      numberOf(fds.net),
+      numberOf(fds.ipc),
+      numberOf(fds.uts),
+      numberOf(fds.shm),
+      ...spawn.args,
+    ),
+  );
+  return {
+    pid,
+    pidfd: new Fd(pidfd, "pidfd of a monitor"),
+    control: control >= 0 ? new Fd(control, "control of a monitor") : undefined,
+  };
+}
+
+/** @throws RuntimeError with errno ESRCH: no such process */
+export function pidfdOpen(pid: number): Fd {
+  return new Fd(call(`open pidfd of ${pid}`, (native) => native.pidfdOpen(pid)), `pidfd of ${pid}`);
+}
+
+/** @param signal a number, or 0 to ask whether it still exists. @throws RuntimeError with errno ESRCH: it is gone */
+export function pidfdSendSignal(pidfd: Fd, signal: number | NodeJS.Signals): void {
+  const number = typeof signal === "number" ? signal : constants.signals[signal];
+  call(`send signal ${signal}`, (native) => native.pidfdSendSignal(pidfd.number, number));
+}
+
+export interface ChildExit {
+  readonly exitCode: number;
+  /** 0: it exited by itself. */
+  readonly signal: number;
+}
+
+/** Reaps a child of the daemon if it has ended; `undefined` while it runs. @throws RuntimeError with errno ECHILD: not a child of ours */
+export function reapChild(pidfd: Fd): ChildExit | undefined {
+  const status = call("wait for child", (native) => native.reapChild(pidfd.number));
+  return status && { exitCode: status[0], signal: status[1] };
+}
+
+/** A program file in a sealed memfd: no container can write to what starts it. @param name shows in /proc/PID/exe */
+export async function sealedExecutable(path: string, name = "minke"): Promise<Fd> {
+  const number = await callAsync(`seal "${path}"`, (native) => native.sealedExecutable(path, name));
+  return new Fd(number, `sealed ${name}`);
+}

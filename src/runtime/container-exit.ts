@@ -1,0 +1,87 @@
+/**
+ * What follows from a container's end: the record, the cgroup, the event. The exit file was
+ * written before anyone was told; where nobody could write one, the end is recorded as unknown.
+ */
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { nowNs } from "../base/clock.js";
+import type { ContainerId } from "../base/ids.js";
+import type { ContainerRecord, ExitRecord } from "../state/container.js";
+import { removeCgroup } from "./cgroups.js";
+import { deferred, emit, type RuntimeContext } from "./context.js";
+
+const UNKNOWN_EXIT_CODE = 255;
+
+export function exitFile(ctx: RuntimeContext, id: ContainerId): string {
+  return join(ctx.paths.container(id), "exit.json");
+}
+
+/** Applies an exit once; further reports of the same end change nothing. */
+export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise<void> {
+  await ctx.inFlight.inTurn(`exit ${exit.containerId}`, async () => {
+    const record = ctx.containers.get(exit.containerId);
+    if (!record || record.state === "exited" || record.state === "removing") return;
+    // What outlives the first process (a shared or host PID namespace) is not a running container.
+    await removeCgroup(ctx.cgroups, record.cgroupPath).catch((err: unknown) => {
+      ctx.log.warn({ containerId: record.id, err: String(err) }, "an exited container's cgroup is still busy, leaving it to RemoveContainer");
+    });
+    ctx.exits.set(record.id, exit);
+    ctx.processes.delete(record.id);
+    await ctx.containers.put(record.id, { ...record, state: "exited", startedAtNs: record.startedAtNs ?? exit.startedAtNs });
+    emit(ctx, { type: "container-exited", sandboxId: record.sandboxId, containerId: record.id, owner: record.config.owner, exit });
+    ctx.exitWaiters.get(record.id)?.resolve(exit);
+    ctx.exitWaiters.delete(record.id);
+  });
+}
+
+/** Ends a container whose end nobody saw; an exit file that is there after all is believed. */
+export async function recordUnknownExit(ctx: RuntimeContext, record: ContainerRecord, why: string): Promise<void> {
+  await removeCgroup(ctx.cgroups, record.cgroupPath);
+  const known = await readExitFile(ctx, record.id);
+  if (known) return recordExit(ctx, known);
+  const now = nowNs().toString();
+  const exit: ExitRecord = {
+    version: 1,
+    containerId: record.id,
+    exitCode: UNKNOWN_EXIT_CODE,
+    signal: 0,
+    oomKilled: false,
+    startedAtNs: record.startedAtNs ?? now,
+    finishedAtNs: now,
+    unknown: why,
+  };
+  const file = exitFile(ctx, record.id);
+  await writeFile(`${file}.tmp`, `${JSON.stringify(exit)}\n`, { mode: 0o600 });
+  await rename(`${file}.tmp`, file);
+  await recordExit(ctx, exit);
+}
+
+/** The exit that a monitor wrote, or `undefined` where there is none that can be read. */
+export async function readExitFile(ctx: RuntimeContext, id: ContainerId): Promise<ExitRecord | undefined> {
+  try {
+    const exit: unknown = JSON.parse(await readFile(exitFile(ctx, id), "utf8"));
+    return isExitRecord(exit) && exit.containerId === id ? exit : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isExitRecord(value: unknown): value is ExitRecord {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "exitCode" in value &&
+    typeof value.exitCode === "number" &&
+    "containerId" in value &&
+    "finishedAtNs" in value
+  );
+}
+
+/** Settles with the exit of a container that runs now. */
+export function waitForExit(ctx: RuntimeContext, id: ContainerId): Promise<ExitRecord> {
+  const known = ctx.exits.get(id);
+  if (known) return Promise.resolve(known);
+  const waiter = ctx.exitWaiters.get(id) ?? deferred<ExitRecord>();
+  ctx.exitWaiters.set(id, waiter);
+  return waiter.promise;
+}

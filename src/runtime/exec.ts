@@ -1,0 +1,90 @@
+/**
+ * ExecSync, Exec and Attach: further processes in a running container, and its own streams.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { RuntimeError, withContext } from "../base/errors.js";
+import { type ContainerId, newExecId } from "../base/ids.js";
+import type { Process, Spec } from "../oci/index.js";
+import type { ContainerRecord } from "../state/container.js";
+import { toCommandError } from "./command-error.js";
+import { describeContainer, requireMonitor, requireRunning, type RuntimeContext } from "./context.js";
+import type { ExecRequest, ExecSession, ExecSyncResult } from "./runtime.js";
+
+/** Below the 16 MiB that a gRPC message of CRI may have (CVE-2022-1708's class). */
+const CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024;
+
+/** See `Runtime.execSync`. */
+export async function execSync(ctx: RuntimeContext, id: ContainerId, command: readonly string[], timeoutMs: number): Promise<ExecSyncResult> {
+  const record = requireRunning(ctx, id);
+  const process = await execProcess(ctx, record, { command, tty: false, stdin: false });
+  const monitor = requireMonitor(ctx, record.sandboxId);
+  const outcome = await monitor
+    .capture({ execId: newExecId(), containerId: id, process, timeoutMs, limitBytes: CAPTURE_LIMIT_BYTES })
+    .catch((err: unknown) => {
+      throw toExecError(record, command, err);
+    });
+  if (outcome.hasTimedOut) {
+    throw new RuntimeError(`exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`, {
+      kind: "deadline-exceeded",
+      code: "EXEC_TIMEOUT",
+    });
+  }
+  return { exitCode: outcome.exitCode, stdout: outcome.stdout, stderr: outcome.stderr, isTruncated: outcome.isTruncated };
+}
+
+/** See `Runtime.exec`. */
+export async function exec(ctx: RuntimeContext, id: ContainerId, request: ExecRequest): Promise<ExecSession> {
+  const record = requireRunning(ctx, id);
+  const monitor = requireMonitor(ctx, record.sandboxId);
+  const execId = newExecId();
+  try {
+    await monitor.exec({
+      execId,
+      containerId: id,
+      process: await execProcess(ctx, record, request),
+      stdin: request.stdin,
+      timeoutMs: 0,
+    });
+    return await monitor.openStream(ctx.paths.monitorSocket(record.sandboxId), { execId });
+  } catch (err) {
+    throw toExecError(record, request.command, err);
+  }
+}
+
+/** See `Runtime.attach`. */
+export async function attach(ctx: RuntimeContext, id: ContainerId): Promise<ExecSession> {
+  const record = requireRunning(ctx, id);
+  try {
+    return await requireMonitor(ctx, record.sandboxId).openStream(ctx.paths.monitorSocket(record.sandboxId), { containerId: id });
+  } catch (err) {
+    throw withContext(err, `attach to container ${describeContainer(record)}`);
+  }
+}
+
+/** An exec is its container's process with another command: same user, env, capabilities, directory. */
+async function execProcess(ctx: RuntimeContext, record: ContainerRecord, request: ExecRequest): Promise<Process> {
+  const base = await containerProcess(ctx, record);
+  const env = base.env ?? [];
+  return {
+    ...base,
+    args: [...request.command],
+    terminal: request.tty,
+    env: request.tty && !env.some((entry) => entry.startsWith("TERM=")) ? [...env, "TERM=xterm"] : env,
+    ...(request.tty && request.size && { consoleSize: { height: request.size.rows, width: request.size.columns } }),
+  };
+}
+
+async function containerProcess(ctx: RuntimeContext, record: ContainerRecord): Promise<Process> {
+  const known = ctx.processes.get(record.id);
+  if (known) return known;
+  const text = await readFile(join(ctx.paths.container(record.id), "bundle", "config.json"), "utf8");
+  const spec = JSON.parse(text) as Spec;
+  if (!spec.process) throw new RuntimeError("the container's bundle has no process", { kind: "data-loss", code: "BUNDLE_DAMAGED" });
+  ctx.processes.set(record.id, spec.process);
+  return spec.process;
+}
+
+function toExecError(record: ContainerRecord, command: readonly string[], err: unknown): RuntimeError {
+  return withContext(toCommandError(err), `exec "${command[0] ?? ""}" in container ${describeContainer(record)}`);
+}

@@ -1,0 +1,147 @@
+/**
+ * Puts the verbs together: opens the stores, recovers, and hands out the one `Runtime`.
+ */
+import { EventEmitter } from "node:events";
+import { mkdir } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import type { Duplex } from "node:stream";
+import { Socket } from "node:net";
+import { RuntimeError, withContext } from "../base/errors.js";
+import type { SandboxId } from "../base/ids.js";
+import type { Logger } from "../base/log.js";
+import type { ImageStore } from "../image/image-store.js";
+import { dialInNetns, sealedExecutable } from "../native/index.js";
+import type { PodNetwork } from "../network/pod-network.js";
+import type { Paths } from "../settings/paths.js";
+import type { ContainerRecord } from "../state/container.js";
+import type { SandboxRecord } from "../state/sandbox.js";
+import { FileStore, type QuarantinedRecord, readBootId } from "../state/store.js";
+import { removeCgroup } from "./cgroups.js";
+import { describeContainer, describeSandbox, monitorFdPath, requireMonitor, requireRunning, requireSandbox, type RuntimeContext } from "./context.js";
+import { createContainer } from "./create-container.js";
+import { attach, exec, execSync } from "./exec.js";
+import type { Host } from "./host.js";
+import { InFlight } from "./in-flight.js";
+import { type Recovered, recover } from "./recover.js";
+import { removeContainer } from "./remove-container.js";
+import { removeSandbox } from "./remove-sandbox.js";
+import { runSandbox } from "./run-sandbox.js";
+import type { Runtime, RuntimeEvent } from "./runtime.js";
+import { startContainer } from "./start-container.js";
+import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
+import { stopContainer } from "./stop-container.js";
+import { stopSandbox } from "./stop-sandbox.js";
+
+export interface RuntimeOptions {
+  readonly paths: Paths;
+  readonly host: Host;
+  readonly images: ImageStore;
+  readonly network: PodNetwork;
+  readonly log: Logger;
+}
+
+export interface OpenedRuntime {
+  readonly runtime: Runtime;
+  readonly recovered: Recovered;
+  readonly quarantined: readonly QuarantinedRecord[];
+  /** True while a container of any owner uses the image. */
+  usesImage(imageId: string): boolean;
+  /** Drops the connections; sandboxes and containers go on. */
+  close(options: { readonly removeCgroups: boolean }): Promise<void>;
+}
+
+/** Where the build puts it, seen from dist/runtime/. */
+const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-oci", import.meta.url));
+
+/** Opens the stores of `paths`, makes the sealed executable, and brings records and kernel together. */
+export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntime> {
+  const { paths, host, log } = options;
+  await mkdir(paths.monitors, { recursive: true, mode: 0o700 });
+  const storeOf = <T>(noun: "sandboxes" | "containers") =>
+    FileStore.open<T>({ dir: paths.bootState(noun), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
+  const sandboxes = await storeOf<SandboxRecord>("sandboxes");
+  const containers = await storeOf<ContainerRecord>("containers");
+  const ctx: RuntimeContext = {
+    paths,
+    bootId: await readBootId(),
+    host: host.abilities,
+    cgroups: host.cgroups,
+    sandboxes,
+    containers,
+    images: options.images,
+    network: options.network,
+    executable: await sealedExecutable(EXECUTABLE),
+    log,
+    inFlight: new InFlight(),
+    events: new EventEmitter<{ event: [RuntimeEvent] }>().setMaxListeners(0),
+    monitors: new Map(),
+    exits: new Map(),
+    exitWaiters: new Map(),
+    timelines: new Map(),
+    processes: new Map(),
+  };
+  const recovered = await recover(ctx);
+  return {
+    runtime: bindVerbs(ctx),
+    recovered,
+    quarantined: [...sandboxes.quarantined, ...containers.quarantined],
+    usesImage: (imageId) => containers.list().some(({ body }) => body.imageId === imageId && body.state !== "removing"),
+    close: (closeOptions) => close(ctx, closeOptions.removeCgroups),
+  };
+}
+
+function bindVerbs(ctx: RuntimeContext): Runtime {
+  return {
+    runSandbox: (config) => runSandbox(ctx, config),
+    stopSandbox: (id) => stopSandbox(ctx, id),
+    removeSandbox: (id) => removeSandbox(ctx, id),
+    sandboxStatus: (id) => sandboxStatus(ctx, id),
+    listSandboxes: (owner) => listSandboxes(ctx, owner),
+    createContainer: (sandboxId, config) => createContainer(ctx, sandboxId, config),
+    startContainer: (id) => startContainer(ctx, id),
+    stopContainer: (id, graceMs) => stopContainer(ctx, id, graceMs),
+    removeContainer: (id) => removeContainer(ctx, id),
+    containerStatus: (id) => containerStatus(ctx, id),
+    listContainers: (owner, sandboxId) => listContainers(ctx, owner, sandboxId),
+    execSync: (id, command, timeoutMs) => execSync(ctx, id, command, timeoutMs),
+    exec: (id, request) => exec(ctx, id, request),
+    attach: (id) => attach(ctx, id),
+    reopenContainerLog: async (id) => {
+      const record = requireRunning(ctx, id);
+      await requireMonitor(ctx, record.sandboxId)
+        .reopenLog(id)
+        .catch((err: unknown) => {
+          throw withContext(err, `reopen the log of container ${describeContainer(record)}`);
+        });
+    },
+    dialPort: (id, port) => dialPort(ctx, id, port),
+    subscribe: (listener) => {
+      ctx.events.on("event", listener);
+      return () => void ctx.events.off("event", listener);
+    },
+  };
+}
+
+async function dialPort(ctx: RuntimeContext, id: SandboxId, port: number): Promise<Duplex> {
+  const record = requireSandbox(ctx, id);
+  if (record.state !== "ready") {
+    throw new RuntimeError(`sandbox ${describeSandbox(record)} is ${record.state}, not ready`, {
+      kind: "failed-precondition",
+      code: "SANDBOX_NOT_READY",
+    });
+  }
+  const netns = monitorFdPath(record, record.monitor?.netFd) ?? "/proc/self/ns/net";
+  const fd = await dialInNetns(netns, port);
+  return new Socket({ fd: fd.take(), readable: true, writable: true, allowHalfOpen: true });
+}
+
+async function close(ctx: RuntimeContext, removeCgroups: boolean): Promise<void> {
+  const handles = [...ctx.monitors.values()];
+  ctx.monitors.clear();
+  for (const { client, pidfd } of handles) {
+    client.close();
+    pidfd.close();
+  }
+  ctx.executable.close();
+  if (removeCgroups) await removeCgroup(ctx.cgroups, `/${ctx.cgroups.root}`);
+}

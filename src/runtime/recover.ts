@@ -1,0 +1,172 @@
+/**
+ * Recovery: at start the records are compared with the kernel, which is the truth.
+ *
+ * What runs is adopted through its monitor; what ended meanwhile gets its exit from the exit
+ * file; what was half made is undone; what belongs to no record is removed. Nothing here may
+ * stop the start: what cannot be put right is logged and left to Stop and Remove.
+ */
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { hasErrno } from "../base/errors.js";
+import { isLongId, type SandboxId } from "../base/ids.js";
+import { MonitorClient } from "../monitor/monitor-client.js";
+import type { ListedContainer } from "../monitor/protocol.js";
+import { pidfdOpen } from "../native/index.js";
+import type { ContainerRecord } from "../state/container.js";
+import type { SandboxRecord } from "../state/sandbox.js";
+import { childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
+import { readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
+import { containersOf, type RuntimeContext } from "./context.js";
+import { monitorOptions } from "./monitors.js";
+import { processStartTicks } from "./proc.js";
+import { removeContainer } from "./remove-container.js";
+import { removeSandbox } from "./remove-sandbox.js";
+
+export interface Recovered {
+  readonly adopted: number;
+  readonly stopped: number;
+  readonly undone: number;
+  readonly orphans: number;
+}
+
+/** Brings records and kernel together; see the module's comment. */
+export async function recover(ctx: RuntimeContext): Promise<Recovered> {
+  const counts = { adopted: 0, stopped: 0, undone: 0, orphans: 0 };
+  const records = ctx.sandboxes.list().map(({ body }) => body);
+  await Promise.all(
+    records.map(async (record) => {
+      try {
+        counts[await recoverSandbox(ctx, record)]++;
+      } catch (err) {
+        ctx.log.error({ sandboxId: record.id, err: String(err) }, "could not recover a sandbox; stop and remove it");
+      }
+    }),
+  );
+  for (const { body } of ctx.containers.list()) {
+    if (!ctx.sandboxes.get(body.sandboxId)) await removeContainer(ctx, body.id);
+  }
+  await ctx.network.recover(
+    ctx.sandboxes
+      .list()
+      .filter(({ body }) => body.state === "ready")
+      .map(({ body }) => body.id),
+  );
+  counts.orphans = await removeOrphans(ctx);
+  return counts;
+}
+
+async function recoverSandbox(ctx: RuntimeContext, record: SandboxRecord): Promise<"adopted" | "stopped" | "undone"> {
+  await loadExits(ctx, record);
+  if (record.state === "creating" || record.state === "removing") {
+    await endStrayMonitor(ctx, record.id);
+    await removeSandbox(ctx, record.id);
+    return "undone";
+  }
+  if (record.state === "stopped") return "stopped";
+  const listed = record.bootId === ctx.bootId ? await connect(ctx, record) : undefined;
+  if (listed) {
+    for (const container of containersOf(ctx, record.id)) await recoverContainer(ctx, container, listed);
+    if (record.state === "ready") return "adopted";
+  }
+  const reason = record.bootId === ctx.bootId ? "the sandbox's monitor was gone when minke started" : "the machine was restarted";
+  await endWithoutMonitor(ctx, record, reason, listed !== undefined);
+  return "stopped";
+}
+
+async function loadExits(ctx: RuntimeContext, sandbox: SandboxRecord): Promise<void> {
+  for (const container of containersOf(ctx, sandbox.id)) {
+    const exit = container.state === "exited" ? await readExitFile(ctx, container.id) : undefined;
+    if (exit) ctx.exits.set(container.id, exit);
+  }
+}
+
+/** The monitor of the record, where that very process still runs; with the containers it knows. */
+async function connect(ctx: RuntimeContext, record: SandboxRecord): Promise<readonly ListedContainer[] | undefined> {
+  const { monitor } = record;
+  if (!monitor || (await processStartTicks(monitor.pid)) !== monitor.startTicks) return undefined;
+  try {
+    const pidfd = pidfdOpen(monitor.pid);
+    const client = await MonitorClient.connect(ctx.paths.monitorSocket(record.id), monitorOptions(ctx, record.id));
+    ctx.monitors.set(record.id, { client, pidfd });
+    return await client.list();
+  } catch (err) {
+    ctx.log.warn({ sandboxId: record.id, err: String(err) }, "a monitor runs but does not answer");
+    return undefined;
+  }
+}
+
+async function recoverContainer(ctx: RuntimeContext, container: ContainerRecord, listed: readonly ListedContainer[]): Promise<void> {
+  if (container.state === "removing") return removeContainer(ctx, container.id);
+  if (container.state !== "starting" && container.state !== "running") return;
+  const seen = listed.find(({ containerId }) => containerId === container.id);
+  if (seen?.exit) return recordExit(ctx, seen.exit);
+  if (seen) {
+    await ctx.containers.put(container.id, { ...container, state: "running", pid: seen.pid, startedAtNs: seen.startedAtNs });
+    return;
+  }
+  const exit = await readExitFile(ctx, container.id);
+  if (exit) return recordExit(ctx, exit);
+  if (container.state === "starting") {
+    // The request never reached the monitor: nothing has run, and a start may be tried again.
+    await ctx.containers.put(container.id, { ...container, state: "created" });
+    return;
+  }
+  await recordUnknownExit(ctx, container, "the monitor does not know it");
+}
+
+/** Ends what is left of a sandbox that cannot go on; it stays, as stopped, until it is removed. */
+async function endWithoutMonitor(ctx: RuntimeContext, record: SandboxRecord, reason: string, hasMonitor: boolean): Promise<void> {
+  if (!hasMonitor) await endStrayMonitor(ctx, record.id);
+  for (const container of containersOf(ctx, record.id)) {
+    if (container.state === "running" || container.state === "starting") await recordUnknownExit(ctx, container, reason);
+  }
+  await ctx.network.teardown(record.id);
+  await removeCgroup(ctx.cgroups, record.cgroupPath);
+  const { monitor: _ended, network: _gone, ...rest } = record;
+  await ctx.sandboxes.put(record.id, { ...rest, state: "stopped", reason });
+}
+
+/** Kills whatever runs in a monitor's cgroup: only that sandbox's monitor ever does. */
+async function endStrayMonitor(ctx: RuntimeContext, id: SandboxId): Promise<void> {
+  const cgroup = `/${ctx.cgroups.root}/monitors/${id}`;
+  await killCgroup(ctx.cgroups, cgroup);
+  await removeCgroup(ctx.cgroups, cgroup);
+  await rm(ctx.paths.monitorSocket(id), { force: true });
+}
+
+/** Cgroups and directories of sandboxes and containers that no record knows. */
+async function removeOrphans(ctx: RuntimeContext): Promise<number> {
+  let count = 0;
+  const attempt = async (what: string, remove: () => Promise<void>) => {
+    try {
+      await remove();
+      count++;
+    } catch (err) {
+      ctx.log.warn({ what, err: String(err) }, "could not remove what belongs to no record");
+    }
+  };
+  for (const kind of ["monitors", "pods"]) {
+    const parent = `/${ctx.cgroups.root}/${kind}`;
+    for (const name of await childCgroups(ctx.cgroups, parent)) {
+      if (!isLongId(name) || ctx.sandboxes.get(name)) continue;
+      await attempt(`cgroup ${parent}/${name}`, () => removeCgroup(ctx.cgroups, `${parent}/${name}`));
+    }
+  }
+  for (const [noun, store] of [
+    ["sandboxes", ctx.sandboxes],
+    ["containers", ctx.containers],
+  ] as const) {
+    const dir = join(ctx.paths.root, noun);
+    for (const name of await entriesOf(dir)) {
+      if (!store.get(name)) await attempt(join(dir, name), () => rm(join(dir, name), { recursive: true, force: true }));
+    }
+  }
+  return count;
+}
+
+async function entriesOf(dir: string): Promise<string[]> {
+  return readdir(dir).catch((err: unknown) => {
+    if (hasErrno(err, "ENOENT")) return [];
+    throw err;
+  });
+}

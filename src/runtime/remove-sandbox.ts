@@ -1,0 +1,33 @@
+/**
+ * RemovePodSandbox: stops it, removes its containers, and every trace of it. Idempotent.
+ */
+import { rm } from "node:fs/promises";
+import { withContext } from "../base/errors.js";
+import type { SandboxId } from "../base/ids.js";
+import { removeCgroup } from "./cgroups.js";
+import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
+import { endMonitor } from "./monitors.js";
+import { removeContainer } from "./remove-container.js";
+import { stopSandbox } from "./stop-sandbox.js";
+
+/** See `Runtime.removeSandbox`. */
+export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise<void> {
+  await stopSandbox(ctx, id);
+  await ctx.inFlight.inTurn(`sandbox ${id}`, async () => {
+    const record = ctx.sandboxes.get(id);
+    if (!record) return;
+    try {
+      await ctx.sandboxes.put(id, { ...record, state: "removing" });
+      await Promise.all(containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)));
+      await ctx.network.teardown(id);
+      await endMonitor(ctx, id);
+      await removeCgroup(ctx.cgroups, record.cgroupPath);
+      await rm(ctx.paths.sandbox(id), { recursive: true, force: true });
+      await ctx.sandboxes.remove(id);
+    } catch (err) {
+      throw withContext(err, `remove sandbox ${describeSandbox(record)}`);
+    }
+    ctx.timelines.delete(id);
+    emit(ctx, { type: "sandbox-removed", sandboxId: id, owner: record.config.owner });
+  });
+}

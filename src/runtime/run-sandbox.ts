@@ -1,0 +1,185 @@
+/**
+ * RunPodSandbox, step by step: record, cgroups, namespaces, then network and monitor side by side, files, ready.
+ *
+ * Every step pushes its undo before the next one starts, so a failure anywhere leaves nothing
+ * behind. The record is written before the kernel is touched: after a crash, recover.ts finds
+ * every sandbox that may own something. Knows no gRPC and no caller; cri/ and pod/ both come
+ * through here.
+ */
+import { rm } from "node:fs/promises";
+import { CleanupStack } from "../base/cleanup.js";
+import { nowNs } from "../base/clock.js";
+import { RuntimeError, withContext } from "../base/errors.js";
+import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
+import { Timeline } from "../base/timeline.js";
+import { MonitorClient } from "../monitor/monitor-client.js";
+import type { Fd } from "../native/fd.js";
+import { createSandboxNamespaces, createShm, MONITOR_FD, openCgroup, spawnMonitor } from "../native/index.js";
+import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
+import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
+import { emit, type RuntimeContext } from "./context.js";
+import { endMonitor, monitorOptions } from "./monitors.js";
+import { processStartTicks } from "./proc.js";
+import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
+
+const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
+
+/** See `Runtime.runSandbox`. */
+export function runSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
+  const { namespace, name, uid, attempt } = config.metadata;
+  return ctx.inFlight.join(`sandbox ${namespace}/${name}/${uid}/${attempt}`, async () => {
+    const existing = findByName(ctx, config);
+    if (existing?.state === "ready") return existing.id;
+    if (existing) {
+      throw new RuntimeError(`run sandbox "${namespace}/${name}": sandbox ${shortId(existing.id)} of this name and attempt is ${existing.state}`, {
+        kind: "already-exists",
+        code: "NAME_IN_USE",
+      });
+    }
+    return makeSandbox(ctx, config);
+  });
+}
+
+function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord | undefined {
+  const { namespace, name, uid, attempt } = config.metadata;
+  return ctx.sandboxes
+    .list()
+    .map(({ body }) => body)
+    .find(({ config: { metadata } }) => metadata.namespace === namespace && metadata.name === name && metadata.uid === uid && metadata.attempt === attempt);
+}
+
+async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
+  checkSandboxFiles(config);
+  const id = newSandboxId();
+  const cleanup = new CleanupStack();
+  const timeline = new Timeline();
+  ctx.timelines.set(id, timeline);
+  cleanup.push("forget timeline", () => void ctx.timelines.delete(id));
+  try {
+    return await timeline.step("run sandbox", () => build(ctx, id, config, cleanup, timeline));
+  } catch (err) {
+    for (const failed of await cleanup.unwind()) {
+      ctx.log.warn({ sandboxId: id, step: failed.step, code: failed.error.code, err: failed.error.message }, "could not undo a step, leaving it to RemovePodSandbox");
+    }
+    throw withContext(err, `run sandbox "${config.metadata.namespace}/${config.metadata.name}"`);
+  }
+}
+
+async function build(ctx: RuntimeContext, id: SandboxId, config: SandboxConfig, cleanup: CleanupStack, timeline: Timeline): Promise<SandboxId> {
+  const creating: SandboxRecord = {
+    id,
+    bootId: ctx.bootId,
+    config,
+    state: "creating",
+    createdAtNs: nowNs().toString(),
+    cgroupPath: sandboxCgroup(ctx.cgroups, id, config.cgroupParent),
+  };
+  await timeline.step("record", () => ctx.sandboxes.put(id, creating));
+  cleanup.push("remove record", () => ctx.sandboxes.remove(id));
+
+  // The monitor inherits copies; ours are closed at the end, whatever happened.
+  const opened: Fd[] = [];
+  try {
+    const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
+    const [network, monitor] = await settleAll([
+      timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
+      timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
+    ]);
+    await timeline.step("files", async () => {
+      cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
+      await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
+    });
+    await timeline.step("record", () => ctx.sandboxes.put(id, { ...creating, state: "ready", network, monitor }));
+  } finally {
+    for (const fd of opened) fd.close();
+  }
+  cleanup.commit();
+  emit(ctx, { type: "sandbox-ready", sandboxId: id, owner: config.owner });
+  return id;
+}
+
+interface KernelObjects {
+  readonly net: Fd | undefined;
+  readonly ipc: Fd | undefined;
+  readonly uts: Fd | undefined;
+  readonly netlink: Fd | undefined;
+  readonly shm: Fd | undefined;
+}
+
+/** Namespaces, shared memory and cgroups: none needs another. */
+async function makeKernelObjects(ctx: RuntimeContext, record: SandboxRecord, cleanup: CleanupStack, opened: Fd[]): Promise<KernelObjects> {
+  const { config, id } = record;
+  const hasOwnNetwork = config.namespaces.network === "pod";
+  const hasOwnIpc = config.namespaces.ipc === "pod";
+  const monitors = monitorCgroup(ctx.cgroups, id);
+  cleanup.push("remove cgroups", async () => {
+    await removeCgroup(ctx.cgroups, record.cgroupPath);
+    await removeCgroup(ctx.cgroups, monitors);
+  });
+  const [namespaces, shm] = await settleAll([
+    createSandboxNamespaces({
+      network: hasOwnNetwork,
+      ipc: hasOwnIpc,
+      uts: hasOwnNetwork,
+      hostname: config.hostname,
+      domainname: config.domainname ?? "",
+      sysctls: config.sysctls,
+    }).then((made) => {
+      for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
+      return made;
+    }),
+    hasOwnIpc ? createShm(config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd)) : undefined,
+    makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
+    makeCgroup(ctx.cgroups, monitors, { handDown: false }),
+  ]);
+  return { net: namespaces.net, ipc: namespaces.ipc, uts: namespaces.uts, netlink: namespaces.netlink, shm };
+}
+
+async function setUpNetwork(
+  ctx: RuntimeContext,
+  id: SandboxId,
+  config: SandboxConfig,
+  made: KernelObjects,
+  cleanup: CleanupStack,
+): Promise<SandboxNetwork | undefined> {
+  if (!made.net || !made.netlink) return undefined;
+  cleanup.push("remove network", () => ctx.network.teardown(id));
+  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, portMappings: config.portMappings });
+}
+
+async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: KernelObjects, cleanup: CleanupStack): Promise<MonitorProcess> {
+  const cgroup = openCgroup(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
+  try {
+    const { pid, pidfd, control } = spawnMonitor({
+      executable: ctx.executable,
+      args: ["minke-monitor", record.id, ctx.paths.monitorSocket(record.id)],
+      cgroup,
+      fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm },
+    });
+    cleanup.push("end monitor", () => endMonitor(ctx, record.id, pidfd));
+    if (!control) throw new Error("a monitor without a control connection");
+    const client = await MonitorClient.fromFd(control.take(), monitorOptions(ctx, record.id));
+    ctx.monitors.set(record.id, { client, pidfd });
+    return {
+      pid,
+      startTicks: await processStartTicks(pid),
+      netFd: made.net && MONITOR_FD.net,
+      ipcFd: made.ipc && MONITOR_FD.ipc,
+      utsFd: made.uts && MONITOR_FD.uts,
+      shmFd: made.shm && MONITOR_FD.shm,
+    };
+  } finally {
+    cgroup.close();
+  }
+}
+
+/**
+ * Promise.all that waits for every part before it fails: an undo must never run beside the step
+ * that it undoes.
+ */
+async function settleAll<T extends readonly unknown[]>(parts: { readonly [K in keyof T]: Promise<T[K]> | T[K] }): Promise<T> {
+  const outcomes: PromiseSettledResult<unknown>[] = await Promise.allSettled(parts);
+  const failed = outcomes.find((outcome) => outcome.status === "rejected");
+  if (failed) throw failed.reason;
+  return outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value : undefined)) as unknown as T;
+}

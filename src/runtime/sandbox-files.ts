@@ -1,0 +1,86 @@
+/**
+ * The generated /etc/hosts, /etc/hostname and /etc/resolv.conf of a sandbox.
+ *
+ * Line-based files that root in a container trusts: control characters in what goes into them
+ * are refused (CVE-2022-4318 and its kin), before anything is made.
+ */
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { isIP } from "node:net";
+import { join } from "node:path";
+import { RuntimeError } from "../base/errors.js";
+import type { SandboxConfig } from "../state/sandbox.js";
+
+/** Everything but printable ASCII and space, tab excluded. */
+const UNPRINTABLE = /[^\x20-\x7e]/;
+
+/**
+ * Refuses what would break out of its line.
+ * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
+ */
+export function checkSandboxFiles(config: SandboxConfig): void {
+  const words: [string, string][] = [
+    ["hostname", config.hostname],
+    ["domainname", config.domainname ?? ""],
+    ...(config.dns?.servers ?? []).map((word): [string, string] => ["DNS server", word]),
+    ...(config.dns?.searches ?? []).map((word): [string, string] => ["DNS search domain", word]),
+    ...(config.dns?.options ?? []).map((word): [string, string] => ["DNS option", word]),
+    ...config.hostAliases.flatMap(({ hostnames }) => hostnames.map((word): [string, string] => ["host alias", word])),
+  ];
+  for (const [what, word] of words) {
+    if (UNPRINTABLE.test(word) || word.includes(" ")) throw refused(what, word, "white space and control characters are not allowed");
+  }
+  if (Buffer.byteLength(config.hostname) > 63) throw refused("hostname", config.hostname, "more than 63 bytes (hostname(7))");
+  for (const { ip } of config.hostAliases) if (isIP(ip) === 0) throw refused("host alias address", ip, "not an IP address");
+}
+
+function refused(what: string, word: string, why: string): RuntimeError {
+  return new RuntimeError(`${what} ${JSON.stringify(word)}: ${why}`, { kind: "invalid-argument", code: "INVALID_HOST_ENTRY" });
+}
+
+/** Writes the three files into `dir`, which is made; existing ones are replaced in place, since they may be mounted. */
+export async function writeSandboxFiles(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const usesHostNetwork = config.namespaces.network === "node";
+  const hosts = usesHostNetwork ? await readHostFile("/etc/hosts") : hostsFile(config, ips);
+  const hostname = usesHostNetwork ? await readHostFile("/etc/hostname") : `${config.hostname}\n`;
+  const resolvConf = config.dns ? resolvConfFile(config.dns) : await readHostFile("/etc/resolv.conf");
+  await Promise.all([
+    writeFile(join(dir, "hosts"), hosts + aliasLines(config), { mode: 0o644 }),
+    writeFile(join(dir, "hostname"), hostname, { mode: 0o644 }),
+    writeFile(join(dir, "resolv.conf"), resolvConf, { mode: 0o644 }),
+  ]);
+}
+
+function hostsFile(config: SandboxConfig, ips: readonly string[]): string {
+  const names = config.domainname ? `${config.hostname}.${config.domainname}\t${config.hostname}` : config.hostname;
+  return [
+    "# Made by minke.",
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::0\tip6-localnet",
+    "fe00::0\tip6-mcastprefix",
+    "fe00::1\tip6-allnodes",
+    "fe00::2\tip6-allrouters",
+    ...(names === "" ? [] : ips.map((ip) => `${ip}\t${names}`)),
+    "",
+  ].join("\n");
+}
+
+function aliasLines(config: SandboxConfig): string {
+  if (config.hostAliases.length === 0) return "";
+  const lines = config.hostAliases.map(({ ip, hostnames }) => `${ip}\t${hostnames.join("\t")}`);
+  return ["", "# Entries of hostAliases.", ...lines, ""].join("\n");
+}
+
+function resolvConfFile(dns: NonNullable<SandboxConfig["dns"]>): string {
+  const lines = [
+    ...(dns.searches.length > 0 ? [`search ${dns.searches.join(" ")}`] : []),
+    ...dns.servers.map((server) => `nameserver ${server}`),
+    ...(dns.options.length > 0 ? [`options ${dns.options.join(" ")}`] : []),
+  ];
+  return lines.length === 0 ? "" : `${lines.join("\n")}\n`;
+}
+
+async function readHostFile(path: string): Promise<string> {
+  return readFile(path, "utf8").catch(() => "");
+}

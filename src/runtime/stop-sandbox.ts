@@ -1,0 +1,35 @@
+/**
+ * StopPodSandbox: everything in it ends, and its network is given back. Idempotent and final.
+ */
+import { withContext } from "../base/errors.js";
+import type { SandboxId } from "../base/ids.js";
+import type { SandboxRecord } from "../state/sandbox.js";
+import { removeCgroup } from "./cgroups.js";
+import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
+import { endMonitor } from "./monitors.js";
+import { stopContainer } from "./stop-container.js";
+
+/** See `Runtime.stopSandbox`. */
+export async function stopSandbox(ctx: RuntimeContext, id: SandboxId): Promise<void> {
+  await ctx.inFlight.inTurn(`sandbox ${id}`, async () => {
+    const record = ctx.sandboxes.get(id);
+    if (!record || record.state === "stopped" || record.state === "removing") return;
+    try {
+      await takeDown(ctx, record);
+    } catch (err) {
+      throw withContext(err, `stop sandbox ${describeSandbox(record)}`);
+    }
+    emit(ctx, { type: "sandbox-stopped", sandboxId: id, owner: record.config.owner });
+  });
+}
+
+/** Each part is safe to repeat, so a stop that failed half-way is finished by the next one. */
+async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<void> {
+  await ctx.sandboxes.put(record.id, { ...record, state: "stopping" });
+  await Promise.all(containersOf(ctx, record.id).map((container) => stopContainer(ctx, container.id, 0)));
+  await ctx.network.teardown(record.id);
+  await endMonitor(ctx, record.id);
+  await removeCgroup(ctx.cgroups, record.cgroupPath);
+  const { network: _gone, monitor: _ended, ...rest } = record;
+  await ctx.sandboxes.put(record.id, { ...rest, state: "stopped" });
+}

@@ -1,0 +1,210 @@
+/**
+ * The daemon's settings: defaults, and what `/etc/minke/config.toml` says over them.
+ *
+ * Keys in the file are kebab-case, in code camelCase. A key that is unknown here is refused
+ * by its path: a misspelt limit must not be a missing limit. Read once, at start; main hands
+ * the parts to those who need them, nobody reads the file a second time.
+ */
+import { readFile } from "node:fs/promises";
+import { isIP } from "node:net";
+import { parse, TomlError } from "smol-toml";
+import { z } from "zod";
+import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
+
+export const DEFAULT_SETTINGS_FILE = "/etc/minke/config.toml";
+
+/** More than any settings file needs: limits come before parsing. */
+const MAX_FILE_BYTES = 1024 * 1024;
+
+export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "silent";
+
+export interface NetworkSettings {
+  /** The bridge's name: 1 to 15 bytes. */
+  readonly bridge: string;
+  /** IPv4 subnet of the pods, CIDR; its first address is the bridge's. */
+  readonly subnet4: string;
+  /** IPv6 subnet of the pods, CIDR; its first address is the bridge's. */
+  readonly subnet6: string;
+  /** Bytes; of the bridge and every pod's interface. */
+  readonly mtu: number;
+}
+
+export interface RegistrySettings {
+  /** Base address that replaces `https://<host>`: `http://127.0.0.1:5000`. */
+  readonly endpoint?: string | undefined;
+}
+
+export interface Settings {
+  readonly logLevel: LogLevel;
+  /** Below the cgroup v2 mount; everything that minke makes lies below this. */
+  readonly cgroupRoot: string;
+  /** A limit whose controller cgroup v2 lacks is a warning in the status instead of an error. */
+  readonly tolerateMissingControllers: boolean;
+  readonly network: NetworkSettings;
+  /** By host of the image reference, with port where it has one. */
+  readonly registries: Readonly<Record<string, RegistrySettings>>;
+  /** Rotation of the logs of pods' containers; a kubelet rotates its own. */
+  readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
+  /** Delay between restarts of a container that keeps ending: doubled from base to max. */
+  readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  readonly pods: {
+    /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
+    readonly gracePeriodMs: number;
+  };
+}
+
+const networkSchema = z
+  .strictObject({
+    bridge: z
+      .string()
+      .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent")
+      .default("minke0"),
+    "subnet-ipv4": z
+      .string()
+      .refine(isSubnet(4, 8, 29), "must be an IPv4 subnet, /8 to /29")
+      .default("10.231.0.0/16"),
+    // ULA (RFC 4193); the global ID spells the project's name.
+    "subnet-ipv6": z
+      .string()
+      .refine(isSubnet(6, 48, 120), "must be an IPv6 subnet, /48 to /120")
+      .default("fd6d:696e:6b65::/64"),
+    // 1280 is the least that IPv6 works with (RFC 8200, section 5).
+    mtu: z.int().min(1280).max(65_535).default(1500),
+  })
+  .transform(
+    (file): NetworkSettings => ({
+      bridge: file.bridge,
+      subnet4: file["subnet-ipv4"],
+      subnet6: file["subnet-ipv6"],
+      mtu: file.mtu,
+    }),
+  );
+
+const registrySchema = z.strictObject({
+  endpoint: z
+    .url({ protocol: /^https?$/, error: "must be an http or https address" })
+    .transform((address) => address.replace(/\/+$/, ""))
+    .optional(),
+});
+
+const fileSchema = z
+  .strictObject({
+    "log-level": z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
+    "cgroup-root": z
+      .string()
+      .regex(
+        /^(?!.*(^|\/)\.\.?(\/|$))[^/\s][^\s]*[^/\s]$|^[^/.\s]$/,
+        "must be a path relative to the cgroup mount, without . or ..",
+      )
+      .default("minke"),
+    "tolerate-missing-controllers": z.boolean().default(false),
+    network: networkSchema.prefault({}),
+    registries: z.record(z.string().min(1), registrySchema).default({}),
+    logs: z
+      .strictObject({
+        // Below 64 KiB a busy container would rotate at every few lines.
+        "max-bytes": z
+          .int()
+          .min(65_536)
+          .default(10 * 1024 * 1024),
+        "max-files": z.int().min(2).max(100).default(5),
+      })
+      .transform((file) => ({ maxBytes: file["max-bytes"], maxFiles: file["max-files"] }))
+      .prefault({}),
+    backoff: z
+      .strictObject({
+        "base-ms": z.int().min(1).default(10_000),
+        "max-ms": z.int().min(1).default(300_000),
+      })
+      .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
+      .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
+      .prefault({}),
+    pods: z
+      .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
+      .transform((file) => ({ gracePeriodMs: file["grace-period-ms"] }))
+      .prefault({}),
+  })
+  .transform(
+    (file): Settings => ({
+      logLevel: file["log-level"],
+      cgroupRoot: file["cgroup-root"],
+      tolerateMissingControllers: file["tolerate-missing-controllers"],
+      network: file.network,
+      registries: file.registries,
+      logs: file.logs,
+      backoff: file.backoff,
+      pods: file.pods,
+    }),
+  );
+
+/** The settings of a daemon without a file. */
+export const DEFAULT_SETTINGS: Settings = fileSchema.parse({});
+
+/**
+ * Reads the settings file.
+ *
+ * @param path `undefined`: the default file, which may be missing; one that was asked for may not
+ * @throws RuntimeError `not-found` SETTINGS_NOT_FOUND, `invalid-argument` SETTINGS_INVALID:
+ *   with line and column, or with the path of each wrong or unknown key
+ */
+export async function loadSettings(path?: string): Promise<Settings> {
+  const file = path ?? DEFAULT_SETTINGS_FILE;
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (err) {
+    if (!hasErrno(err, "ENOENT")) throw withContext(err, `read settings "${file}"`);
+    if (path === undefined) return DEFAULT_SETTINGS;
+    throw new RuntimeError(`read settings "${file}": no such file`, {
+      kind: "not-found",
+      code: "SETTINGS_NOT_FOUND",
+      syscall: { name: "open", errno: "ENOENT" },
+      cause: err,
+    });
+  }
+  try {
+    return parseSettings(text);
+  } catch (err) {
+    throw withContext(err, `read settings "${file}"`);
+  }
+}
+
+/**
+ * Settings from the text of a file.
+ *
+ * @throws RuntimeError `invalid-argument` SETTINGS_INVALID
+ */
+export function parseSettings(text: string): Settings {
+  if (text.length > MAX_FILE_BYTES) throw invalid(`the file has more than ${MAX_FILE_BYTES} bytes`);
+  let file: unknown;
+  try {
+    file = parse(text);
+  } catch (err) {
+    if (!(err instanceof TomlError)) throw err;
+    const reason = err.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "");
+    throw invalid(`line ${err.line}, column ${err.column}: ${reason}`, err);
+  }
+  const result = fileSchema.safeParse(file);
+  if (result.success) return result.data;
+  throw invalid(result.error.issues.flatMap(describeIssue).join("; "), result.error);
+}
+
+function describeIssue(issue: z.core.$ZodIssue): string[] {
+  const path = issue.path.map(String);
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => `"${[...path, key].join(".")}": unknown setting`);
+  }
+  return [`"${path.join(".")}": ${issue.message.replace(/^Invalid input: /, "")}`];
+}
+
+function invalid(message: string, cause?: unknown): RuntimeError {
+  return new RuntimeError(message, { kind: "invalid-argument", code: "SETTINGS_INVALID", cause });
+}
+
+function isSubnet(family: 4 | 6, shortest: number, longest: number): (text: string) => boolean {
+  return (text) => {
+    const [address, length, ...rest] = text.split("/");
+    if (!address || !length || rest.length > 0 || !/^\d{1,3}$/.test(length)) return false;
+    return isIP(address) === family && Number(length) >= shortest && Number(length) <= longest;
+  };
+}

@@ -1,0 +1,187 @@
+/**
+ * Config -> OCI runtime spec, purely: what a container is, said in the words of runtime-spec 1.3.
+ *
+ * All policy is here (defaults, capabilities, masked paths, what a mount means); the native
+ * core does what the spec says. Knows no store and touches nothing.
+ */
+import type { LinuxDevice, LinuxNamespace, Mount, Spec } from "../oci/index.js";
+import { containerCapabilities } from "./capabilities.js";
+import type { ContainerConfig, ContainerMount } from "./container-config.js";
+import { DEFAULT_DEVICE_RULES } from "./default-devices.js";
+import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from "./default-paths.js";
+import { containerArgs, containerEnv, type ImageDefaults } from "./process-config.js";
+import { type Controllers, toOciResources } from "./resources.js";
+import type { SandboxConfig } from "./sandbox-config.js";
+import type { ResolvedUser } from "./user.js";
+
+/** What the sandbox offers to its containers; paths on the host. */
+export interface SandboxSurroundings {
+  readonly config: SandboxConfig;
+  /** `/proc/<monitor>/fd/<n>` of each shared namespace; `undefined`: the host's. */
+  readonly netnsPath: string | undefined;
+  readonly ipcnsPath: string | undefined;
+  readonly utsnsPath: string | undefined;
+  /** Of the shared PID namespace; `undefined` where each container has its own, or the host's. */
+  readonly pidnsPath: string | undefined;
+  /** Source of /dev/shm. */
+  readonly shmPath: string;
+  /** Directory with the generated hosts, hostname and resolv.conf. */
+  readonly filesDir: string;
+}
+
+/** What this host and daemon can give. */
+export interface HostAbilities {
+  readonly capabilities: ReadonlySet<string>;
+  readonly controllers: Controllers;
+  readonly tolerateMissingControllers: boolean;
+  /** The daemon's own value, below which nothing can go without CAP_SYS_RESOURCE; `undefined` with it. */
+  readonly lowestOomScoreAdj: number | undefined;
+  /** Nodes of /dev for privileged containers. */
+  readonly devices: readonly LinuxDevice[];
+}
+
+export interface ContainerSpecInput {
+  readonly config: ContainerConfig;
+  readonly image: ImageDefaults;
+  readonly user: ResolvedUser;
+  readonly sandbox: SandboxSurroundings;
+  readonly host: HostAbilities;
+  /** Below the cgroup v2 mount. */
+  readonly cgroupsPath: string;
+}
+
+export interface ContainerSpecOutcome {
+  readonly spec: Spec;
+  /** What is not in force, a sentence each. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * The runtime spec of one container.
+ * @throws RuntimeError of `containerArgs`, `containerEnv`, `containerCapabilities` and `toOciResources`
+ */
+export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome {
+  const { config, image, user, sandbox, host } = input;
+  const { security } = config;
+  const capabilities = containerCapabilities(security, host.capabilities);
+  const { resources, warnings } = toOciResources(config.resources, host.controllers, host.tolerateMissingControllers);
+  const hostname = sandbox.config.hostname;
+  const oom = oomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
+  const spec: Spec = {
+    ociVersion: "1.3.0",
+    root: { path: "rootfs", readonly: security.readonlyRootfs },
+    process: {
+      terminal: config.tty,
+      user: { uid: user.uid, gid: user.gid, additionalGids: [...user.additionalGids], umask: 0o022 },
+      args: containerArgs(config, image),
+      env: containerEnv(config.env, image, { home: user.home, hostname, tty: config.tty }),
+      cwd: config.workingDir || image.workingDir || "/",
+      // Inheritable and ambient stay empty: CVE-2022-24769 and its kin.
+      capabilities: {
+        bounding: capabilities,
+        effective: capabilities,
+        permitted: capabilities,
+      },
+      noNewPrivileges: security.noNewPrivileges,
+      ...(oom.value !== undefined && { oomScoreAdj: oom.value }),
+    },
+    mounts: [
+      ...standardMounts(security.privileged),
+      ...sandboxMounts(sandbox, config),
+      ...[...config.mounts].sort(byDepth).map(toOciMount),
+    ],
+    annotations: {},
+    linux: {
+      namespaces: containerNamespaces(sandbox),
+      cgroupsPath: input.cgroupsPath,
+      resources: {
+        ...resources,
+        devices: security.privileged ? [{ allow: true, access: "rwm" }] : [...DEFAULT_DEVICE_RULES],
+      },
+      ...(security.privileged && { devices: [...host.devices] }),
+      maskedPaths: security.privileged ? [] : [...(security.maskedPaths ?? DEFAULT_MASKED_PATHS)],
+      readonlyPaths: security.privileged ? [] : [...(security.readonlyPaths ?? DEFAULT_READONLY_PATHS)],
+      rootfsPropagation: rootfsPropagation(config.mounts),
+    },
+  };
+  return { spec, warnings: oom.warning === undefined ? warnings : [...warnings, oom.warning] };
+}
+
+function containerNamespaces(sandbox: SandboxSurroundings): LinuxNamespace[] {
+  const { namespaces } = sandbox.config;
+  const shared = (type: LinuxNamespace["type"], path: string | undefined): LinuxNamespace[] => (path ? [{ type, path }] : []);
+  return [
+    { type: "mount" },
+    { type: "cgroup" },
+    ...shared("network", sandbox.netnsPath),
+    ...shared("ipc", sandbox.ipcnsPath),
+    ...shared("uts", sandbox.utsnsPath),
+    ...(namespaces.pid === "container" ? [{ type: "pid" } as const] : shared("pid", sandbox.pidnsPath)),
+  ];
+}
+
+function standardMounts(privileged: boolean): Mount[] {
+  const access = privileged ? "rw" : "ro";
+  return [
+    { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+    { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+    {
+      destination: "/dev/pts",
+      type: "devpts",
+      source: "devpts",
+      options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+    { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+    { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", access] },
+    {
+      destination: "/sys/fs/cgroup",
+      type: "cgroup",
+      source: "cgroup",
+      options: ["nosuid", "noexec", "nodev", "relatime", access],
+    },
+  ];
+}
+
+/** The shared /dev/shm and the generated files, where the request does not mount over them itself. */
+function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): Mount[] {
+  const taken = new Set(config.mounts.map((mount) => mount.containerPath));
+  const access = config.security.readonlyRootfs ? "ro" : "rw";
+  const files = ["hosts", "hostname", "resolv.conf"].map((name) => ({
+    destination: `/etc/${name}`,
+    type: "bind",
+    source: `${sandbox.filesDir}/${name}`,
+    options: ["bind", "rprivate", access],
+  }));
+  const shm = { destination: "/dev/shm", type: "bind", source: sandbox.shmPath, options: ["bind", "rprivate", "nosuid", "nodev", "noexec"] };
+  return [shm, ...files].filter((mount) => !taken.has(mount.destination));
+}
+
+const PROPAGATION = { "private": "rprivate", "host-to-container": "rslave", "bidirectional": "rshared" } as const;
+
+function toOciMount(mount: ContainerMount): Mount {
+  const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
+  return {
+    destination: mount.containerPath,
+    type: "bind",
+    source: mount.hostPath,
+    options: ["rbind", PROPAGATION[mount.propagation], access],
+  };
+}
+
+/** A mount below another one comes after it, or it would be hidden. */
+function byDepth(a: ContainerMount, b: ContainerMount): number {
+  return a.containerPath.split("/").length - b.containerPath.split("/").length;
+}
+
+/** A shared or slave mount inside needs a root that lets events through (mount_namespaces(7)). */
+function rootfsPropagation(mounts: readonly ContainerMount[]): "rprivate" | "rslave" | "rshared" {
+  if (mounts.some((mount) => mount.propagation === "bidirectional")) return "rshared";
+  if (mounts.some((mount) => mount.propagation === "host-to-container")) return "rslave";
+  return "rprivate";
+}
+
+function oomScoreAdj(wanted: number | undefined, lowest: number | undefined): { value?: number; warning?: string } {
+  if (wanted === undefined) return {};
+  if (lowest === undefined || wanted >= lowest) return { value: wanted };
+  return { value: lowest, warning: `oom_score_adj ${wanted} needs CAP_SYS_RESOURCE, which minke lacks here: ${lowest} is set` };
+}

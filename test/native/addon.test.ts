@@ -1,0 +1,193 @@
+/**
+ * src/native against the real kernel: namespaces, sealed executables, spawning, locks, mounts.
+ * Needs root. Every test closes what it opened.
+ */
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer, Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import * as native from "../../src/native/index.js";
+
+let dir: string;
+let open: native.Fd[];
+function keep<T extends native.Fd | undefined>(fd: T): NonNullable<T> {
+  if (!fd) throw new Error("no descriptor");
+  open.push(fd);
+  return fd as NonNullable<T>;
+}
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), "minke-net-"));
+  open = [];
+});
+afterEach(() => {
+  for (const fd of open) fd.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const NOTHING = { network: false, ipc: false, uts: false, hostname: "", domainname: "", sysctls: {} };
+
+describe("createSandboxNamespaces", () => {
+  test("makes namespaces that differ from the daemon's and leaves the daemon in its own", async () => {
+    const before = readlinkSync("/proc/self/ns/net");
+    const made = await native.createSandboxNamespaces({ ...NOTHING, network: true, ipc: true, uts: true, hostname: "web" });
+    const links = [keep(made.net), keep(made.ipc), keep(made.uts)].map((fd) => readlinkSync(`/proc/self/fd/${fd.number}`));
+    keep(made.netlink);
+    expect(links.map((link) => link.split(":")[0])).toEqual(["net", "ipc", "uts"]);
+    expect(links).not.toContain(before);
+    expect(readlinkSync("/proc/self/ns/net")).toBe(before);
+  });
+
+  test("makes only what was asked for", async () => {
+    const made = await native.createSandboxNamespaces({ ...NOTHING, uts: true, hostname: "web" });
+    keep(made.uts);
+    expect(Object.keys(made)).toEqual(["uts"]);
+  });
+
+  test("refuses a sysctl of the host as SYSCTL_NOT_NAMESPACED", async () => {
+    const request = { ...NOTHING, network: true, sysctls: { "vm.swappiness": "1" } };
+    await expect(native.createSandboxNamespaces(request)).rejects.toMatchObject({ code: "SYSCTL_NOT_NAMESPACED" });
+  });
+
+  test("refuses a net sysctl without a network namespace", async () => {
+    const request = { ...NOTHING, ipc: true, sysctls: { "net.ipv4.ip_forward": "1" } };
+    await expect(native.createSandboxNamespaces(request)).rejects.toMatchObject({ code: "SYSCTL_NOT_NAMESPACED" });
+  });
+
+  test("a sysctl that does not exist fails with its errno", async () => {
+    const request = { ...NOTHING, network: true, sysctls: { "net.ipv4.no_such": "1" } };
+    await expect(native.createSandboxNamespaces(request)).rejects.toMatchObject({ syscall: { name: "sysctl", errno: "ENOENT" } });
+  });
+
+  test("writes a sysctl in the new namespace only", async () => {
+    const path = "/proc/sys/kernel/shm_rmid_forced";
+    const before = readFileSync(path, "utf8");
+    const made = await native.createSandboxNamespaces({ ...NOTHING, ipc: true, sysctls: { "kernel.shm_rmid_forced": "1" } });
+    keep(made.ipc);
+    expect(readFileSync(path, "utf8")).toBe(before);
+  });
+});
+
+describe("sealedExecutable and spawnMonitor", () => {
+  async function sealed(path: string): Promise<native.Fd> {
+    return keep(await native.sealedExecutable(path, "minke-test"));
+  }
+
+  test("a sealed executable cannot be written", async () => {
+    const fd = await sealed("/bin/true");
+    expect(() => writeFileSync(`/proc/self/fd/${fd.number}`, "x")).toThrow(/ETXTBSY|EPERM/);
+  });
+
+  test("a spawned program is born in its cgroup with exactly its descriptors", async () => {
+    const { path } = await native.findCgroup2Mount();
+    const { mkdirSync, rmdirSync } = await import("node:fs");
+    const group = join(path, "minke-net-spawn-test");
+    mkdirSync(group, { recursive: true });
+    const cgroup = keep(native.openCgroup(group));
+    const made = await native.createSandboxNamespaces({ ...NOTHING, uts: true, hostname: "web" });
+    const monitor = native.spawnMonitor({
+      executable: await sealed("/bin/sleep"),
+      args: ["minke-monitor", "60"],
+      cgroup,
+      fds: { uts: keep(made.uts) },
+    });
+    keep(monitor.pidfd);
+    keep(monitor.control);
+    try {
+      expect(readdirSync(`/proc/${monitor.pid}/fd`).map(Number).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 6]);
+      expect(readlinkSync(`/proc/${monitor.pid}/fd/6`)).toMatch(/^uts:/);
+      expect(readFileSync(`/proc/${monitor.pid}/cgroup`, "utf8")).toContain("0::/minke-net-spawn-test");
+      expect(readFileSync(`/proc/${monitor.pid}/cmdline`, "utf8")).toBe("minke-monitor\x0060\0");
+      expect(readFileSync(`/proc/${monitor.pid}/status`, "utf8")).toMatch(/SigIgn:\t0000000000000000\n/);
+      expect(native.reapChild(monitor.pidfd)).toBeUndefined();
+    } finally {
+      native.pidfdSendSignal(monitor.pidfd, "SIGKILL");
+      let exit: native.ChildExit | undefined;
+      while (!exit) exit = native.reapChild(monitor.pidfd);
+      expect(exit).toEqual({ exitCode: 0, signal: 9 });
+      rmdirSync(group);
+    }
+  });
+
+  test("a file that is no program fails with execveat and leaves no child", async () => {
+    writeFileSync(join(dir, "text"), "not a program");
+    const executable = await sealed(join(dir, "text"));
+    expect(() => native.spawnMonitor({ executable, args: ["x"], fds: {} })).toThrow(
+      expect.objectContaining({ syscall: { name: "execveat", errno: "ENOEXEC" } }),
+    );
+  });
+});
+
+describe("files, mounts and probes", () => {
+  test("a second lockFile of one path is failed-precondition LOCKED until the first is closed", async () => {
+    const path = join(dir, "lock");
+    const first = await native.lockFile(path);
+    await expect(native.lockFile(path)).rejects.toMatchObject({ kind: "failed-precondition", code: "LOCKED" });
+    first.close();
+    keep(await native.lockFile(path));
+  });
+
+  test("mountTmpfs mounts with the mode asked for and unmount removes it", async () => {
+    await native.mountTmpfs(dir, { sizeBytes: 1 << 20, mode: 0o700 });
+    expect(await native.isMountPoint(dir)).toBe(true);
+    expect(statSync(dir).mode & 0o7777).toBe(0o700);
+    await native.unmount(dir, { detach: false });
+    expect(await native.isMountPoint(dir)).toBe(false);
+  });
+
+  test("createShm makes a detached mount that is in no mount table", async () => {
+    const before = (await native.mountTable()).length;
+    const shm = keep(await native.createShm(1 << 20));
+    expect(statSync(`/proc/self/fd/${shm.number}`).mode & 0o7777).toBe(0o1777);
+    expect((await native.mountTable()).length).toBe(before);
+  });
+
+  test("probeKernel finds every feature of this kernel", async () => {
+    const probe = await native.probeKernel();
+    expect(probe.openat2).toBeUndefined();
+    expect(probe.pidfd).toBeUndefined();
+    expect(probe.closeRange).toBeUndefined();
+  });
+});
+
+describe("sockets", () => {
+  test("isPortFree is false while a process listens and true again after", async () => {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as { port: number };
+    expect(native.isPortFree("tcp", "127.0.0.1", port)).toBe(false);
+    expect(native.isPortFree("tcp", "0.0.0.0", port)).toBe(false);
+    await new Promise((resolve) => server.close(resolve));
+    expect(native.isPortFree("tcp", "0.0.0.0", port)).toBe(true);
+  });
+
+  test("dialInNetns reaches a listener of that namespace's localhost", async () => {
+    const server = createServer((socket) => socket.end("hello"));
+    await new Promise<void>((resolve) => server.listen(0, "::1", resolve));
+    const { port } = server.address() as { port: number };
+    const fd = await native.dialInNetns("/proc/self/ns/net", port);
+    const socket = new Socket({ fd: fd.take() });
+    const text = await new Promise<string>((resolve) => socket.on("data", (bytes) => resolve(String(bytes))));
+    expect(text).toBe("hello");
+    socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  test("dialInNetns to a port where nobody listens is ECONNREFUSED", async () => {
+    await expect(native.dialInNetns("/proc/self/ns/net", 1)).rejects.toMatchObject({
+      syscall: { name: "connect", errno: "ECONNREFUSED" },
+    });
+  });
+
+  test("a netlink socket answers a dump of links with NLMSG_DONE", async () => {
+    const made = await native.createSandboxNamespaces({ ...NOTHING, network: true });
+    keep(made.net);
+    const request = Buffer.alloc(32);
+    request.writeUInt32LE(32, 0);
+    request.writeUInt16LE(18, 4); // RTM_GETLINK
+    request.writeUInt16LE(0x301, 6); // NLM_F_REQUEST | NLM_F_DUMP
+    const replies = await native.netlinkTransact(keep(made.netlink), request, 1);
+    expect(replies.readUInt16LE(4)).toBe(16); // RTM_NEWLINK
+  });
+});

@@ -1,0 +1,109 @@
+/** The settings file: defaults, every key, and how a wrong one is refused. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { RuntimeError } from "../../../src/base/errors.js";
+import { DEFAULT_SETTINGS, loadSettings, parseSettings } from "../../../src/settings/settings.js";
+
+function refusal(text: string): RuntimeError {
+  try {
+    parseSettings(text);
+  } catch (err) {
+    if (err instanceof RuntimeError) return err;
+    throw err;
+  }
+  throw new Error("was accepted");
+}
+
+test("an empty file gives the defaults", () => {
+  expect(parseSettings("")).toEqual(DEFAULT_SETTINGS);
+  expect(DEFAULT_SETTINGS).toMatchObject({
+    logLevel: "info",
+    cgroupRoot: "minke",
+    tolerateMissingControllers: false,
+    network: { bridge: "minke0", mtu: 1500 },
+    logs: { maxBytes: 10_485_760, maxFiles: 5 },
+    backoff: { baseMs: 10_000, maxMs: 300_000 },
+    pods: { gracePeriodMs: 30_000 },
+  });
+});
+
+test("every key of a full file is taken", () => {
+  const settings = parseSettings(`
+    log-level = "debug"
+    cgroup-root = "machine/minke"
+    tolerate-missing-controllers = true
+    [network]
+    bridge = "br-pods"
+    subnet-ipv4 = "10.9.0.0/24"
+    subnet-ipv6 = "fd00:1::/64"
+    mtu = 9000
+    [registries."docker.io"]
+    endpoint = "http://127.0.0.1:5000/"
+    [logs]
+    max-bytes = 65536
+    max-files = 2
+    [backoff]
+    base-ms = 5
+    max-ms = 50
+    [pods]
+    grace-period-ms = 0
+  `);
+  expect(settings).toEqual({
+    logLevel: "debug",
+    cgroupRoot: "machine/minke",
+    tolerateMissingControllers: true,
+    network: { bridge: "br-pods", subnet4: "10.9.0.0/24", subnet6: "fd00:1::/64", mtu: 9000 },
+    registries: { "docker.io": { endpoint: "http://127.0.0.1:5000" } },
+    logs: { maxBytes: 65_536, maxFiles: 2 },
+    backoff: { baseMs: 5, maxMs: 50 },
+    pods: { gracePeriodMs: 0 },
+  });
+});
+
+test("unknown keys are refused by their path, all at once", () => {
+  const err = refusal('tolerate = true\n[network]\nbrige = "x"\n');
+  expect(err).toMatchObject({ kind: "invalid-argument", code: "SETTINGS_INVALID" });
+  expect(err.message).toContain('"network.brige": unknown setting');
+  expect(err.message).toContain('"tolerate": unknown setting');
+});
+
+test("a document that is not TOML is refused with line and column", () => {
+  expect(refusal('log-level = "info"\nnetwork = = 1\n').message).toMatch(/^line 2, column \d+: /);
+});
+
+test.each([
+  ["a link name of 16 bytes", '[network]\nbridge = "abcdefghijklmnop"', "network.bridge"],
+  ["an IPv6 subnet for IPv4", '[network]\nsubnet-ipv4 = "fd00::/64"', "network.subnet-ipv4"],
+  ["a subnet without length", '[network]\nsubnet-ipv6 = "fd00::"', "network.subnet-ipv6"],
+  ["an MTU below IPv6's least", "[network]\nmtu = 576", "network.mtu"],
+  ["an absolute cgroup root", 'cgroup-root = "/minke"', "cgroup-root"],
+  ["a cgroup root with ..", 'cgroup-root = "a/../b"', "cgroup-root"],
+  ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
+  ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
+  ["a word for a number", '[logs]\nmax-bytes = "10Mi"', "logs.max-bytes"],
+])("%s is refused by its path", (_, text, path) => {
+  const err = refusal(text);
+  expect(err.code).toBe("SETTINGS_INVALID");
+  expect(err.message).toContain(`"${path}": `);
+});
+
+test("a file that was asked for and is missing is not-found SETTINGS_NOT_FOUND", async () => {
+  await expect(loadSettings("/nowhere/config.toml")).rejects.toMatchObject({
+    kind: "not-found",
+    code: "SETTINGS_NOT_FOUND",
+  });
+});
+
+test("a refusal names the file", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "minke-settings-"));
+  try {
+    writeFileSync(join(folder, "c.toml"), "nope = 1");
+    await expect(loadSettings(join(folder, "c.toml"))).rejects.toThrow(
+      `read settings "${folder}/c.toml": "nope": unknown setting`,
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
