@@ -55,7 +55,6 @@ export const ERROR_CODES = {
   POD_NOT_FOUND: "no pod of that name is in the namespace",
   POD_NOT_STARTED: "a pod did not come up, or not in time",
   RUN_AS_ROOT: "a container must not run as root, and would",
-  SOCKET_IN_USE: "another process listens on the socket, or a file is in its place",
   SANDBOX_NOT_FOUND: "no sandbox has this id",
   SANDBOX_NOT_READY: "the sandbox is not ready: it is being made, stopped or removed",
   SETTINGS_INVALID: "the settings file is not TOML, or a setting is unknown or has a wrong value",

@@ -4,15 +4,14 @@
  * for, so that `minke get pods` does not read what only `minke daemon` needs.
  */
 import { Command, CommanderError } from "commander";
-import { EXIT, type GlobalOptions, reportError } from "./context.js";
+import { EXIT, reportError } from "./context.js";
 
 /** Runs a command with the global options merged in; reports what it throws. */
-function action<Args extends unknown[]>(run: (...args: [...Args, GlobalOptions & Record<string, never>]) => Promise<void>) {
+function action(run: (...args: never[]) => Promise<void>) {
   return async (...given: unknown[]) => {
     const command = given.at(-1) as Command;
-    const args = given.slice(0, -2) as Args;
     try {
-      await run(...args, command.optsWithGlobals() as GlobalOptions & Record<string, never>);
+      await Reflect.apply(run, undefined, [...given.slice(0, -2), command.optsWithGlobals()]);
     } catch (err) {
       reportError(err);
     }
@@ -26,8 +25,7 @@ function buildProgram(): Command {
     .option("--run <dir>", "sockets of the daemon (MINKE_RUN, else /run/minke)")
     .option("--api <socket>", "API socket, where it is not <run>/api.sock")
     .option("-n, --namespace <name>", "namespace of the pods", "default")
-    .showHelpAfterError("(minke --help lists the commands)")
-    .enablePositionalOptions();
+    .showHelpAfterError("(minke --help lists the commands)");
   addDaemon(program);
   addPodCommands(program);
   addStreamCommands(program);
@@ -67,7 +65,7 @@ function addPodCommands(program: Command): void {
     .option("--strict", "a field that has no effect here is an error")
     .option("--keep", "with --wait: leave a pod that cannot start")
     .option("--timeout <seconds>", "with --wait", "300")
-    .action(action(async (options) => (await import("./run.js")).runPods(options as never)));
+    .action(action(async (options) => (await import("./run.js")).runPods(options)));
   const get = program.command("get").description("list objects");
   get
     .command("pods [name]")
@@ -115,7 +113,6 @@ function addStreamCommands(program: Command): void {
     .option("-c, --container <name>", "where the pod has several")
     .option("-i, --stdin", "pass standard input on")
     .option("-t, --tty", "with a terminal")
-    .passThroughOptions()
     .action(action(async (pod: string, command: string[], options) => (await import("./exec.js")).execInPod(pod, command, options)));
   program
     .command("attach <pod>")
