@@ -60,6 +60,7 @@ export const ERROR_CODES = {
   PERMISSION_DENIED: "the kernel refused an operation; minke runs as root with all capabilities",
   POD_EXISTS: "a pod of that name exists in the namespace",
   POD_NOT_FOUND: "no pod of that name is in the namespace",
+  POD_NOT_STARTED: "a pod did not come up, or not in time",
   RUN_AS_ROOT: "a container must not run as root, and would",
   SANDBOX_NOT_FOUND: "no sandbox has this id",
   SANDBOX_NOT_READY: "the sandbox is not ready: it is being made, stopped or removed",
