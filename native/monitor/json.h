@@ -7,7 +7,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RAPIDJSON_HAS_STDSTRING 1
 #include <rapidjson/document.h>
 #include <rapidjson/stringbuffer.h>
 #include <rapidjson/writer.h>
