@@ -33,6 +33,8 @@ export const ERROR_CODES = {
   HOST_PORT_IN_USE: "the port of the host is used by another pod or by a process of the host",
   IMAGE_FILE_TOO_LARGE: "a file of the image that minke must read is larger than it may be",
   IMAGE_NOT_FOUND: "the image is not on this machine",
+  INIT_EXISTS: "the sandbox has its init process already",
+  INIT_FAILED: "the init process of a shared PID namespace could not be started",
   INTERNAL: "a fault of minke's own; please report it",
   INVALID_ENV: "an environment variable cannot be passed to a process",
   INVALID_FAILPOINT: "MINKE_FAILPOINTS cannot be read",
