@@ -67,13 +67,15 @@ struct Outcome {
   int code = -1;
 };
 
-Outcome Run(const Bundle& bundle, std::optional<runtime::OverlayRoot> overlay = {}) {
+Outcome Run(const Bundle& bundle, std::optional<runtime::OverlayRoot> overlay = {},
+            const std::string& cgroup = "") {
   Outcome outcome;
   int pipe_fds[2];
   REQUIRE(pipe2(pipe_fds, O_CLOEXEC) == 0);
   runtime::LaunchRequest request;
   request.bundle = bundle.directory;
   request.overlay = std::move(overlay);
+  request.cgroup = cgroup;
   request.id = "test";
   request.stdio[1] = pipe_fds[1];
   request.stdio[2] = pipe_fds[1];
@@ -290,4 +292,24 @@ TEST_CASE("a child that waits for its start goes on when released") {
   REQUIRE(runtime::FinishLaunch(&launch, &problem));
   auto status = sys::waitid_pidfd(launch.pidfd.get(), 0, nullptr);
   CHECK(status->code == 5);
+}
+
+TEST_CASE("the device policy refuses what no rule allows and gives the default devices") {
+  if (!CanRun()) return;
+  const char* mount = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup"
+                                                                         : "/sys/fs/cgroup/unified";
+  const std::string cgroup =
+      std::string(mount) + "/minke-native-test-" + std::to_string(getpid());
+  if (mkdir(cgroup.c_str(), 0755) != 0) {
+    MESSAGE("skipped: needs a writable cgroup2 mount");
+    return;
+  }
+  Bundle bundle;
+  bundle.Write("busybox mknod /tmp/k c 1 11; cat /tmp/k; cat /dev/null && echo null",
+               R"(,"capabilities":{"bounding":["CAP_MKNOD"],"permitted":["CAP_MKNOD"],
+                  "effective":["CAP_MKNOD"]})", "",
+               R"(,"resources":{"devices":[{"allow":false,"access":"rwm"}]})");
+  CHECK(Run(bundle, {}, cgroup).output ==
+        "cat: can't open '/tmp/k': Operation not permitted\nnull\n");
+  rmdir(cgroup.c_str());
 }
