@@ -114,7 +114,7 @@ async function open(options: DaemonOptions, settings: Settings, paths: Paths, lo
   });
   const host = await readHost(settings.cgroupRoot, settings.tolerateMissingControllers);
   const leases = await FileStore.open<NetworkRecord>({ dir: paths.bootState("leases"), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
-  const network = await PodNetwork.open(settings.network, leases, log);
+  const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
   parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
   const images = await ImageStore.open(paths, { registries: settings.registries });
   const runtime = await openRuntime({ paths, host, images, network, log });

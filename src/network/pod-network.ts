@@ -320,7 +320,7 @@ export class PodNetwork {
           podMac: podMac(toAddresses(lease.ips)),
           mtu,
         }),
-        rt.configurePort(this.#port(lease)),
+        rt.configurePort(lease.link, linkAlias(lease)),
         rt.getLink(lease.link),
       ]);
     let results = await attempt();
@@ -340,10 +340,6 @@ export class PodNetwork {
     return rt.parseLink(link).peerIndex;
   }
 
-  #port(lease: LeaseRecord): Parameters<typeof rt.configurePort>[0] {
-    return { name: lease.link, bridgeIndex: this.#bridgeIndex, alias: `minke ${lease.sandboxId} ${lease.ips.join(",")}` };
-  }
-
   /** One at a time; a pod that comes meanwhile waits for the same repair. */
   #repairBridge(): Promise<void> {
     this.#repair ??= (async () => {
@@ -361,7 +357,9 @@ export class PodNetwork {
   async #attach(leases: readonly LeaseRecord[]): Promise<void> {
     const attached = leases.filter(({ sandboxId }) => !this.#leaving.has(sandboxId));
     if (attached.length === 0) return;
-    const results = await this.#parts.route.exchange(attached.map((lease) => rt.configurePort(this.#port(lease))));
+    const results = await this.#parts.route.exchange(
+      attached.flatMap((lease) => [rt.setMaster(lease.link, this.#bridgeIndex), rt.configurePort(lease.link, linkAlias(lease))]),
+    );
     const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
     if (refused) throw netlinkError("put links back on the bridge", refused);
   }
@@ -387,6 +385,11 @@ export class PodNetwork {
     await this.#parts.store.put(sandboxId, lease);
     this.#adopt(lease);
   }
+}
+
+/** Repeats the lease in the kernel: `recover` reads it back where the record was lost. */
+function linkAlias(lease: LeaseRecord): string {
+  return `minke ${lease.sandboxId} ${lease.ips.join(",")}`;
 }
 
 function toAddresses(ips: readonly string[]): Address[] {

@@ -127,16 +127,24 @@ export function createVeth(pair: VethPair): NetlinkRequest {
   ]);
 }
 
+/** Makes a link a port of a bridge. A port's own settings need a message after this one: EOPNOTSUPP. */
+export function setMaster(name: string, bridgeIndex: number): NetlinkRequest {
+  return request("RTM_SETLINK", RTM_SETLINK, 0, [
+    ifinfomsg({ up: true }),
+    attribute(IFLA_IFNAME, text(name)),
+    attribute(IFLA_MASTER, u32(bridgeIndex)),
+  ]);
+}
+
 /**
  * Marks a port as ours and lets a frame go back out of the port it came in by: with br_netfilter
  * a pod's connection to its own host port is bridged, not routed.
  */
-export function configurePort(port: { name: string; bridgeIndex: number; alias: string }): NetlinkRequest {
+export function configurePort(name: string, alias: string): NetlinkRequest {
   return request("RTM_NEWLINK", RTM_NEWLINK, 0, [
-    ifinfomsg({ up: true }),
-    attribute(IFLA_IFNAME, text(port.name)),
-    attribute(IFLA_MASTER, u32(port.bridgeIndex)),
-    attribute(IFLA_IFALIAS, text(port.alias)),
+    ifinfomsg(),
+    attribute(IFLA_IFNAME, text(name)),
+    attribute(IFLA_IFALIAS, text(alias)),
     nested(IFLA_LINKINFO, [
       attribute(IFLA_INFO_SLAVE_KIND, text("bridge")),
       nested(IFLA_INFO_SLAVE_DATA, [attribute(IFLA_BRPORT_MODE, u8(1))]),
