@@ -79,7 +79,9 @@ export function findOwnBridge(host: HostView, settings: NetworkSettings): rt.Lin
 
 /** True where another daemon of this kind has a bridge on this host. */
 export function hasOtherBridges(host: HostView, settings: NetworkSettings): boolean {
-  return host.links.some((link) => link.kind === "bridge" && link.alias.startsWith(ALIAS_PREFIX) && link.name !== settings.bridge);
+  return host.links.some(
+    (link) => link.kind === "bridge" && link.alias.startsWith(ALIAS_PREFIX) && link.name !== settings.bridge,
+  );
 }
 
 /**
@@ -110,7 +112,11 @@ export function resolveSubnets(
       continue;
     }
     const former = known === undefined ? undefined : parseSubnet(known);
-    subnets.push(former && isSubnetFree(former, others) ? former : chooseSubnet(family, others, `${settings.owner}\0${settings.bridge}`));
+    subnets.push(
+      former && isSubnetFree(former, others)
+        ? former
+        : chooseSubnet(family, others, `${settings.owner}\0${settings.bridge}`),
+    );
   }
   return subnets;
 }
@@ -130,7 +136,9 @@ export function holdsSubnets(host: HostView, own: rt.Link, subnets: readonly Sub
 
 export function resolveMtu(host: HostView, settings: NetworkSettings): number {
   if (settings.mtu !== undefined) return settings.mtu;
-  const physical = host.links.filter((link) => link.kind === "" && link.isUp && !link.isLoopback && link.mtu >= MIN_MTU);
+  const physical = host.links.filter(
+    (link) => link.kind === "" && link.isUp && !link.isLoopback && link.mtu >= MIN_MTU,
+  );
   return Math.min(DEFAULT_MTU, ...physical.map(({ mtu }) => mtu));
 }
 

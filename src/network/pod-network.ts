@@ -107,7 +107,11 @@ export class PodNetwork {
    * @throws RuntimeError `failed-precondition` BRIDGE_TAKEN or SUBNET_TAKEN: naming the setting;
    *   `invalid-argument` INVALID_NETWORK_SETTING
    */
-  static async open(settings: bridge.NetworkSettings, store: RecordStore<NetworkRecord>, log: Logger): Promise<PodNetwork> {
+  static async open(
+    settings: bridge.NetworkSettings,
+    store: RecordStore<NetworkRecord>,
+    log: Logger,
+  ): Promise<PodNetwork> {
     bridge.checkSettings(settings);
     const undo = new CleanupStack();
     try {
@@ -122,7 +126,10 @@ export class PodNetwork {
       const families = new Set(subnets.map(({ family }) => family));
       const sysctls = await enableForwarding(families);
       if (sysctls.length > 0) {
-        log.info({ paths: sysctls.map(({ path }) => path) }, "switched forwarding on for the host, which pods need to get out");
+        log.info(
+          { paths: sysctls.map(({ path }) => path) },
+          "switched forwarding on for the host, which pods need to get out",
+        );
         await store.put(BRIDGE_RECORD_ID, { ...record, sysctls: [...record.sysctls, ...sysctls] });
       }
       const published = await PublishedPorts.open(settings.bridge, subnets);
@@ -184,7 +191,8 @@ export class PodNetwork {
     const { route, published, reaper, settings } = this.#parts;
     const retired = async (): Promise<void> => {
       const [result] = await route.exchange([rt.retireLink(lease.link, retiredGroup(settings.bridge))]);
-      if (result && result.errno !== 0 && result.errno !== ENODEV) throw netlinkError(`retire link "${lease.link}"`, result);
+      if (result && result.errno !== 0 && result.errno !== ENODEV)
+        throw netlinkError(`retire link "${lease.link}"`, result);
     };
     await settleBoth(retired(), published.withdraw(sandboxId, lease.ports));
     this.#hostPorts.release(sandboxId);
@@ -193,7 +201,10 @@ export class PodNetwork {
     gone
       .catch((err: unknown) => {
         const { kind, code, message } = toRuntimeError(err);
-        this.#parts.log.warn({ sandboxId, kind, code, reason: message }, "could not delete a pod's link, keeping its lease until the next try");
+        this.#parts.log.warn(
+          { sandboxId, kind, code, reason: message },
+          "could not delete a pod's link, keeping its lease until the next try",
+        );
       })
       .finally(() => this.#leaving.delete(sandboxId));
   }
@@ -211,14 +222,20 @@ export class PodNetwork {
     const { route, settings, published, log } = this.#parts;
     const liveIds = new Set(live);
     const [dump] = await route.run("read the host's links", [rt.dumpLinks()]);
-    const links = (dump?.messages ?? []).map(rt.parseLink).filter((link) => link.kind === "veth" && link.name.startsWith(linkPrefix(settings.bridge)));
+    const links = (dump?.messages ?? [])
+      .map(rt.parseLink)
+      .filter((link) => link.kind === "veth" && link.name.startsWith(linkPrefix(settings.bridge)));
     const linkByName = new Map(links.map((link) => [link.name, link]));
     for (const sandboxId of liveIds) {
       const link = linkByName.get(linkName(settings.bridge, sandboxId));
       if (link && !this.#leases.has(sandboxId)) await this.#restoreLease(sandboxId, link);
     }
-    const dead = [...this.#leases.values()].filter(({ sandboxId }) => !liveIds.has(sandboxId) && !this.#leaving.has(sandboxId));
-    const kept = new Map([...this.#leases.values()].filter(({ sandboxId }) => liveIds.has(sandboxId)).map((lease) => [lease.link, lease]));
+    const dead = [...this.#leases.values()].filter(
+      ({ sandboxId }) => !liveIds.has(sandboxId) && !this.#leaving.has(sandboxId),
+    );
+    const kept = new Map(
+      [...this.#leases.values()].filter(({ sandboxId }) => liveIds.has(sandboxId)).map((lease) => [lease.link, lease]),
+    );
     const strays = links.filter(({ name }) => !kept.has(name));
     await this.#removeLinks(strays, dead.length > 0);
     for (const lease of dead) {
@@ -229,9 +246,16 @@ export class PodNetwork {
     const detached = links.filter((link) => kept.has(link.name) && link.master !== this.#bridgeIndex);
     await this.#attach(detached.map(({ name }) => kept.get(name)).filter((lease) => lease !== undefined));
     await published.rebuild();
-    const unreachable = [...kept.values()].filter(({ link }) => !linkByName.has(link)).map(({ sandboxId }) => sandboxId);
-    if (unreachable.length > 0) log.warn({ sandboxIds: unreachable }, "the links of live pods are gone, they stay without network");
-    return { removedLinks: strays.map(({ name }) => name), removedLeases: dead.map(({ sandboxId }) => sandboxId), unreachable };
+    const unreachable = [...kept.values()]
+      .filter(({ link }) => !linkByName.has(link))
+      .map(({ sandboxId }) => sandboxId);
+    if (unreachable.length > 0)
+      log.warn({ sandboxIds: unreachable }, "the links of live pods are gone, they stay without network");
+    return {
+      removedLinks: strays.map(({ name }) => name),
+      removedLeases: dead.map(({ sandboxId }) => sandboxId),
+      unreachable,
+    };
   }
 
   /**
@@ -269,7 +293,12 @@ export class PodNetwork {
   #takeLease(sandboxId: SandboxId, ports: readonly HostPort[]): LeaseRecord {
     const offset = this.#pool.take();
     const ips = this.#parts.subnets.map((subnet) => formatAddress(hostAddress(subnet, BigInt(offset))));
-    const kept = ports.map(({ protocol, hostIp, hostPort, containerPort }) => ({ protocol, hostIp, hostPort, containerPort }));
+    const kept = ports.map(({ protocol, hostIp, hostPort, containerPort }) => ({
+      protocol,
+      hostIp,
+      hostPort,
+      containerPort,
+    }));
     const link = linkName(this.#parts.settings.bridge, sandboxId);
     const lease: LeaseRecord = { type: "lease", sandboxId, link, offset, ips, ports: kept };
     this.#leases.set(sandboxId, lease);
@@ -288,7 +317,10 @@ export class PodNetwork {
       await this.gone(sandboxId);
     } catch (err) {
       const { kind, code, message } = toRuntimeError(err);
-      this.#parts.log.warn({ sandboxId, kind, code, reason: message }, "could not undo a pod's network, leaving it to the next start");
+      this.#parts.log.warn(
+        { sandboxId, kind, code, reason: message },
+        "could not undo a pod's network, leaving it to the next start",
+      );
     }
   }
 
@@ -336,7 +368,8 @@ export class PodNetwork {
     const refused = results.find(({ errno }) => errno !== 0);
     if (refused) throw netlinkError(clause, refused);
     const link = results[2]?.messages[0];
-    if (!link) throw new RuntimeError(`${clause}: the kernel did not describe it`, { kind: "internal", code: "INTERNAL" });
+    if (!link)
+      throw new RuntimeError(`${clause}: the kernel did not describe it`, { kind: "internal", code: "INTERNAL" });
     return rt.parseLink(link).peerIndex;
   }
 
@@ -358,7 +391,10 @@ export class PodNetwork {
     const attached = leases.filter(({ sandboxId }) => !this.#leaving.has(sandboxId));
     if (attached.length === 0) return;
     const results = await this.#parts.route.exchange(
-      attached.flatMap((lease) => [rt.setMaster(lease.link, this.#bridgeIndex), rt.configurePort(lease.link, linkAlias(lease))]),
+      attached.flatMap((lease) => [
+        rt.setMaster(lease.link, this.#bridgeIndex),
+        rt.configurePort(lease.link, linkAlias(lease)),
+      ]),
     );
     const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
     if (refused) throw netlinkError("put links back on the bridge", refused);
@@ -380,8 +416,18 @@ export class PodNetwork {
     const first = toAddresses(ips)[0];
     const subnet = this.#parts.subnets.find(({ family }) => family === first?.family);
     if (!first || !subnet) return;
-    const lease: LeaseRecord = { type: "lease", sandboxId, link: link.name, offset: Number(first.value - subnet.base), ips, ports: [] };
-    this.#parts.log.warn({ sandboxId, link: link.name }, "a pod's lease was lost, reading it back from its link; its host ports are withdrawn");
+    const lease: LeaseRecord = {
+      type: "lease",
+      sandboxId,
+      link: link.name,
+      offset: Number(first.value - subnet.base),
+      ips,
+      ports: [],
+    };
+    this.#parts.log.warn(
+      { sandboxId, link: link.name },
+      "a pod's lease was lost, reading it back from its link; its host ports are withdrawn",
+    );
     await this.#parts.store.put(sandboxId, lease);
     this.#adopt(lease);
   }
@@ -435,7 +481,10 @@ async function chooseSubnets(
   const record: BridgeRecord = { ...remembered, subnet4: of(4), subnet6: of(6) };
   for (const key of ["subnet4", "subnet6"] as const) {
     if (isPinned && settings[key] !== undefined && settings[key] !== record[key]) {
-      log.warn({ setting: `network.${key}`, used: record[key] }, "pods still use the former subnet, ignoring the new one until none runs");
+      log.warn(
+        { setting: `network.${key}`, used: record[key] },
+        "pods still use the former subnet, ignoring the new one until none runs",
+      );
     }
   }
   await store.put(BRIDGE_RECORD_ID, record);

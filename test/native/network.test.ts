@@ -49,14 +49,30 @@ let programs: ChildProcess[];
 
 const run = (command: string, ...args: string[]): string => execFileSync(command, args, { encoding: "utf8" });
 const forwarding = (): string =>
-  ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map((path) => readFileSync(`/proc/sys/net/${path}`, "utf8").trim()).join(" ");
-const hasOtherDaemon = (): boolean => run("ip", "-o", "link").replaceAll("minke /tmp/minke-net-test", "").includes("alias minke ");
+  ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+    .map((path) => readFileSync(`/proc/sys/net/${path}`, "utf8").trim())
+    .join(" ");
+const hasOtherDaemon = (): boolean =>
+  run("ip", "-o", "link").replaceAll("minke /tmp/minke-net-test", "").includes("alias minke ");
 /** Links and tables of this test: the machine may run other daemons meanwhile. */
-const ownLinks = (): string[] => run("ip", "-br", "-o", "link").split("\n").filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(BRIDGE)));
-const ownTables = (): string[] => run("nft", "list", "tables").split("\n").filter((line) => line.includes("minke_mknet"));
+const ownLinks = (): string[] =>
+  run("ip", "-br", "-o", "link")
+    .split("\n")
+    .filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(BRIDGE)));
+const ownTables = (): string[] =>
+  run("nft", "list", "tables")
+    .split("\n")
+    .filter((line) => line.includes("minke_mknet"));
 
 async function makeNamespaces(): Promise<SandboxNamespaceFds> {
-  const made = await createSandboxNamespaces({ network: true, ipc: false, uts: false, hostname: "", domainname: "", sysctls: {} });
+  const made = await createSandboxNamespaces({
+    network: true,
+    ipc: false,
+    uts: false,
+    hostname: "",
+    domainname: "",
+    sysctls: {},
+  });
   namespaces.push(made);
   return made;
 }
@@ -75,7 +91,12 @@ async function addPod(portMappings: readonly PortMapping[] = [], id = newSandbox
   return { id, namespaces: made, network: set };
 }
 
-function port(hostPort: number, hostIp = "", protocol: PortMapping["protocol"] = "tcp", containerPort = 80): PortMapping {
+function port(
+  hostPort: number,
+  hostIp = "",
+  protocol: PortMapping["protocol"] = "tcp",
+  containerPort = 80,
+): PortMapping {
   return { protocol, containerPort, hostPort, hostIp };
 }
 
@@ -92,7 +113,9 @@ async function serveUdp(made: SandboxNamespaceFds, port: number, name: string): 
 }
 
 async function start(made: SandboxNamespaceFds, code: string): Promise<void> {
-  const child = spawn("nsenter", [`--net=${netnsPath(made)}`, process.execPath, "-e", code], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn("nsenter", [`--net=${netnsPath(made)}`, process.execPath, "-e", code], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   programs.push(child);
   await new Promise<void>((resolve, reject) => {
     child.stdout?.once("data", () => resolve());
@@ -174,7 +197,9 @@ describe("setup", () => {
     const pod = await addPod();
     await serve(pod.namespaces, 8080);
     (await dialInNetns(netnsOf(pod.namespaces), 8080)).close();
-    await expect(dialInNetns(netnsOf(pod.namespaces), 8081)).rejects.toMatchObject({ syscall: { errno: "ECONNREFUSED" } });
+    await expect(dialInNetns(netnsOf(pod.namespaces), 8081)).rejects.toMatchObject({
+      syscall: { errno: "ECONNREFUSED" },
+    });
   });
 
   test("an address is not given out again right after its release", async () => {
@@ -286,7 +311,13 @@ describe("host ports", () => {
   test("a pod cannot reach the host's loopback through the bridge", async () => {
     const pod = await addPod();
     run("nsenter", `--net=${netnsPath(pod.namespaces)}`, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo");
-    run("nsenter", `--net=${netnsPath(pod.namespaces)}`, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route add 127.0.0.1/32 via 10.203.0.1 dev eth0 onlink");
+    run(
+      "nsenter",
+      `--net=${netnsPath(pod.namespaces)}`,
+      "sh",
+      "-c",
+      "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route add 127.0.0.1/32 via 10.203.0.1 dev eth0 onlink",
+    );
     const server = createServer((socket) => socket.end("reached"));
     await new Promise<void>((resolve) => server.listen(20_308, "127.0.0.1", resolve));
     try {
@@ -326,7 +357,11 @@ describe("close", () => {
     if (hasOtherDaemon()) return context.skip("another daemon of this machine needs them");
     const changed = store.records.get("network");
     const paths = changed?.type === "bridge" ? changed.sysctls : [];
-    const expected = forwarding().split(" ").map((now, family) => (paths.some(({ path }) => path === ["ipv4/ip_forward", "ipv6/conf/all/forwarding"][family]) ? "0" : now));
+    const expected = forwarding()
+      .split(" ")
+      .map((now, family) =>
+        paths.some(({ path }) => path === ["ipv4/ip_forward", "ipv6/conf/all/forwarding"][family]) ? "0" : now,
+      );
     expect(forwarding()).toBe("1 1");
     await network.close({ removeAll: true });
     expect(forwarding()).toBe(expected.join(" "));

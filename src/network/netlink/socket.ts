@@ -3,7 +3,16 @@
  */
 import { RuntimeError } from "../../base/errors.js";
 import { Fd, netlinkOpen, netlinkTransact, syscallError } from "../../native/index.js";
-import { batch, NLMSG_DONE, NLMSG_ERROR, type NetlinkAnswer, type NetlinkMessage, type NetlinkRequest, parseAnswer, parseMessages } from "./message.js";
+import {
+  batch,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  type NetlinkAnswer,
+  type NetlinkMessage,
+  type NetlinkRequest,
+  parseAnswer,
+  parseMessages,
+} from "./message.js";
 
 /** What came back for one request. `errno` 0: done. */
 export interface NetlinkResult extends NetlinkAnswer {
@@ -72,5 +81,9 @@ export const ECANCELED = 125;
 export function netlinkError(clause: string, result: NetlinkResult): RuntimeError {
   const err = syscallError(clause, result.request.name, result.errno);
   if (result.detail === undefined) return err;
-  return new RuntimeError(`${err.message} (${result.detail})`, { kind: err.kind, code: err.code, syscall: err.syscall });
+  return new RuntimeError(`${err.message} (${result.detail})`, {
+    kind: err.kind,
+    code: err.code,
+    syscall: err.syscall,
+  });
 }
