@@ -99,7 +99,10 @@ export function resolveSubnets(
   isPinned: boolean,
 ): Subnet[] {
   const own = host.links.find(({ name }) => name === settings.bridge)?.index;
-  const others: HostNetworks = { claims: host.claims.filter(({ index }) => index !== own), linkName: host.linkName };
+  const others: HostNetworks = {
+    claims: host.claims.filter(({ index }) => index !== own),
+    linkName: (index) => host.linkName(index),
+  };
   const subnets: Subnet[] = [];
   for (const family of families) {
     const [wanted, known] = [settings[`subnet${family}`], remembered[`subnet${family}`]];

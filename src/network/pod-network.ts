@@ -268,7 +268,7 @@ export class PodNetwork {
     try {
       if (options.removeAll) {
         await this.recover([]);
-        await Promise.allSettled([...this.#leaving.values()]);
+        await Promise.allSettled(this.#leaving.values());
         await published.removeTable();
         await bridge.removeBridge(route, settings.bridge);
         const record = store.get(BRIDGE_RECORD_ID);

@@ -2,7 +2,7 @@
  * A netlink socket that runs batches one after the other and gives each request its answer.
  */
 import { RuntimeError } from "../../base/errors.js";
-import { Fd, netlinkOpen, netlinkTransact, syscallError } from "../../native/index.js";
+import { type Fd, netlinkOpen, netlinkTransact, syscallError } from "../../native/index.js";
 import {
   batch,
   NLMSG_DONE,
@@ -25,7 +25,7 @@ export class NetlinkSocket {
   #sequence = 1;
   #last: Promise<unknown> = Promise.resolve();
 
-  /** @param fd taken: `close` closes it */
+  /** @param fd closed by `close`; who only borrows it does not call that */
   constructor(fd: Fd) {
     this.#fd = fd;
   }

@@ -7,7 +7,7 @@ const TUPLE = [
 ]
   .join("")
   .replaceAll(" ", "");
-const PAYLOAD = Buffer.from(`02000000${"34000180"}${TUPLE}${"08000c00deadbeef"}`, "hex");
+const PAYLOAD = Buffer.from(`0200000034000180${TUPLE}08000c00deadbeef`, "hex");
 
 test("parseConntrack reads protocol, destination and port of the original direction", () => {
   const entry = parseConntrack({ type: 0x100, flags: 0, sequence: 1, payload: PAYLOAD });

@@ -22,9 +22,7 @@ describe("attributes", () => {
   });
 
   test("that hold others carry NLA_F_NESTED", () => {
-    expect(nested(18, [attribute(1, text("veth"))]).toString("hex")).toBe(
-      "1000" + "1280" + "0900" + "0100" + "76657468" + "00000000",
-    );
+    expect(nested(18, [attribute(1, text("veth"))]).toString("hex")).toBe("10001280090001007665746800000000");
   });
 
   test("are read back by type, nested flag ignored", () => {

@@ -1,5 +1,5 @@
 /** Golden bytes: written by hand from linux/netfilter/nf_tables.h. What `nft list` says of them is test/native's. */
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { be16, u8 } from "../../../../src/network/netlink/message.js";
 import * as nft from "../../../../src/network/netlink/nftables.js";
 
