@@ -68,6 +68,7 @@ bool ReadExec(const JsonValue* object, ExecSettings* settings, std::string* wron
   settings->exec_id = params.String("execId");
   settings->container_id = params.String("containerId");
   const std::string mode = params.String("mode");
+  settings->cgroup = params.String("cgroup");
   settings->is_stream = mode == "stream";
   settings->has_stdin = params.Boolean("stdin") && settings->is_stream;
   settings->timeout_ms = static_cast<int64_t>(params.Unsigned("timeoutMs", kMaxDurationMs));
@@ -79,6 +80,7 @@ bool ReadExec(const JsonValue* object, ExecSettings* settings, std::string* wron
   }
   *wrong = params.wrong();
   if (!IsId(settings->exec_id)) *wrong = "execId";
+  if (!IsAbsolute(settings->cgroup)) *wrong = "cgroup";
   if (mode != "stream" && mode != "capture") *wrong = "mode";
   return wrong->empty();
 }
@@ -156,7 +158,7 @@ void Monitor::StartExec(const Request& request) {
     ReplyError(request, "TOO_MANY_EXECS", "exec: the monitor runs no more at once");
     return;
   }
-  settings.cgroup = container->cgroup() + "/exec-" + std::to_string(next_exec_number_++);
+  settings.cgroup += "/exec-" + std::to_string(next_exec_number_++);
   settings.launch.container_pid = container->pid();
   // Facts of the container that a process object does not hold, its seccomp profile above all.
   auto spec = sys::ReadFileAt(AT_FDCWD, (container->bundle() + "/config.json").c_str(), kMaxConfigBytes);

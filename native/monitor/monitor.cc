@@ -110,6 +110,9 @@ void Monitor::SendHello(Connection* client) {
   PutString(&writer, settings_.sandbox_id);
   writer.Key("pid");
   writer.Int(::getpid());
+  // A client that came by the socketpair opens streams there.
+  writer.Key("socketPath");
+  PutString(&writer, settings_.socket_path);
   writer.Key("fds");
   writer.StartObject();
   for (const HeldFd& held : settings_.held) {
@@ -153,7 +156,10 @@ void Monitor::OpenStream(Connection* client, const JsonValue& stream) {
     client->Refuse("EXEC_NOT_ATTACHABLE", "the exec captures its output, or has had its client");
     return;
   }
-  client->SendJson(process->has_terminal() ? R"({"stream":{"terminal":true}})" : R"({"stream":{"terminal":false}})");
+  char text[64];
+  const int size = snprintf(text, sizeof text, R"({"stream":{"terminal":%s,"stdin":%s}})",
+                            process->has_terminal() ? "true" : "false", process->has_stdin() ? "true" : "false");
+  client->SendJson(std::string_view(text, static_cast<size_t>(size)));
   client->BecomeStream(container != nullptr ? static_cast<StreamPeer*>(container) : exec);
   container != nullptr ? container->Attach(client) : exec->Attach(client);
 }

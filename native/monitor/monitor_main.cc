@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,11 +54,32 @@ void HandleSignals() {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
+// Takes an inherited descriptor. False where it is not open.
+bool TakeFd(std::string name, int number, MonitorSettings* settings) {
+  if (::fcntl(number, F_SETFD, FD_CLOEXEC) < 0) return false;
+  if (name == "control") {
+    settings->control = number;
+  } else {
+    settings->held.push_back({std::move(name), number});
+  }
+  return true;
+}
+
+// Without --fd: what is open of 3 control, 4 net, 5 ipc, 6 uts and 7 shm.
+void TakeUsualFds(MonitorSettings* settings) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (::getsockopt(3, SOL_SOCKET, SO_TYPE, &type, &size) == 0) TakeFd("control", 3, settings);
+  int number = 4;
+  for (const char* const name : {"net", "ipc", "uts", "shm"}) TakeFd(name, number++, settings);
+}
+
 // `--fd control=3 net=4 ...` is the end of the arguments.
 bool ReadArguments(int argc, char** argv, MonitorSettings* settings) {
   if (argc < 3) return false;
   settings->sandbox_id = argv[1];
   settings->socket_path = argv[2];
+  if (argc == 3) TakeUsualFds(settings);
   if (argc > 3 && strcmp(argv[3], "--fd") != 0) return false;
   for (int i = 4; i < argc; ++i) {
     const char* const equals = strchr(argv[i], '=');
@@ -65,12 +87,7 @@ bool ReadArguments(int argc, char** argv, MonitorSettings* settings) {
     const long number = equals == nullptr ? -1 : strtol(equals + 1, &end, 10);
     if (equals == nullptr || *end != '\0' || number < 3 || number > 1 << 20) return false;
     std::string name(argv[i], static_cast<size_t>(equals - argv[i]));
-    if (::fcntl(static_cast<int>(number), F_SETFD, FD_CLOEXEC) < 0) return false;
-    if (name == "control") {
-      settings->control = static_cast<int>(number);
-    } else {
-      settings->held.push_back({std::move(name), static_cast<int>(number)});
-    }
+    if (!TakeFd(std::move(name), static_cast<int>(number), settings)) return false;
   }
   return !settings->sandbox_id.empty() && !settings->socket_path.empty();
 }

@@ -26,6 +26,7 @@ Process::Process(Loop* loop, Scratch* scratch)
 
 sys::Result<void> Process::OpenStdio(bool has_terminal, bool has_stdin, int child[3]) {
   has_terminal_ = has_terminal;
+  has_stdin_ = has_stdin;
   if (has_terminal) return {};
   for (int stream = 0; stream < 3; ++stream) {
     if (stream == 0 && !has_stdin) continue;
@@ -74,7 +75,7 @@ void Process::OnReport(uint32_t /*events*/) {
     // Two descriptors of one terminal, so that each direction is watched by itself.
     sys::UniqueFd input(::fcntl(launch_.terminal.get(), F_DUPFD_CLOEXEC, 3));
     sys::UniqueFd output(::fcntl(launch_.terminal.get(), F_DUPFD_CLOEXEC, 3));
-    if (input.valid()) in_.Open(std::move(input), true);
+    if (input.valid() && has_stdin_) in_.Open(std::move(input), true);
     if (output.valid()) out_.Open(std::move(output), is_output_paused_);
     ApplySize();
   }

@@ -37,6 +37,7 @@ class Process : public Mortal, public OutputReader, public InputWriter {
   // Sets the size of the terminal, at once or when there is one. False without a terminal.
   bool Resize(unsigned columns, unsigned rows);
   bool has_terminal() const { return has_terminal_; }
+  bool has_stdin() const { return has_stdin_; }
   // The monitor has reaped this process.
   void TakeExit(const sys::ExitStatus& status, const struct rusage& usage);
 
@@ -82,6 +83,7 @@ class Process : public Mortal, public OutputReader, public InputWriter {
   State state_ = State::kStarting;
   bool is_reaped_ = false;
   bool has_terminal_ = false;
+  bool has_stdin_ = false;
   bool is_output_paused_ = false;
   bool is_drain_over_ = false;
   unsigned columns_ = 0, rows_ = 0;

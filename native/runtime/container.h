@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -43,7 +44,7 @@ struct Launch {           // a child under way
   sys::UniqueFd report;    // readable when the child failed, execed (end of file) or reached wait_for_start. Poll it.
   sys::UniqueFd terminal;  // pty master where process.terminal; valid after FinishLaunch
   bool waiting = false;    // FinishLaunch: set up, and waiting for ReleaseStart or the listener
-  std::string plan_names;  // what the child's report refers to by index; opaque
+  std::shared_ptr<const struct LaunchState> state;  // what the child's report refers to; dropped by FinishLaunch
 };
 
 struct Problem {            // a refused spec or a failed step, in words

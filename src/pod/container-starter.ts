@@ -8,7 +8,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { hasErrno, type RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
-import type { ContainerId } from "../base/ids.js";
+import type { ContainerId, SandboxId } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Paths } from "../settings/paths.js";
@@ -93,6 +93,7 @@ export class ContainerStarter {
     const previousId = progress.containerId;
     let id: ContainerId;
     try {
+      if (progress.failedStart) await this.#removeUnclaimed(sandbox.id, name, config.metadata.attempt);
       id = await timeline.step("create", () => runtime.createContainer(sandbox.id, config, request.signal), name);
     } catch (err) {
       return failed("CreateContainerError", err);
@@ -122,6 +123,14 @@ export class ContainerStarter {
     request.event({ type: "Normal", reason: "Started", message: `Container started: ${name}`, container: name });
     this.#dropPrevious(request, progress, previousId);
     return {};
+  }
+
+  /** A create that failed late may have left its container: its name must be free for this attempt. */
+  async #removeUnclaimed(sandboxId: SandboxId, name: string, attempt: number): Promise<void> {
+    const { runtime } = this.#options;
+    for (const { id, config } of runtime.listContainers("pod", sandboxId)) {
+      if (config.metadata.name === name && config.metadata.attempt === attempt) await runtime.removeContainer(id);
+    }
   }
 
   #config({ record, container }: StartRequest, image: EnsuredImage, open: OpenMounts, attempt: number): ContainerConfig {

@@ -206,6 +206,10 @@ export class PodWorker {
         await this.#flush();
         await runtime.removeSandbox(previous.id);
       }
+      if (this.record.sandboxFailure) {
+        // An attempt that failed late may have left its sandbox.
+        for (const { id, config } of runtime.listSandboxes("pod")) if (config.metadata.uid === uid) await runtime.removeSandbox(id);
+      }
       const config = toSandboxConfig(pod, { uid, attempt, logDirectory, hostDns: this.#context.hostDns() });
       const [id, made] = await settleBoth(
         this.timeline.step("sandbox", () => runtime.runSandbox(config, this.#abort.signal)),

@@ -4,39 +4,44 @@
 import { rm } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno } from "../base/errors.js";
-import { type SandboxId } from "../base/ids.js";
-import type { MonitorClient } from "../monitor/monitor-client.js";
+import type { SandboxId } from "../base/ids.js";
+import type { MonitorClientOptions } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
 import { pidfdSendSignal, reapChild } from "../native/index.js";
+import { VERSION } from "../settings/version.js";
 import { monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
 
 const SIGKILL = 9;
 
-/** Takes a monitor's connection over: its exits are recorded from now on, and so is its own end. */
-export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: MonitorClient, pidfd: Fd): void {
-  ctx.monitors.set(id, { client, pidfd });
-  client.onExit((exit) => {
-    recordExit(ctx, exit).catch((err: unknown) => {
-      ctx.log.error({ sandboxId: id, containerId: exit.containerId, err: String(err) }, "could not record an exit; the exit file has it");
-    });
-  });
-  client.onClose(() => {
-    // Ended by endMonitor: it is no longer in the table then.
-    if (ctx.monitors.get(id)?.client !== client) return;
-    ctx.inFlight.inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id)).catch((err: unknown) => {
-      ctx.log.error({ sandboxId: id, err: String(err) }, "could not clean up after a lost monitor; StopPodSandbox will");
-    });
-  });
+/** What the daemon does about a monitor's news: exits are recorded, and so is its own end. */
+export function monitorOptions(ctx: RuntimeContext, id: SandboxId): MonitorClientOptions {
+  return {
+    version: VERSION,
+    listeners: {
+      onExit: ({ exit }) => {
+        recordExit(ctx, exit).catch((err: unknown) => {
+          ctx.log.error({ sandboxId: id, containerId: exit.containerId, err: String(err) }, "could not record an exit; the exit file has it");
+        });
+      },
+      onClose: (reason) => {
+        // Without a reason it was our doing.
+        if (reason === undefined || !ctx.monitors.has(id)) return;
+        ctx.inFlight.inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason)).catch((err: unknown) => {
+          ctx.log.error({ sandboxId: id, err: String(err) }, "could not clean up after a lost monitor; StopPodSandbox will");
+        });
+      },
+    },
+  };
 }
 
 /**
  * A monitor that died takes the parent of its containers with it: nobody would see them end and
  * nobody writes their logs. They are killed and reported as what they are: ended, code unknown.
  */
-async function loseMonitor(ctx: RuntimeContext, id: SandboxId): Promise<void> {
-  ctx.log.error({ sandboxId: id }, "the monitor of a sandbox died; killing its containers");
+async function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: Error): Promise<void> {
+  ctx.log.error({ sandboxId: id, err: cause.message }, "the monitor of a sandbox died; killing its containers");
   await endMonitor(ctx, id);
   const reason = "the sandbox's monitor died";
   for (const container of containersOf(ctx, id)) {

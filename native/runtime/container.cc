@@ -1,0 +1,164 @@
+#include "runtime/container.h"
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+
+#include "runtime/child.h"
+#include "runtime/describe_report.h"
+#include "runtime/hooks.h"
+#include "runtime/launch.h"
+#include "runtime/plan.h"
+#include "runtime/seccomp.h"
+#include "runtime/sources.h"
+#include "sys/files.h"
+#include "sys/namespaces.h"
+#include "sys/process.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+namespace runtime {
+
+namespace {
+
+bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem) {
+  *problem = DescribeFailure(step, doing, failure);
+  return false;
+}
+
+bool ReadConfig(const LaunchRequest& request, std::string* text, Problem* problem) {
+  if (!request.config_json.empty()) {
+    *text = request.config_json;
+    return true;
+  }
+  const std::string path = request.bundle + "/config.json";
+  auto read = sys::ReadFileAt(AT_FDCWD, path.c_str(), kMaxSpecBytes);
+  if (!read) {
+    return FailStep(Step::kSetup, "read \"" + path + "\"", read.failure(), problem);
+  }
+  *text = std::move(*read);
+  return true;
+}
+
+std::string MapText(const std::vector<IdMapping>& mappings) {
+  std::string text;
+  for (const IdMapping& mapping : mappings) {
+    text += std::to_string(mapping.container_id) + " " + std::to_string(mapping.host_id) + " " +
+            std::to_string(mapping.size) + "\n";
+  }
+  return text;
+}
+
+// uid_map and gid_map of the child, each in one write (user_namespaces(7)).
+bool WriteMaps(pid_t pid, const Spec& spec, Problem* problem) {
+  const std::string directory = "/proc/" + std::to_string(pid);
+  const std::string uid_map = directory + "/uid_map";
+  const std::string gid_map = directory + "/gid_map";
+  auto done = sys::WriteFileAt(AT_FDCWD, uid_map.c_str(), MapText(spec.uid_mappings));
+  if (!done) return FailStep(Step::kUserMap, "write uid mappings", done.failure(), problem);
+  done = sys::WriteFileAt(AT_FDCWD, gid_map.c_str(), MapText(spec.gid_mappings));
+  if (!done) return FailStep(Step::kUserMap, "write gid mappings", done.failure(), problem);
+  return true;
+}
+
+void FillContext(const LaunchRequest& request, const Plan& plan, const Sources& sources,
+                 int report, ChildContext* context) {
+  context->plan = &plan;
+  context->report = report;
+  context->root = sources.root.get();
+  context->mount_sources = sources.mounts.data();
+  context->device_sources = sources.devices.empty() ? nullptr : sources.devices.data();
+  context->joined = sources.joined.data();
+  context->null_device = sources.null_device.get();
+  context->null_mount = sources.null_mount.get();
+  for (int i = 0; i < 3; i++) context->stdio[i] = request.stdio[i];
+  context->listener = request.start_listener;
+  context->preserve_fds = request.preserve_fds;
+  context->waits_for_start = request.wait_for_start || request.start_listener >= 0;
+  context->waits_for_maps = (plan.new_namespaces & CLONE_NEWUSER) != 0;
+  context->waits_for_hooks = !plan.spec.prestart.empty() || !plan.spec.create_runtime.empty();
+  context->no_pivot = request.no_pivot;
+  context->new_keyring = !request.no_new_keyring;
+}
+
+// Namespaces that clone3 makes, and those that the child makes itself: a new cgroup namespace
+// has its maker's cgroup as root, and only the child is in the container's (cgroup_namespaces(7)).
+// With a joined user namespace all come after joining it, so that it owns them.
+void SplitNamespaces(const Plan& plan, uint64_t* clone_flags, uint64_t* unshare_flags) {
+  const uint64_t all = plan.new_namespaces & ~uint64_t{CLONE_NEWTIME};
+  bool joins_user = false;
+  for (const NamespaceSpec& entry : plan.joined) joins_user |= entry.type == CLONE_NEWUSER;
+  *unshare_flags = joins_user ? all & ~uint64_t{CLONE_NEWPID} : all & CLONE_NEWCGROUP;
+  *clone_flags = all & ~*unshare_flags;
+}
+
+bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& sources,
+                ChildContext* context, Launch* out, Problem* problem) {
+  auto pair = MakeReportPair();
+  if (!pair) return FailStep(Step::kSetup, "report", pair.failure(), problem);
+  FillContext(request, plan, sources, pair->child.get(), context);
+  uint64_t clone_flags = 0;
+  SplitNamespaces(plan, &clone_flags, &context->unshare_flags);
+  ChildNamespaces for_children;
+  if (sources.joined_pid >= 0) {
+    if (auto joined = for_children.JoinPid(sources.joined_pid); !joined) {
+      return FailStep(Step::kNamespace, "join pid namespace", joined.failure(), problem);
+    }
+  }
+  if ((plan.new_namespaces & CLONE_NEWTIME) != 0) {
+    if (auto made = for_children.NewTime(plan.spec); !made) {
+      return FailStep(Step::kNamespace, "make time namespace", made.failure(), problem);
+    }
+  }
+  sys::CloneRequest clone;
+  clone.flags = clone_flags;
+  clone.cgroup = sources.cgroup.get();
+  auto pid = sys::clone3(clone, &out->pidfd);
+  if (!pid) return FailStep(Step::kSetup, "clone", pid.failure(), problem);
+  if (*pid == 0) ChildMain(*context);
+  out->pid = *pid;
+  out->report = std::move(pair->parent);
+  return true;
+}
+
+}  // namespace
+
+bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem) {
+  std::string text;
+  if (!ReadConfig(request, &text, problem)) return false;
+  auto state = std::make_shared<LaunchState>();
+  state->id = request.id;
+  state->bundle = request.bundle;
+  Spec spec;
+  SpecError error;
+  if (!ReadSpec(std::move(text), &spec, &error) || !MakePlan(std::move(spec), &state->plan, &error)) {
+    *problem = DescribeSpecError(error);
+    return false;
+  }
+  const Plan& plan = state->plan;
+  Sources sources;
+  SeccompFilter filter;
+  ChildHooks hooks;
+  ChildContext context;
+  if (!CompileSeccomp(plan.spec.seccomp, &filter, problem) ||
+      !OpenSources(request, plan, &sources, problem) ||
+      !hooks.Prepare(plan.spec, problem)) {
+    return false;
+  }
+  filter.FillContext(&context);
+  hooks.FillContext(&context);
+  out->state = state;
+  if (!CloneChild(request, plan, sources, &context, out, problem)) return false;
+  const HookState hook_state{request.id, request.bundle, out->pid, "creating", &plan.spec};
+  bool ok = hooks.WriteState(hook_state, problem);
+  if (ok && context.waits_for_maps) {
+    ok = WriteMaps(out->pid, plan.spec, problem);
+    if (ok) SendByte(out->report.get());
+  }
+  if (!ok) Abandon(out);
+  return ok;
+}
+
+}  // namespace runtime

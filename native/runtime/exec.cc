@@ -1,0 +1,123 @@
+// A further process in a running container.
+//
+// One clone: the pid namespace is joined for children by this process (setns(2) of that kind
+// acts on children only), the child is born in the exec's cgroup, and joins the rest through
+// the pidfd in one call.
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/stat.h>
+
+#include "runtime/child.h"
+#include "runtime/container.h"
+#include "runtime/describe_report.h"
+#include "runtime/launch.h"
+#include "runtime/seccomp.h"
+#include "runtime/sources.h"
+#include "sys/files.h"
+#include "sys/process.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+namespace runtime {
+namespace {
+
+bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem) {
+  *problem = DescribeFailure(step, doing, failure);
+  return false;
+}
+
+// Whether the container's namespace of this name is another than ours.
+bool Differs(pid_t pid, const char* name) {
+  struct stat own, theirs;
+  const std::string path = "/proc/" + std::to_string(pid) + "/ns/" + name;
+  if (::stat((std::string("/proc/self/ns/") + name).c_str(), &own) < 0) return false;
+  return ::stat(path.c_str(), &theirs) == 0 && theirs.st_ino != own.st_ino;
+}
+
+bool ReadProcessAndProfile(const ExecRequest& request, Plan* plan, SeccompSpec* seccomp,
+                           Problem* problem) {
+  Spec holder;
+  SpecError error;
+  if (!ReadProcess(request.process_json, &holder, &error) ||
+      !MakeExecPlan(std::move(holder), plan, &error)) {
+    *problem = DescribeSpecError(error);
+    return false;
+  }
+  if (request.spec_json.empty()) return true;
+  Spec container;
+  if (!ReadSpec(request.spec_json, &container, &error)) {
+    *problem = DescribeSpecError(error);
+    return false;
+  }
+  *seccomp = container.seccomp;
+  plan->spec.seccomp = container.seccomp;
+  plan->container_document = container.document;
+  return true;
+}
+
+bool OpenCgroup(const std::string& path, sys::UniqueFd* cgroup, Problem* problem) {
+  if (path.empty()) return true;
+  auto fd = sys::open_at(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY);
+  if (!fd) return FailStep(Step::kSetup, "open cgroup \"" + path + "\"", fd.failure(), problem);
+  *cgroup = std::move(*fd);
+  return true;
+}
+
+bool CloneInto(int pidfd, int cgroup, const ChildContext& context, Launch* out,
+               Problem* problem) {
+  ChildNamespaces for_children;
+  if (auto joined = for_children.JoinPid(pidfd); !joined) {
+    return FailStep(Step::kNamespace, "join pid namespace", joined.failure(), problem);
+  }
+  sys::CloneRequest clone;
+  clone.cgroup = cgroup;
+  auto pid = sys::clone3(clone, &out->pidfd);
+  if (!pid) return FailStep(Step::kSetup, "clone", pid.failure(), problem);
+  if (*pid == 0) ChildMain(context);
+  out->pid = *pid;
+  return true;
+}
+
+}  // namespace
+
+bool StartExec(const ExecRequest& request, Launch* out, Problem* problem) {
+  auto state = std::make_shared<LaunchState>();
+  SeccompSpec seccomp;
+  SeccompFilter filter;
+  sys::UniqueFd own_pidfd, cgroup, null_device;
+  if (!ReadProcessAndProfile(request, &state->plan, &seccomp, problem) ||
+      !CompileSeccomp(seccomp, &filter, problem) ||
+      !OpenCgroup(request.cgroup, &cgroup, problem) || !OpenNullDevice(&null_device, problem)) {
+    return false;
+  }
+  int pidfd = request.container_pidfd;
+  if (pidfd < 0) {
+    auto opened = sys::pidfd_open(request.container_pid);
+    if (!opened) return FailStep(Step::kSetup, "open container", opened.failure(), problem);
+    own_pidfd = std::move(*opened);
+    pidfd = own_pidfd.get();
+  }
+  auto pair = MakeReportPair();
+  if (!pair) return FailStep(Step::kSetup, "report", pair.failure(), problem);
+  ChildContext context;
+  context.plan = &state->plan;
+  context.report = pair->child.get();
+  context.null_device = null_device.get();
+  for (int i = 0; i < 3; i++) context.stdio[i] = request.stdio[i];
+  context.preserve_fds = request.preserve_fds;
+  context.join_pidfd = pidfd;
+  context.join_flags =
+      CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+  state->plan.has_userns = Differs(request.container_pid, "user");
+  if (state->plan.has_userns) context.join_flags |= CLONE_NEWUSER;
+  if (Differs(request.container_pid, "time")) context.join_flags |= CLONE_NEWTIME;
+  filter.FillContext(&context);
+  if (!CloneInto(pidfd, cgroup.get(), context, out, problem)) return false;
+  out->report = std::move(pair->parent);
+  out->state = std::move(state);
+  return true;
+}
+
+}  // namespace runtime

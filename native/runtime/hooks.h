@@ -1,0 +1,44 @@
+// OCI hooks: those that the parent runs (prestart, createRuntime, poststart, poststop) and what
+// the child needs to run its own (createContainer, startContainer).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/child.h"
+#include "runtime/container.h"
+#include "sys/unique_fd.h"
+
+namespace runtime {
+
+struct HookState {
+  const std::string& id;
+  const std::string& bundle;
+  pid_t pid;
+  const char* status;  // "creating", "created", "running", "stopped"
+  const Spec* spec;
+};
+
+// The state of runtime-spec runtime.md, "State", as JSON.
+std::string StateJson(const HookState& state);
+
+// Runs hooks in order, each with the state on its standard input. False on the first that
+// fails, ends with a status other than 0, or takes longer than its timeout (it is killed).
+[[nodiscard]] bool RunHooks(const std::vector<HookSpec>& hooks, const char* kind,
+                            const HookState& state, Problem* problem);
+
+// The child's hooks in the child's form, and the memfd that carries the state into it.
+class ChildHooks {
+ public:
+  [[nodiscard]] bool Prepare(const Spec& spec, Problem* problem);
+  void FillContext(ChildContext* context) const;
+  // After the clone, when the pid is known; before the child is let on.
+  [[nodiscard]] bool WriteState(const HookState& state, Problem* problem) const;
+
+ private:
+  sys::UniqueFd state_;
+  Arena arena_;
+  std::vector<ChildHook> create_container_, start_container_;
+};
+
+}  // namespace runtime

@@ -1,0 +1,202 @@
+#include "runtime/sources.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "runtime/describe_report.h"
+#include "runtime/spec_names.h"
+#include "sys/files.h"
+#include "sys/mount_api.h"
+#include "sys/namespaces.h"
+
+namespace runtime {
+namespace {
+
+std::string Quote(const std::string& text) { return "\"" + text + "\""; }
+
+bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem) {
+  *problem = DescribeFailure(step, doing, failure);
+  return false;
+}
+
+// Relative paths of the spec are relative to the bundle (runtime-spec config.md, "root").
+std::string InBundle(const LaunchRequest& request, const char* path) {
+  return path[0] == '/' ? path : request.bundle + "/" + path;
+}
+
+bool OpenRoot(const LaunchRequest& request, const Plan& plan, Sources* sources, Problem* problem) {
+  if (request.overlay.has_value()) return MakeOverlay(*request.overlay, &sources->root, problem);
+  const std::string path = InBundle(request, plan.spec.root_path);
+  const std::string doing = "open root.path " + Quote(path);
+  auto root = sys::open_tree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | AT_RECURSIVE);
+  if (!root) return FailStep(Step::kRootfs, doing, root.failure(), problem);
+  struct stat status;
+  if (::fstat(root->get(), &status) < 0 || !S_ISDIR(status.st_mode)) {
+    return FailStep(Step::kRootfs, doing, {"open_tree", ENOTDIR}, problem);
+  }
+  // A clone of a shared mount is in its peer group: what is mounted in the container would
+  // appear on the host. "slave" keeps receiving; "shared" becomes so at the end, in the child.
+  const uint64_t propagation =
+      (plan.root_propagation & MS_SLAVE) != 0 ? uint64_t{MS_SLAVE} : uint64_t{MS_PRIVATE};
+  if (auto set = sys::mount_setattr(root->get(), "", AT_EMPTY_PATH | AT_RECURSIVE, 0, 0, propagation);
+      !set) {
+    return FailStep(Step::kRootfs, doing, set.failure(), problem);
+  }
+  sources->root = std::move(*root);
+  return true;
+}
+
+// The flags of a bind mount are set on the detached tree, before anybody can see it.
+sys::Result<sys::UniqueFd> OpenBind(const PlanMount& mount, const std::string& source) {
+  auto tree = sys::open_tree(AT_FDCWD, source.c_str(),
+                             OPEN_TREE_CLONE | (mount.recursive ? unsigned{AT_RECURSIVE} : 0u));
+  if (!tree) return tree;
+  const uint64_t propagation = mount.propagation & ~uint64_t{MS_REC};
+  auto set = sys::mount_setattr(tree->get(), "", AT_EMPTY_PATH | AT_RECURSIVE, mount.recursive_set,
+                                mount.recursive_clear,
+                                propagation != 0 ? propagation : uint64_t{MS_PRIVATE});
+  if (set && (mount.set | mount.clear) != 0) {
+    set = sys::mount_setattr(tree->get(), "", AT_EMPTY_PATH, mount.set, mount.clear, 0);
+  }
+  if (!set) return set.failure();
+  return tree;
+}
+
+bool OpenMounts(const LaunchRequest& request, const Plan& plan, Sources* sources,
+                Problem* problem) {
+  sources->mounts.reserve(plan.mounts.size());
+  for (const PlanMount& mount : plan.mounts) {
+    if (mount.kind != PlanMount::kBind) {
+      sources->mounts.push_back(-1);
+      continue;
+    }
+    const std::string source = InBundle(request, mount.source);
+    auto tree = OpenBind(mount, source);
+    if (!tree) {
+      return FailStep(Step::kMount,
+                      "mount " + Quote(mount.destination) + ": open bind source " + Quote(source),
+                      tree.failure(), problem);
+    }
+    sources->mounts.push_back(tree->get());
+    sources->owned.push_back(std::move(*tree));
+  }
+  return true;
+}
+
+bool OpenDevices(const Plan& plan, Sources* sources, Problem* problem) {
+  if (!plan.has_userns) return true;
+  for (const PlanDevice& device : plan.devices) {
+    auto tree = sys::open_tree(AT_FDCWD, device.path, OPEN_TREE_CLONE);
+    if (!tree) {
+      return FailStep(Step::kDevice, "open device " + Quote(device.path), tree.failure(), problem);
+    }
+    sources->devices.push_back(tree->get());
+    sources->owned.push_back(std::move(*tree));
+  }
+  return true;
+}
+
+bool OpenJoined(const Plan& plan, Sources* sources, Problem* problem) {
+  for (const NamespaceSpec& entry : plan.joined) {
+    const std::string doing =
+        std::string("open ") + NamespaceName(entry.type) + " namespace " + Quote(entry.path);
+    auto fd = sys::open_at(AT_FDCWD, entry.path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (!fd) return FailStep(Step::kNamespace, doing, fd.failure(), problem);
+    auto type = sys::namespace_type(fd->get());
+    if (!type || *type != entry.type) {
+      return FailStep(Step::kNamespace, doing, {"ioctl", EINVAL}, problem);
+    }
+    sources->joined.push_back(fd->get());
+    if (entry.type == CLONE_NEWPID) sources->joined_pid = fd->get();
+    sources->owned.push_back(std::move(*fd));
+  }
+  return true;
+}
+
+sys::Result<void> AddLayer(int fs, const char* key, const std::string& path,
+                           std::vector<sys::UniqueFd>* opened) {
+  auto fd = sys::open_at(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY);
+  if (!fd) return fd.failure();
+  auto set = sys::fsconfig_set_fd(fs, key, fd->get());
+  if (!set && set.failure().error == EINVAL) {
+    // SET_FD is Linux 6.13; a path of at most 255 bytes does before.
+    const std::string link = "/proc/self/fd/" + std::to_string(fd->get());
+    set = sys::fsconfig_set_string(fs, key, link.c_str());
+  }
+  opened->push_back(std::move(*fd));
+  return set;
+}
+
+}  // namespace
+
+bool MakeOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* problem) {
+  auto fs = sys::fsopen("overlay", 0);
+  if (!fs) return FailStep(Step::kRootfs, "make overlay", fs.failure(), problem);
+  std::vector<sys::UniqueFd> opened;
+  for (const std::string& lower : overlay.lower) {
+    if (auto added = AddLayer(fs->get(), "lowerdir+", lower, &opened); !added) {
+      return FailStep(Step::kRootfs, "overlay layer " + Quote(lower), added.failure(), problem);
+    }
+  }
+  if (auto added = AddLayer(fs->get(), "upperdir", overlay.upper, &opened); !added) {
+    return FailStep(Step::kRootfs, "overlay upper " + Quote(overlay.upper), added.failure(), problem);
+  }
+  if (auto added = AddLayer(fs->get(), "workdir", overlay.work, &opened); !added) {
+    return FailStep(Step::kRootfs, "overlay work " + Quote(overlay.work), added.failure(), problem);
+  }
+  sys::Result<void> done;
+  if (overlay.is_volatile) done = sys::fsconfig_set_flag(fs->get(), "volatile");
+  if (done) done = sys::fsconfig_create(fs->get());
+  if (!done) {
+    char message[256];
+    sys::fs_message(fs->get(), message, sizeof message);
+    FailStep(Step::kRootfs, "make overlay", done.failure(), problem);
+    if (message[0] != '\0') problem->message += std::string(" (") + message + ")";
+    return false;
+  }
+  auto mount = sys::fsmount(fs->get(), 0);
+  if (!mount) return FailStep(Step::kRootfs, "make overlay", mount.failure(), problem);
+  *root = std::move(*mount);
+  return true;
+}
+
+bool OpenNullDevice(sys::UniqueFd* null_device, Problem* problem) {
+  auto fd = sys::open_at(AT_FDCWD, "/dev/null", O_RDWR | O_NOFOLLOW | O_NOCTTY);
+  if (!fd) return FailStep(Step::kSetup, "open \"/dev/null\"", fd.failure(), problem);
+  struct stat status;
+  if (::fstat(fd->get(), &status) < 0 || !S_ISCHR(status.st_mode) ||
+      status.st_rdev != makedev(1, 3)) {
+    return FailStep(Step::kSetup, "\"/dev/null\" is not the null device", {"fstat", ENODEV}, problem);
+  }
+  *null_device = std::move(*fd);
+  return true;
+}
+
+bool OpenSources(const LaunchRequest& request, const Plan& plan, Sources* sources,
+                 Problem* problem) {
+  if (!OpenRoot(request, plan, sources, problem) || !OpenMounts(request, plan, sources, problem) ||
+      !OpenDevices(plan, sources, problem) || !OpenJoined(plan, sources, problem) ||
+      !OpenNullDevice(&sources->null_device, problem)) {
+    return false;
+  }
+  if (!plan.masked_paths.empty()) {
+    auto mount = sys::open_tree(sources->null_device.get(), "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
+    if (!mount) return FailStep(Step::kMask, "clone \"/dev/null\"", mount.failure(), problem);
+    sources->null_mount = std::move(*mount);
+  }
+  if (!request.cgroup.empty()) {
+    auto fd = sys::open_at(AT_FDCWD, request.cgroup.c_str(), O_PATH | O_DIRECTORY);
+    if (!fd) {
+      return FailStep(Step::kSetup, "open cgroup " + Quote(request.cgroup), fd.failure(), problem);
+    }
+    sources->cgroup = std::move(*fd);
+  }
+  return true;
+}
+
+}  // namespace runtime

@@ -1,0 +1,55 @@
+/**
+ * The monitor's failures as RuntimeErrors. The text is the monitor's; kind and code are ours.
+ */
+import type { ErrorCode } from "../base/error-codes.js";
+import { type ErrorKind, RuntimeError } from "../base/errors.js";
+import type { MonitorFailure } from "./protocol.js";
+
+const BY_CODE: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
+  CONTAINER_EXISTS: ["already-exists", "CONTAINER_NOT_CREATED"],
+  CONTAINER_NOT_FOUND: ["not-found", "CONTAINER_NOT_FOUND"],
+  CONTAINER_NOT_RUNNING: ["failed-precondition", "CONTAINER_NOT_RUNNING"],
+  CONTAINER_RUNNING: ["failed-precondition", "CONTAINER_RUNNING"],
+  CONTAINERS_RUNNING: ["failed-precondition", "CONTAINER_RUNNING"],
+  EXEC_FAILED: ["internal", "EXEC_FAILED"],
+  EXEC_NOT_ATTACHABLE: ["failed-precondition", "EXEC_NOT_ATTACHABLE"],
+  EXEC_NOT_FOUND: ["not-found", "EXEC_NOT_FOUND"],
+  LOG_REOPEN_FAILED: ["internal", "LOG_REOPEN_FAILED"],
+  NO_TERMINAL: ["failed-precondition", "NO_TERMINAL"],
+  START_FAILED: ["internal", "CONTAINER_START_FAILED"],
+  STREAM_TOO_SLOW: ["aborted", "STREAM_TOO_SLOW"],
+  TOO_MANY_CLIENTS: ["resource-exhausted", "TOO_MANY_CLIENTS"],
+  TOO_MANY_EXECS: ["resource-exhausted", "TOO_MANY_EXECS"],
+  UNKNOWN_PROTOCOL: ["unimplemented", "MONITOR_PROTOCOL"],
+};
+
+const BY_ERRNO: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
+  EDQUOT: ["resource-exhausted", "NO_SPACE"],
+  EMFILE: ["resource-exhausted", "TOO_MANY_FILES"],
+  ENFILE: ["resource-exhausted", "TOO_MANY_FILES"],
+};
+
+/** A request that the monitor refused, or an operation of its that failed. */
+export class MonitorRequestError extends RuntimeError {
+  /** Where a start or exec failed: `"spec"`, `"mount"`, `"exec"`, …; `undefined` elsewhere. */
+  readonly step: string | undefined;
+  /** For a refused spec: `"process.user.uid"`. */
+  readonly jsonPath: string | undefined;
+
+  constructor({ code, message, step, syscall, errno, jsonPath }: MonitorFailure) {
+    const byErrno = errno === undefined ? undefined : BY_ERRNO[errno];
+    const [kind, ourCode] = byErrno ?? BY_CODE[code] ?? ["internal", "INTERNAL"];
+    super(jsonPath ? `${message} (at "${jsonPath}")` : message, {
+      kind,
+      code: ourCode,
+      syscall: syscall !== undefined && errno !== undefined ? { name: syscall, errno } : undefined,
+    });
+    this.step = step;
+    this.jsonPath = jsonPath;
+  }
+}
+
+/** The connection has ended: the monitor was killed, was shut down, or broke the protocol. */
+export function monitorUnreachable(reason: string, cause?: unknown): RuntimeError {
+  return new RuntimeError(`talk to the monitor: ${reason}`, { kind: "unavailable", code: "MONITOR_UNREACHABLE", cause });
+}

@@ -1,0 +1,203 @@
+/**
+ * The monitor against the real kernel: its life, its containers and their ends. Needs root.
+ */
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { newContainerId } from "../../src/base/ids.js";
+import { VERSION } from "../../src/settings/version.js";
+import { logText, MonitorBench, until } from "../harness/monitor.js";
+import { requires } from "../harness/requires.js";
+
+let bench: MonitorBench;
+beforeEach(async (context) => {
+  requires("root", "cgroup2")(context);
+  bench = await MonitorBench.start();
+});
+afterEach(async () => {
+  await bench?.stop();
+});
+
+const SIGTERM = 15;
+const SIGKILL = 9;
+const FOREVER = ["/bin/sleep", "1000"];
+const IGNORES_TERM = ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"];
+
+describe("hello", () => {
+  test("names the sandbox, the process and this release", () => {
+    expect(bench.client.hello).toMatchObject({ protocol: 1, version: VERSION, sandboxId: bench.sandboxId, pid: bench.child.pid });
+  });
+
+  test("the socket is reachable for its owner only", () => {
+    expect(statSync(bench.socketPath).mode & 0o777).toBe(0o600);
+  });
+});
+
+describe("start", () => {
+  test("answers with the pid and lists the container as running", async () => {
+    const params = bench.prepare(FOREVER);
+    const started = await bench.client.start(params);
+    const { containers } = await bench.client.list();
+    expect(containers).toEqual([
+      { containerId: params.containerId, state: "running", pid: started.pid, startedAtNs: started.startedAtNs },
+    ]);
+    expect(readFileSync(`${params.cgroup}/cgroup.procs`, "utf8")).toBe(`${started.pid}\n`);
+  });
+
+  test("of a command that does not exist fails in step exec with ENOENT and leaves nothing", async () => {
+    const params = bench.prepare(["/bin/missing"]);
+    await expect(bench.client.start(params)).rejects.toMatchObject({
+      code: "CONTAINER_START_FAILED",
+      step: "exec",
+      syscall: { errno: "ENOENT" },
+    });
+    expect((await bench.client.list()).containers).toEqual([]);
+    expect(readFileSync(`${params.cgroup}/cgroup.procs`, "utf8")).toBe("");
+    expect(existsSync(params.exitFile)).toBe(false);
+  });
+
+  test("with a log directory that does not exist fails in step log", async () => {
+    const params = bench.prepare(FOREVER, { logPath: `${bench.dir}/missing/0.log` });
+    await expect(bench.client.start(params)).rejects.toMatchObject({ step: "log", syscall: { name: "open", errno: "ENOENT" } });
+  });
+
+  test("of an id that runs already is refused", async () => {
+    const params = await bench.start(FOREVER);
+    await expect(bench.client.start(params)).rejects.toMatchObject({ kind: "already-exists" });
+  });
+
+  test("without a parameter is refused", async () => {
+    const { exitFile: _missing, ...params } = bench.prepare(FOREVER);
+    await expect(bench.client.start(params as never)).rejects.toThrow('"exitFile"');
+  });
+});
+
+describe("the end of a container", () => {
+  test("is in the exit file before it is told, with code, times and usage", async () => {
+    const params = bench.prepare(["/bin/sh", "-c", "exit 42"]);
+    let fileAtEvent: unknown;
+    bench.client.onExit(() => {
+      fileAtEvent = JSON.parse(readFileSync(params.exitFile, "utf8"));
+    });
+    const started = await bench.client.start(params);
+    const exit = await bench.exitOf(params.containerId);
+    expect(fileAtEvent).toEqual(exit);
+    expect(exit).toMatchObject({ version: 1, exitCode: 42, signal: 0, oomKilled: false, startedAtNs: started.startedAtNs });
+    expect(BigInt(exit.finishedAtNs)).toBeGreaterThan(BigInt(exit.startedAtNs));
+    expect(exit.rusage?.maxRssKib).toBeGreaterThan(0);
+    expect(statSync(params.exitFile).mode & 0o777).toBe(0o600);
+  });
+
+  test("by a signal is 128 and the signal", async () => {
+    const params = await bench.start(FOREVER);
+    await bench.client.kill({ containerId: params.containerId });
+    expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 137, signal: SIGKILL });
+  });
+
+  test("comes after the last line of its log", async () => {
+    for (let round = 0; round < 10; round += 1) {
+      const params = bench.prepare(["/bin/sh", "-c", "echo one; echo two >&2; printf three"]);
+      const logged = new Promise<string>((resolve) => {
+        bench.client.onExit((exit) => {
+          if (exit.containerId === params.containerId) resolve(logText(params.logPath ?? "", "stdout"));
+        });
+      });
+      await bench.client.start(params);
+      expect(await logged).toBe("one\nthree\n");
+      expect(logText(params.logPath ?? "", "stderr")).toBe("two\n");
+    }
+  });
+
+  test("is listed until it is forgotten", async () => {
+    const { params, exit } = await bench.run(["/bin/true"]);
+    expect((await bench.client.list()).containers).toMatchObject([{ state: "exited", exit }]);
+    await bench.client.forget({ containerId: params.containerId });
+    expect((await bench.client.list()).containers).toEqual([]);
+  });
+
+  test("that nobody was there to see is known to the next client", async () => {
+    const params = await bench.start(["/bin/sh", "-c", "sleep 0.2; exit 3"]);
+    bench.client.close();
+    await until(() => existsSync(params.exitFile));
+    const next = await bench.connect();
+    await until(async () => (await next.list()).containers[0]?.state === "exited");
+    expect((await next.list()).containers).toMatchObject([{ exit: { exitCode: 3 } }]);
+  });
+
+  test("comes though a process outside keeps its standard output", async () => {
+    const params = await bench.start(["/bin/sh", "-c", "sleep 0.3; exit 5"]);
+    // Holds the write end of the container's pipe, as a process that left the container would.
+    const { openSync, closeSync } = await import("node:fs");
+    const { containers } = await bench.client.list();
+    const held = openSync(`/proc/${containers[0]?.pid}/fd/1`, "w");
+    try {
+      expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 5 });
+    } finally {
+      closeSync(held);
+    }
+  });
+});
+
+describe("stop", () => {
+  test("ends a container that heeds the signal long before the deadline", async () => {
+    const params = await bench.start(["/bin/sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done"]);
+    await until(() => logText(params.logPath ?? "") === "ready\n");
+    await bench.client.stop({ containerId: params.containerId, signal: SIGTERM, graceMs: 60_000 });
+    expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 7, signal: 0 });
+  });
+
+  test("kills at the deadline, also when the client that asked is gone", async () => {
+    const params = await bench.start(IGNORES_TERM);
+    await until(() => logText(params.logPath ?? "") === "ready\n");
+    const asker = await bench.connect();
+    await asker.stop({ containerId: params.containerId, signal: SIGTERM, graceMs: 300 });
+    asker.close();
+    await sleep(100);
+    expect((await bench.client.list()).containers).toMatchObject([{ state: "running" }]);
+    expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 137, signal: SIGKILL });
+  });
+
+  test("asked again brings the deadline forward but never back", async () => {
+    const params = await bench.start(IGNORES_TERM);
+    await until(() => logText(params.logPath ?? "") === "ready\n");
+    const { containerId } = params;
+    await bench.client.stop({ containerId, signal: SIGTERM, graceMs: 60_000 });
+    await bench.client.stop({ containerId, signal: SIGTERM, graceMs: 200 });
+    await bench.client.stop({ containerId, signal: SIGTERM, graceMs: 60_000 });
+    expect(await bench.exitOf(containerId)).toMatchObject({ exitCode: 137 });
+  });
+
+  test("of a container that has ended succeeds, of an unknown one does not", async () => {
+    const { params } = await bench.run(["/bin/true"]);
+    await bench.client.stop({ containerId: params.containerId, signal: SIGTERM, graceMs: 0 });
+    await bench.client.kill({ containerId: params.containerId });
+    const unknown = bench.client.stop({ containerId: newContainerId(), signal: SIGTERM, graceMs: 0 });
+    await expect(unknown).rejects.toMatchObject({ kind: "not-found", code: "CONTAINER_NOT_FOUND" });
+  });
+});
+
+describe("shutdown", () => {
+  test("is refused while a container runs", async () => {
+    await bench.start(FOREVER);
+    await expect(bench.client.shutdown()).rejects.toMatchObject({ code: "CONTAINER_RUNNING" });
+  });
+
+  test("removes the socket and ends the process", async () => {
+    await bench.run(["/bin/true"]);
+    await bench.client.shutdown();
+    await until(() => bench.child.exitCode !== null);
+    expect(bench.child.exitCode).toBe(0);
+    expect(existsSync(bench.socketPath)).toBe(false);
+  });
+
+  test("SIGTERM ends a monitor without containers and not one with", async () => {
+    const params = await bench.start(FOREVER);
+    bench.child.kill("SIGTERM");
+    expect((await bench.client.list()).containers).toMatchObject([{ state: "running" }]);
+    await bench.client.kill({ containerId: params.containerId });
+    await bench.exitOf(params.containerId);
+    bench.child.kill("SIGTERM");
+    await until(() => bench.child.exitCode !== null);
+    expect(bench.child.exitCode).toBe(0);
+  });
+});
