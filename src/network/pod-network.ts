@@ -6,7 +6,6 @@
  * is gone; links carry names that follow from the sandbox id and an alias that repeats the lease.
  * So whatever a crash leaves is found by `recover`. Knows no Pod and no container.
  */
-import { access } from "node:fs/promises";
 import { CleanupStack } from "../base/cleanup.js";
 import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { type SandboxId, shortId } from "../base/ids.js";
@@ -14,11 +13,20 @@ import type { Logger } from "../base/log.js";
 import type { Fd } from "../native/index.js";
 import type { PortMapping, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
-import { type Address, formatAddress, formatSubnet, hostAddress, parseAddress, type Subnet } from "./address.js";
+import { formatAddress, formatSubnet, hostAddress, type Subnet } from "./address.js";
 import { AddressPool } from "./address-pool.js";
 import * as bridge from "./bridge.js";
+import { chooseSubnets } from "./choose-subnets.js";
 import { HostPorts } from "./host-ports.js";
-import { enableForwarding, restoreSysctls, type SysctlChange } from "./host-sysctls.js";
+import { enableForwarding, restoreSysctls } from "./host-sysctls.js";
+import {
+  BRIDGE_RECORD_ID,
+  type LeaseRecord,
+  leaseFromAlias,
+  linkAlias,
+  type NetworkRecord,
+  toAddresses,
+} from "./lease.js";
 import { linkName, linkPrefix, podMac, retiredGroup } from "./link-names.js";
 import { LinkReaper } from "./link-reaper.js";
 import * as rt from "./netlink/rtnetlink.js";
@@ -27,33 +35,10 @@ import { PublishedPorts } from "./published-ports.js";
 import type { HostPort } from "./ruleset.js";
 
 export type { NetworkSettings } from "./bridge.js";
+export type { BridgeRecord, LeaseRecord, NetworkRecord } from "./lease.js";
 
 const ENODEV = 19;
 const POD_INTERFACE = "eth0";
-const BRIDGE_RECORD_ID = "network";
-
-/** What one sandbox has; boot class, keyed by sandbox id. */
-export interface LeaseRecord {
-  readonly type: "lease";
-  readonly sandboxId: SandboxId;
-  /** The host's end of the veth. */
-  readonly link: string;
-  /** Host number in every pod subnet. */
-  readonly offset: number;
-  readonly ips: readonly string[];
-  readonly ports: readonly HostPort[];
-}
-
-/** What the daemon chose and changed; one record, id `network`. */
-export interface BridgeRecord {
-  readonly type: "bridge";
-  readonly subnet4?: string | undefined;
-  readonly subnet6?: string | undefined;
-  /** Of the host, to be put back by `close({ removeAll: true })`. */
-  readonly sysctls: readonly SysctlChange[];
-}
-
-export type NetworkRecord = LeaseRecord | BridgeRecord;
 
 export interface NetworkRequest {
   /** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
@@ -412,18 +397,8 @@ export class PodNetwork {
 
   /** A lease whose record was lost, read back from the link's alias. Its host ports are not known any more. */
   async #restoreLease(sandboxId: SandboxId, link: rt.Link): Promise<void> {
-    const ips = link.alias.split(" ")[2]?.split(",") ?? [];
-    const first = toAddresses(ips)[0];
-    const subnet = this.#parts.subnets.find(({ family }) => family === first?.family);
-    if (!first || !subnet) return;
-    const lease: LeaseRecord = {
-      type: "lease",
-      sandboxId,
-      link: link.name,
-      offset: Number(first.value - subnet.base),
-      ips,
-      ports: [],
-    };
+    const lease = leaseFromAlias(sandboxId, link, this.#parts.subnets);
+    if (!lease) return;
     this.#parts.log.warn(
       { sandboxId, link: link.name },
       "a pod's lease was lost, reading it back from its link; its host ports are withdrawn",
@@ -433,60 +408,10 @@ export class PodNetwork {
   }
 }
 
-/** Repeats the lease in the kernel: `recover` reads it back where the record was lost. */
-function linkAlias(lease: LeaseRecord): string {
-  return `minke ${lease.sandboxId} ${lease.ips.join(",")}`;
-}
-
-function toAddresses(ips: readonly string[]): Address[] {
-  return ips.map(parseAddress).filter((address) => address !== undefined);
-}
-
 /** Waits for both also where one fails, so that an undo meets nothing half done. */
 async function settleBoth(one: Promise<void>, other: Promise<void>): Promise<void> {
   const results = await Promise.allSettled([one, other]);
   for (const result of results) {
     if (result.status === "rejected") throw result.reason;
   }
-}
-
-async function kernelFamilies(): Promise<Set<4 | 6>> {
-  const hasIpv6 = await access("/proc/sys/net/ipv6").then(
-    () => true,
-    () => false,
-  );
-  return new Set(hasIpv6 ? [4, 6] : [4]);
-}
-
-async function chooseSubnets(
-  host: bridge.HostView,
-  settings: bridge.NetworkSettings,
-  store: RecordStore<NetworkRecord>,
-  log: Logger,
-): Promise<{ record: BridgeRecord; subnets: Subnet[] }> {
-  const stored = store.get(BRIDGE_RECORD_ID);
-  const remembered: BridgeRecord = stored?.type === "bridge" ? stored : { type: "bridge", sysctls: [] };
-  const isPinned = store.list().some(({ body }) => body.type === "lease");
-  const subnets = bridge.resolveSubnets(host, settings, remembered, await kernelFamilies(), isPinned);
-  if (subnets.length === 0) {
-    throw new RuntimeError("choose pod subnets: both families are off (settings: network.subnet4, network.subnet6)", {
-      kind: "invalid-argument",
-      code: "INVALID_NETWORK_SETTING",
-    });
-  }
-  const of = (family: 4 | 6): string => {
-    const subnet = subnets.find((each) => each.family === family);
-    return subnet ? formatSubnet(subnet) : "none";
-  };
-  const record: BridgeRecord = { ...remembered, subnet4: of(4), subnet6: of(6) };
-  for (const key of ["subnet4", "subnet6"] as const) {
-    if (isPinned && settings[key] !== undefined && settings[key] !== record[key]) {
-      log.warn(
-        { setting: `network.${key}`, used: record[key] },
-        "pods still use the former subnet, ignoring the new one until none runs",
-      );
-    }
-  }
-  await store.put(BRIDGE_RECORD_ID, record);
-  return { record, subnets };
 }
