@@ -55,6 +55,7 @@ export const ERROR_CODES = {
   LAYER_TOO_LARGE: "a layer exceeds a limit of size, entries or attributes",
   LAYER_TRUNCATED: "a layer ends before its archive does",
   LAYER_UNSUPPORTED: "a layer uses an archive format that minke does not read",
+  KERNEL_TOO_OLD: "the kernel lacks something that minke cannot do without; see minke doctor",
   LOCKED: "another process holds the lock; two daemons cannot share one root",
   LOG_NOT_FOUND: "a container has not written a log yet, or its log is gone",
   LOG_REOPEN_FAILED: "the container's log could not be opened again; the old file is written on",

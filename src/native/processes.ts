@@ -68,7 +68,10 @@ export function spawnMonitor(spawn: MonitorSpawn): SpawnedMonitor {
 
 /** @throws RuntimeError with errno ESRCH: no such process */
 export function pidfdOpen(pid: number): Fd {
-  return new Fd(call(`open pidfd of ${pid}`, (native) => native.pidfdOpen(pid)), `pidfd of ${pid}`);
+  return new Fd(
+    call(`open pidfd of ${pid}`, (native) => native.pidfdOpen(pid)),
+    `pidfd of ${pid}`,
+  );
 }
 
 /** @param signal a number, or 0 to ask whether it still exists. @throws RuntimeError with errno ESRCH: it is gone */
