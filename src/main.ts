@@ -1,29 +1,35 @@
 /**
  * The daemon: reads the settings, takes the lock, recovers what runs, and serves its sockets.
  *
- * The only place that knows every part. Stops on SIGTERM, SIGINT or by request; sandboxes and
+ * The only place that knows every part. It ends on SIGTERM, SIGINT or by request; sandboxes and
  * containers go on without it unless the request says otherwise.
  */
-import { mkdir, rm, rmdir } from "node:fs/promises";
-import type { Server } from "node:http";
+import { mkdir, rm } from "node:fs/promises";
 import { createApiServer } from "./api/server.js";
-import { RuntimeError, withContext } from "./base/errors.js";
+import { listenOnSocket } from "./api/unix-socket.js";
+import { CleanupStack } from "./base/cleanup.js";
+import { RuntimeError, toRuntimeError } from "./base/errors.js";
 import { createLog, type Logger } from "./base/log.js";
-import { createCriServer, type CriServer } from "./cri/server.js";
+import { introspectionVerbs } from "./cri/introspection.js";
+import { createCriServer } from "./cri/server.js";
 import { runDoctor } from "./doctor/doctor.js";
 import { ImageStore } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
-import { PodNetwork } from "./network/pod-network.js";
+import { type NetworkRecord, PodNetwork } from "./network/pod-network.js";
 import { PodEngine } from "./pod/engine.js";
-import { readHost } from "./runtime/host.js";
+import { imagesOf } from "./pod/images.js";
+import type { PodRecord } from "./pod/record.js";
+import { type Host, readHost } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
 import { Paths } from "./settings/paths.js";
-import { loadSettings } from "./settings/settings.js";
+import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
 import { FileStore } from "./state/store.js";
 
 export interface DaemonOptions {
+  /** Data: absolute. */
   readonly root: string;
+  /** Sockets and our own tmpfs: absolute. */
   readonly run: string;
   /** Replaces `<run>/api.sock`. */
   readonly api?: string | undefined;
@@ -33,9 +39,16 @@ export interface DaemonOptions {
   readonly config?: string | undefined;
 }
 
+interface StopRequest {
+  /** Delete every pod and sandbox first, and leave nothing but the images. */
+  readonly pods: boolean;
+}
+
 /**
  * Runs until it is stopped, then returns.
- * @throws RuntimeError where it cannot start: `permission-denied` NOT_ROOT, `failed-precondition` ALREADY_RUNNING, …
+ *
+ * @throws RuntimeError where it cannot start: `permission-denied` NOT_ROOT, `failed-precondition`
+ *   ALREADY_RUNNING, and what settings, network and sockets refuse
  */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
   if (process.geteuid?.() !== 0) {
@@ -47,9 +60,149 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const paths = new Paths(options.root, options.run);
   for (const dir of [paths.root, paths.run, paths.tmp, paths.tmpfs]) await mkdir(dir, { recursive: true, mode: 0o700 });
   const lock = await takeLock(paths);
+  // Newest first on the way down, also where a later part fails to start.
+  const parts = new CleanupStack();
+  parts.push("release the lock", () => lock.close());
+  let failure: unknown;
   try {
-    await serve(options, settings, paths, log);
-  } finally {
-    lock.close();
+    const daemon = await open(options, settings, paths, log, parts);
+    const request = await stopRequested(daemon);
+    log.info({ pods: request.pods }, "stopping");
+    if (request.pods) {
+      await deletePods(daemon);
+      daemon.leavesNothing = true;
+    }
+  } catch (err) {
+    failure = err;
+  }
+  for (const { step, error } of await parts.unwind()) log.warn({ step, err: error.message }, "could not shut a part down");
+  if (failure !== undefined) throw failure;
+  log.info("stopped");
+}
+
+async function takeLock(paths: Paths): Promise<Fd> {
+  try {
+    return await lockFile(paths.lock);
+  } catch (err) {
+    if (toRuntimeError(err).code !== "LOCKED") throw err;
+    throw new RuntimeError(`start the daemon: one with the root "${paths.root}" runs already; give this one another --root and --run`, {
+      kind: "failed-precondition",
+      code: "ALREADY_RUNNING",
+      cause: err,
+    });
+  }
+}
+
+interface Daemon {
+  readonly runtime: OpenedRuntime;
+  readonly engine: PodEngine;
+  /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
+  leavesNothing: boolean;
+  /** Called by the API's stop route; settles `stopRequested`. */
+  onStop: (request: StopRequest) => void;
+}
+
+/** Opens every part in the order in which they need each other. Sockets come last: what answers is ready. */
+async function open(options: DaemonOptions, settings: Settings, paths: Paths, log: Logger, parts: CleanupStack): Promise<Daemon> {
+  let daemon: Daemon | undefined;
+  const leavesNothing = () => daemon?.leavesNothing ?? false;
+  if (!(await isMountPoint(paths.tmpfs))) await mountTmpfs(paths.tmpfs, { sizeBytes: 0, mode: 0o700 });
+  parts.push("remove the run directory", async () => {
+    if (!leavesNothing()) return;
+    await unmount(paths.tmpfs, { detach: true });
+    await rm(paths.run, { recursive: true, force: true });
+  });
+  const host = await readHost(settings.cgroupRoot, settings.tolerateMissingControllers);
+  const leases = await FileStore.open<NetworkRecord>({ dir: paths.bootState("leases"), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
+  const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
+  parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
+  const images = await ImageStore.open(paths, { registries: settings.registries });
+  const runtime = await openRuntime({ paths, host, images, network, log });
+  parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
+  log.info(runtime.recovered, "recovered");
+  const pods = await FileStore.open<PodRecord>({ dir: paths.durableState("pods"), storeClass: "durable", quarantine: paths.quarantine, version: 1 });
+  for (const record of [...leases.quarantined, ...runtime.quarantined, ...pods.quarantined]) {
+    log.error(record, "a record could not be read and was put aside");
+  }
+  const engine = await PodEngine.open({
+    runtime: runtime.runtime,
+    images: imagesOf(images),
+    store: pods,
+    paths,
+    mounts: { mountTmpfs, unmount },
+    settings: {
+      restartBackoffBaseMs: settings.backoff.baseMs,
+      restartBackoffMaxMs: settings.backoff.maxMs,
+      logMaxBytes: settings.logs.maxBytes,
+      logMaxFiles: settings.logs.maxFiles,
+    },
+    log,
+  });
+  parts.push("close the pod engine", () => engine.close());
+  daemon = { runtime, engine, leavesNothing: false, onStop: () => undefined };
+  await openSockets(options, paths, host, images, daemon, log, parts);
+  return daemon;
+}
+
+async function openSockets(
+  options: DaemonOptions,
+  paths: Paths,
+  host: Host,
+  images: ImageStore,
+  daemon: Daemon,
+  log: Logger,
+  parts: CleanupStack,
+): Promise<void> {
+  const holds = { holds: true, reason: "", message: "" };
+  const cri = await createCriServer({
+    socketPath: options.cri ?? paths.criSocket,
+    verbs: introspectionVerbs({
+      version: VERSION,
+      runtimeReady: () => holds,
+      networkReady: () => holds,
+      runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
+      configuration: () => ({
+        stateDir: paths.root,
+        runDir: paths.run,
+        cgroupMount: host.cgroups.mount,
+        cgroupControllers: [...host.cgroups.controllers],
+      }),
+    }),
+    log,
+  });
+  parts.push("close the CRI socket", () => cri.close());
+  const server = createApiServer({
+    engine: daemon.engine,
+    images,
+    version: VERSION,
+    doctor: runDoctor,
+    stop: async (request) => daemon.onStop(request),
+    log,
+  });
+  const apiSocket = options.api ?? paths.apiSocket;
+  await listenOnSocket(server, apiSocket);
+  parts.push("close the API socket", async () => {
+    await new Promise<void>((resolve) => {
+      server.close(() => resolve());
+      // Watches and followed logs never end by themselves; the answer to a stop request still goes out.
+      setTimeout(() => server.closeAllConnections(), 200);
+    });
+    await rm(apiSocket, { force: true });
+  });
+  log.info({ version: VERSION, root: paths.root, run: paths.run }, "ready");
+}
+
+/** Waits for SIGTERM, SIGINT or the API's stop route. */
+function stopRequested(daemon: Daemon): Promise<StopRequest> {
+  return new Promise((resolve) => {
+    daemon.onStop = resolve;
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve({ pods: false }));
+  });
+}
+
+async function deletePods({ engine, runtime: { runtime } }: Daemon): Promise<void> {
+  await engine.deleteAll();
+  for (const owner of ["cri", "pod"] as const) {
+    await Promise.all(runtime.listSandboxes(owner).map(({ id }) => runtime.removeSandbox(id)));
   }
 }

@@ -73,7 +73,7 @@ export interface LinuxNetDevice {
 
 /** Limits and knobs of the container's cgroup. */
 export interface LinuxResources {
-  /** LinuxDevice allow and deny list, in order, on top of the default of the runtime. */
+  /** Device allow and deny list, in order, on top of the default of the runtime. */
   devices?: LinuxDeviceCgroup[] | undefined;
   memory?: LinuxMemory | undefined;
   cpu?: LinuxCpu | undefined;

@@ -2,8 +2,7 @@
  * Puts the verbs together: opens the stores, recovers, and hands out the one `Runtime`.
  */
 import { EventEmitter } from "node:events";
-import { mkdir, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import type { Duplex } from "node:stream";
 import { Socket } from "node:net";
@@ -137,17 +136,12 @@ async function dialPort(ctx: RuntimeContext, id: SandboxId, port: number): Promi
 }
 
 async function close(ctx: RuntimeContext, removeCgroups: boolean): Promise<void> {
-  for (const { client, pidfd } of ctx.monitors.values()) {
+  const handles = [...ctx.monitors.values()];
+  ctx.monitors.clear();
+  for (const { client, pidfd } of handles) {
     client.close();
     pidfd.close();
   }
-  ctx.monitors.clear();
   ctx.executable.close();
-  if (!removeCgroups) return;
-  await removeCgroup(ctx.cgroups, `/${ctx.cgroups.root}`);
-  // Empty directories only: whatever still holds something is kept.
-  for (const dir of [join(ctx.paths.root, "containers"), join(ctx.paths.root, "sandboxes"), ctx.paths.monitors]) {
-    await rm(dir, { recursive: true, force: true });
-  }
-  await rm(dirname(ctx.paths.monitors), { recursive: false }).catch(() => undefined);
+  if (removeCgroups) await removeCgroup(ctx.cgroups, `/${ctx.cgroups.root}`);
 }

@@ -157,8 +157,8 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
       fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm },
     });
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, pidfd));
-    const monitor = await MonitorClient.fromFd(control);
-    adoptMonitor(ctx, record.id, monitor, pidfd);
+    if (!control) throw new Error("a monitor without a control connection");
+    adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {
       pid,
       startTicks: await processStartTicks(pid),

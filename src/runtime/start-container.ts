@@ -7,7 +7,7 @@ import type { ErrorCode } from "../base/error-codes.js";
 import { RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
-import type { StartParams } from "../monitor/monitor-client.js";
+import type { StartParams } from "../monitor/protocol.js";
 import type { ContainerRecord } from "../state/container.js";
 import { cgroupDir, removeCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";

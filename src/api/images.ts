@@ -1,0 +1,61 @@
+/**
+ * The image routes of minke's own: list, pull with progress, load from a layout or archive.
+ */
+import type { ServerResponse } from "node:http";
+import { isAbsolute } from "node:path";
+import { type ApiRequest, answer, clientSignal, invalidRequest, readJsonObject, toJson } from "./request.js";
+import { toStatusObject } from "./status-object.js";
+
+/** The part of an image record that is shown. */
+export interface ListedImage {
+  readonly id: string;
+  readonly repoTags: readonly string[];
+  readonly repoDigests: readonly string[];
+  readonly sizeBytes: number;
+}
+
+/** What the routes need of the image store. */
+export interface ImageService {
+  list(): readonly ListedImage[];
+  pull(
+    reference: string,
+    options: { readonly signal: AbortSignal; readonly onProgress: (progress: object) => void },
+  ): Promise<ListedImage>;
+  loadLayout(path: string): Promise<readonly ListedImage[]>;
+  remove(reference: string): Promise<void>;
+}
+
+/** Progress that a slow client has not read is dropped, not kept. */
+const PROGRESS_BACKLOG_BYTES = 256 * 1024;
+
+export function listImages(images: ImageService, response: ServerResponse): void {
+  answer(response, 200, { items: images.list().map(shown) });
+}
+
+/** One JSON object a line: `{progress}` while it lasts, then `{image}` or `{error}`. */
+export async function pullImage(images: ImageService, request: ApiRequest, response: ServerResponse): Promise<void> {
+  const { reference } = await readJsonObject(request.message);
+  if (typeof reference !== "string" || reference === "") throw invalidRequest("reference: required");
+  const signal = clientSignal(response);
+  const onProgress = (progress: object) => {
+    if (!response.destroyed && response.writableLength < PROGRESS_BACKLOG_BYTES)
+      response.write(`${toJson({ progress })}\n`);
+  };
+  response.writeHead(200, { "content-type": "application/x-ndjson" });
+  try {
+    const image = await images.pull(reference, { signal, onProgress });
+    response.end(`${toJson({ image: shown(image) })}\n`);
+  } catch (err) {
+    response.end(`${toJson({ error: toStatusObject(err) })}\n`);
+  }
+}
+
+export async function loadImages(images: ImageService, request: ApiRequest, response: ServerResponse): Promise<void> {
+  const { path } = await readJsonObject(request.message);
+  if (typeof path !== "string" || !isAbsolute(path)) throw invalidRequest("path: an absolute path is required");
+  answer(response, 200, { items: (await images.loadLayout(path)).map(shown) });
+}
+
+function shown({ id, repoTags, repoDigests, sizeBytes }: ListedImage): ListedImage {
+  return { id, repoTags, repoDigests, sizeBytes };
+}

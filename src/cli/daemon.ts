@@ -1,0 +1,63 @@
+/**
+ * `minke daemon`, `minke daemon stop` and `minke doctor`.
+ */
+import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
+import { DEFAULT_ROOT, DEFAULT_RUN } from "../client/index.js";
+import { connectTo, type GlobalOptions, note, print } from "./context.js";
+
+const STOP_POLL_MS = 20;
+const STOP_DEADLINE_MS = 60_000;
+
+export async function runDaemonHere(options: GlobalOptions & { cri?: string; config?: string }): Promise<void> {
+  const { runDaemon } = await import("../main.js");
+  await runDaemon({
+    root: resolve(options.root ?? process.env.MINKE_ROOT ?? DEFAULT_ROOT),
+    run: resolve(options.run ?? process.env.MINKE_RUN ?? DEFAULT_RUN),
+    ...(options.api !== undefined && { api: resolve(options.api) }),
+    ...(options.cri !== undefined && { cri: resolve(options.cri) }),
+    ...(options.config !== undefined && { config: resolve(options.config) }),
+  });
+}
+
+export async function stopDaemon(options: GlobalOptions & { pods?: boolean }): Promise<void> {
+  // Pods are running and no daemon is: one is needed to delete them.
+  const client = await connectTo(options, { startDaemon: options.pods ?? false });
+  const { pid } = await client.stopDaemon({ pods: options.pods });
+  const deadline = performance.now() + STOP_DEADLINE_MS;
+  while (isAlive(pid)) {
+    if (performance.now() > deadline) {
+      throw new RuntimeError(`the daemon, process ${pid}, has not ended after ${STOP_DEADLINE_MS / 1000} s`, {
+        kind: "deadline-exceeded",
+        code: "DAEMON_UNREACHABLE",
+      });
+    }
+    await sleep(STOP_POLL_MS);
+  }
+  print(options.pods ? "daemon stopped, pods deleted" : "daemon stopped; pods go on running");
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (err) {
+    return hasErrno(err, "EPERM");
+  }
+}
+
+/** Asks the daemon where one runs; looks itself where none does, since that may be why. */
+export async function doctor(options: GlobalOptions & { output?: string }): Promise<void> {
+  let report: object;
+  try {
+    report = await (await connectTo(options, { startDaemon: false })).doctor();
+  } catch (err) {
+    if (toRuntimeError(err).code !== "DAEMON_UNREACHABLE") throw err;
+    note("no daemon is running; looking from here");
+    const { runDoctor } = await import("../doctor/doctor.js");
+    report = await runDoctor();
+  }
+  if (options.output === "json") return print(JSON.stringify(report, null, 4));
+  print(JSON.stringify(report, null, 2));
+}

@@ -1,0 +1,92 @@
+/**
+ * `minke exec` and `minke attach`: this terminal and these pipes, connected with a container.
+ */
+import { pipeline } from "node:stream/promises";
+import { RuntimeError } from "../base/errors.js";
+import type { RemoteStreams } from "../client/index.js";
+import { connectTo, type GlobalOptions, note } from "./context.js";
+
+export interface StreamOptions extends GlobalOptions {
+  readonly container?: string;
+  readonly stdin?: boolean;
+  readonly tty?: boolean;
+}
+
+export async function execInPod(pod: string, command: readonly string[], options: StreamOptions): Promise<void> {
+  const words = command[0] === "--" ? command.slice(1) : command;
+  if (words.length === 0)
+    throw new RuntimeError("a command is required: minke exec POD -- COMMAND", {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
+  const client = await connectTo(options);
+  const tty = wantsTerminal(options);
+  const { columns, rows } = process.stdout;
+  const size = tty && columns && rows ? { columns, rows } : undefined;
+  const streams = await client.exec(options.namespace, podName(pod), {
+    command: words,
+    container: options.container,
+    stdin: options.stdin,
+    tty,
+    size,
+  });
+  await connectHere(streams, { stdin: options.stdin ?? false, tty });
+}
+
+export async function attachToPod(pod: string, options: StreamOptions): Promise<void> {
+  const client = await connectTo(options);
+  const tty = wantsTerminal(options);
+  const streams = await client.attach(options.namespace, podName(pod), {
+    container: options.container,
+    stdin: options.stdin,
+    tty,
+  });
+  await connectHere(streams, { stdin: options.stdin ?? false, tty });
+}
+
+const podName = (word: string): string => word.replace(/^pods?\//, "");
+
+function wantsTerminal(options: StreamOptions): boolean {
+  if (!options.tty) return false;
+  if (options.stdin && !process.stdin.isTTY) {
+    note("warning: standard input is not a terminal, going on without one");
+    return false;
+  }
+  return true;
+}
+
+/** The command's exit code becomes ours. The terminal is given back whatever happens. */
+async function connectHere(streams: RemoteStreams, { stdin, tty }: { stdin: boolean; tty: boolean }): Promise<void> {
+  const isRaw = tty && stdin && process.stdin.isTTY;
+  const resize = () => streams.resize(process.stdout.columns, process.stdout.rows);
+  if (isRaw) process.stdin.setRawMode(true);
+  if (tty && process.stdout.isTTY) {
+    process.stdout.on("resize", resize);
+    resize();
+  }
+  if (stdin) {
+    process.stdin.on("data", (chunk: Buffer) => {
+      if (streams.stdin.write(chunk)) return;
+      process.stdin.pause();
+      streams.stdin.once("drain", () => process.stdin.resume());
+    });
+    process.stdin.on("end", () => streams.stdin.end());
+  } else {
+    streams.stdin.end();
+  }
+  try {
+    const outputs = [
+      pipeline(streams.stdout, process.stdout, { end: false }),
+      pipeline(streams.stderr, process.stderr, { end: false }),
+    ];
+    process.exitCode = await streams.exited;
+    streams.close();
+    await Promise.all(outputs);
+  } finally {
+    process.stdout.off("resize", resize);
+    if (isRaw) process.stdin.setRawMode(false);
+    // A reader of standard input that is still open would keep the process alive.
+    process.stdin.destroy();
+    streams.close();
+  }
+}

@@ -1,0 +1,175 @@
+#!/usr/bin/env node
+/**
+ * The `minke` command: its words, options and help. What a command does is loaded when it is asked
+ * for, so that `minke get pods` does not read what only `minke daemon` needs.
+ */
+import { Command, CommanderError } from "commander";
+import { EXIT, reportError } from "./context.js";
+
+/** Runs a command with the global options merged in; reports what it throws. */
+function action(run: (...args: never[]) => Promise<void>) {
+  return async (...given: unknown[]) => {
+    const command = given.at(-1) as Command;
+    try {
+      await Reflect.apply(run, undefined, [...given.slice(0, -2), command.optsWithGlobals()]);
+    } catch (err) {
+      reportError(err);
+    }
+  };
+}
+
+function buildProgram(): Command {
+  const program = new Command("minke")
+    .description("Runs whole Kubernetes Pods on this machine, with no cluster.")
+    .option("--root <dir>", "data of the daemon (MINKE_ROOT, else /var/lib/minke)")
+    .option("--run <dir>", "sockets of the daemon (MINKE_RUN, else /run/minke)")
+    .option("--api <socket>", "API socket, where it is not <run>/api.sock")
+    .option("-n, --namespace <name>", "namespace of the pods", "default")
+    .showHelpAfterError("(minke --help lists the commands)");
+  addDaemon(program);
+  addPodCommands(program);
+  addStreamCommands(program);
+  addImageCommands(program);
+  program
+    .command("version")
+    .description("print the versions of the command and, where one runs, of the daemon")
+    .action(action(async (options) => (await import("./images.js")).showVersion(options)));
+  program
+    .command("doctor")
+    .description("say what this machine has of what minke needs, and what is missing costs")
+    .option("-o, --output <format>", "json")
+    .action(action(async (options) => (await import("./daemon.js")).doctor(options)));
+  return program;
+}
+
+function addDaemon(program: Command): void {
+  const daemon = program
+    .command("daemon")
+    .description("run the daemon in the foreground; other commands start one by themselves")
+    .option("--cri <socket>", "CRI socket, where it is not <run>/cri.sock")
+    .option("--config <file>", "settings (default /etc/minke/config.toml, where it exists)")
+    .action(action(async (options) => (await import("./daemon.js")).runDaemonHere(options)));
+  daemon
+    .command("stop")
+    .description("stop the daemon; pods go on running unless --pods is given")
+    .option("--pods", "delete every pod first")
+    .action(action(async (options) => (await import("./daemon.js")).stopDaemon(options)));
+}
+
+function addPodCommands(program: Command): void {
+  program
+    .command("run")
+    .description("create the pods of a manifest")
+    .requiredOption("-f, --filename <file>", "YAML with Pods; - is standard input")
+    .option("--wait", "wait until they are ready or have completed; where one cannot start, remove it and fail")
+    .option("--strict", "a field that has no effect here is an error")
+    .option("--keep", "with --wait: leave a pod that cannot start")
+    .option("--timeout <seconds>", "with --wait", "300")
+    .action(action(async (options) => (await import("./run.js")).runPods(options)));
+  const get = program.command("get").description("list objects");
+  get
+    .command("pods [name]")
+    .aliases(["pod", "po"])
+    .description("list pods")
+    .option("-A, --all-namespaces", "of every namespace")
+    .option("-o, --output <format>", "wide, json, yaml or name")
+    .option("-w, --watch", "go on with every change")
+    .action(action(async (name: string | undefined, options) => (await import("./get.js")).getPods(name, options)));
+  get
+    .command("events")
+    .description("list what happened to pods")
+    .action(action(async (options) => (await import("./get.js")).getEvents(options)));
+  program
+    .command("describe <kind> [name]")
+    .description("show a pod with its containers, conditions, events and the timeline of its start")
+    .action(
+      action(async (kind: string, name: string | undefined, options) =>
+        (await import("./describe.js")).describe(kind, name, options),
+      ),
+    );
+  program
+    .command("delete <kind> [names...]")
+    .description("delete pods, by name or by the manifest that made them")
+    .option("-f, --filename <file>", "the pods of a manifest")
+    .option("--grace-period <seconds>", "instead of the pod's own")
+    .option("--now", "a grace period of one second")
+    .option("--force", "kill at once")
+    .option("--no-wait", "return before they are gone")
+    .option("--ignore-not-found", "a pod that does not exist is fine")
+    .option("--all", "every pod of the namespace")
+    .action(
+      action(async (kind: string, names: string[], options) =>
+        (await import("./delete.js")).deletePods(kind, names, options),
+      ),
+    );
+}
+
+function addStreamCommands(program: Command): void {
+  program
+    .command("logs <pod> [container]")
+    .description("print what a container wrote")
+    .option("-c, --container <name>", "where the pod has several")
+    .option("-f, --follow", "go on with what it writes")
+    .option("-p, --previous", "of the container before the last restart")
+    .option("--tail <lines>", "only the last lines")
+    .option("--since <duration>", "only what is newer: 30s, 5m, 2h")
+    .option("--timestamps", "with the time of each line")
+    .action(
+      action(async (pod: string, container: string | undefined, options) =>
+        (await import("./logs.js")).printLogs(pod, container, options),
+      ),
+    );
+  program
+    .command("exec <pod> [command...]")
+    .description("run a command in a container; write -- before the command")
+    .option("-c, --container <name>", "where the pod has several")
+    .option("-i, --stdin", "pass standard input on")
+    .option("-t, --tty", "with a terminal")
+    .action(
+      action(async (pod: string, command: string[], options) =>
+        (await import("./exec.js")).execInPod(pod, command, options),
+      ),
+    );
+  program
+    .command("attach <pod>")
+    .description("connect to the first process of a container")
+    .option("-c, --container <name>", "where the pod has several")
+    .option("-i, --stdin", "pass standard input on")
+    .option("-t, --tty", "with a terminal")
+    .action(action(async (pod: string, options) => (await import("./exec.js")).attachToPod(pod, options)));
+}
+
+function addImageCommands(program: Command): void {
+  program
+    .command("pull <reference>")
+    .description("pull an image")
+    .action(action(async (reference: string, options) => (await import("./images.js")).pull(reference, options)));
+  program
+    .command("images")
+    .description("list images")
+    .option("-o, --output <format>", "json")
+    .action(action(async (options) => (await import("./images.js")).listImages(options)));
+  program
+    .command("load <path>")
+    .description("load the images of an OCI layout, a directory or a tar archive")
+    .action(action(async (path: string, options) => (await import("./images.js")).load(path, options)));
+}
+
+const program = buildProgram();
+for (const command of [program, ...allCommands(program)]) command.exitOverride();
+
+function allCommands(command: Command): Command[] {
+  return command.commands.flatMap((child) => [child, ...allCommands(child)]);
+}
+
+// A reader that went away (`minke logs | head`) is a normal end.
+process.stdout.on("error", (err: NodeJS.ErrnoException) => {
+  process.exit(err.code === "EPIPE" ? EXIT.ok : EXIT.failed);
+});
+
+try {
+  await program.parseAsync();
+} catch (err) {
+  if (err instanceof CommanderError) process.exitCode = err.exitCode === 0 ? EXIT.ok : EXIT.badInput;
+  else reportError(err);
+}

@@ -1,0 +1,308 @@
+/**
+ * The library: `import { connect } from "minke"`. A typed client of the daemon's API.
+ *
+ * The command is made of it, so whatever the command can do, a program can. Talks to the daemon
+ * through its socket only; starts one where asked to.
+ */
+import type { IncomingMessage } from "node:http";
+import { resolve } from "node:path";
+import type { ListedImage } from "../api/images.js";
+import { RuntimeError } from "../base/errors.js";
+import type { EventJson } from "../pod/events.js";
+import type { PodManifest } from "../pod/manifest/schema.js";
+import type { PodJson } from "../pod/status.js";
+import { Paths } from "../settings/paths.js";
+import { openStreams, type RemoteStreams } from "./exec.js";
+import { isDaemonUp, startDaemon } from "./start-daemon.js";
+import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transport.js";
+
+export type { ListedImage, EventJson, PodJson, PodManifest, RemoteStreams };
+export { RuntimeError };
+
+export const DEFAULT_ROOT = "/var/lib/minke";
+export const DEFAULT_RUN = "/run/minke";
+
+export interface ConnectOptions {
+  /** Where the daemon keeps its data; `MINKE_ROOT`, else /var/lib/minke. */
+  readonly root?: string | undefined;
+  /** Where its sockets are; `MINKE_RUN`, else /run/minke. */
+  readonly run?: string | undefined;
+  /** The API socket, where it is not in `run`. */
+  readonly api?: string | undefined;
+  /** Starts a daemon where none answers; true unless said otherwise. */
+  readonly startDaemon?: boolean | undefined;
+  /** Called before a daemon is started. */
+  readonly onStart?: ((place: { readonly root: string; readonly logPath: string }) => void) | undefined;
+}
+
+export interface LogRequest {
+  readonly container?: string | undefined;
+  readonly follow?: boolean | undefined;
+  readonly previous?: boolean | undefined;
+  readonly timestamps?: boolean | undefined;
+  readonly tailLines?: number | undefined;
+  readonly sinceSeconds?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ExecRequest {
+  readonly command: readonly string[];
+  readonly container?: string | undefined;
+  readonly stdin?: boolean | undefined;
+  readonly tty?: boolean | undefined;
+  readonly size?: { readonly columns: number; readonly rows: number } | undefined;
+}
+
+export interface PodWatchEvent {
+  readonly type: "ADDED" | "MODIFIED" | "DELETED";
+  readonly object: PodJson;
+}
+
+/** A step of a pod's start; times are Unix ns as decimal strings. */
+export interface TimelineSpan {
+  readonly name: string;
+  readonly subject?: string;
+  readonly startedAtNs: string;
+  readonly durationNs: string;
+}
+
+export interface CreatedPod {
+  readonly pod: PodJson;
+  /** Fields without effect: `spec.containers[0].livenessProbe: has no effect here, ignored`. */
+  readonly warnings: readonly string[];
+}
+
+/** @throws RuntimeError `unavailable` DAEMON_UNREACHABLE or DAEMON_START_FAILED, `permission-denied` PERMISSION_DENIED */
+export async function connect(options: ConnectOptions = {}): Promise<MinkeClient> {
+  const root = resolve(options.root ?? process.env.MINKE_ROOT ?? DEFAULT_ROOT);
+  const run = resolve(options.run ?? process.env.MINKE_RUN ?? DEFAULT_RUN);
+  const socketPath = options.api ? resolve(options.api) : new Paths(root, run).apiSocket;
+  if (options.startDaemon !== false && !(await isDaemonUp(socketPath))) {
+    options.onStart?.({ root, logPath: `${root}/daemon.log` });
+    await startDaemon({ root, run, socketPath });
+  }
+  return new MinkeClient(socketPath);
+}
+
+const podPath = (namespace: string, name: string, verb = "") =>
+  `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(name)}${verb}`;
+
+export class MinkeClient {
+  readonly #socketPath: string;
+
+  constructor(socketPath: string) {
+    this.#socketPath = socketPath;
+  }
+
+  /** @param strict a field without effect is an error */
+  async createPod(
+    manifest: { metadata: { namespace?: string | undefined } },
+    options: { namespace?: string; strict?: boolean } = {},
+  ): Promise<CreatedPod> {
+    const namespace = manifest.metadata.namespace ?? options.namespace ?? "default";
+    const query = options.strict ? "?fieldValidation=Strict" : "";
+    const response = await send(this.#socketPath, `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods${query}`, {
+      method: "POST",
+      body: manifest,
+    });
+    const warnings = warningTexts(response);
+    return { pod: JSON.parse(await readText(response)) as PodJson, warnings };
+  }
+
+  getPod(namespace: string, name: string): Promise<PodJson> {
+    return sendForJson(this.#socketPath, podPath(namespace, name));
+  }
+
+  /** @param namespace `undefined`: all */
+  async listPods(namespace?: string): Promise<{ items: PodJson[]; resourceVersion: string }> {
+    const path = namespace === undefined ? "/api/v1/pods" : `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods`;
+    const list = await sendForJson<{ items: PodJson[]; metadata: { resourceVersion: string } }>(this.#socketPath, path);
+    return { items: list.items, resourceVersion: list.metadata.resourceVersion };
+  }
+
+  /** Begins the deletion; `waitGone` waits for its end. */
+  deletePod(
+    namespace: string,
+    name: string,
+    options: { graceSeconds?: number | undefined; uid?: string | undefined } = {},
+  ): Promise<PodJson> {
+    const body = {
+      ...(options.graceSeconds !== undefined && { gracePeriodSeconds: options.graceSeconds }),
+      ...(options.uid !== undefined && { preconditions: { uid: options.uid } }),
+    };
+    return sendForJson(this.#socketPath, podPath(namespace, name), { method: "DELETE", body });
+  }
+
+  /**
+   * Changes of pods: first every pod there is as `ADDED`, then what happens. Ends with the daemon.
+   *
+   * @param resourceVersion of a list: only what came after it
+   */
+  async *watchPods(
+    options: {
+      namespace?: string | undefined;
+      name?: string | undefined;
+      resourceVersion?: string | undefined;
+      signal?: AbortSignal | undefined;
+    } = {},
+  ): AsyncGenerator<PodWatchEvent> {
+    const query = new URLSearchParams({ watch: "true" });
+    if (options.name !== undefined) query.set("fieldSelector", `metadata.name=${options.name}`);
+    if (options.resourceVersion !== undefined) query.set("resourceVersion", options.resourceVersion);
+    const scope =
+      options.namespace === undefined
+        ? "/api/v1/pods"
+        : `/api/v1/namespaces/${encodeURIComponent(options.namespace)}/pods`;
+    const response = await send(this.#socketPath, `${scope}?${query.toString()}`, { signal: options.signal });
+    try {
+      yield* jsonLines<PodWatchEvent>(response);
+    } catch (err) {
+      if (!options.signal?.aborted) throw err;
+    } finally {
+      response.destroy();
+    }
+  }
+
+  /** Resolves when nothing is left of the pod with this UID. */
+  async waitGone(namespace: string, name: string, uid: string): Promise<void> {
+    const { items } = await this.listPods(namespace);
+    const pod = items.find(({ metadata }) => metadata.name === name && metadata.uid === uid);
+    if (!pod) return;
+    // From just before what the list showed: an end between the list and the watch is told, too.
+    const resourceVersion = String(BigInt(pod.metadata.resourceVersion) - 1n);
+    for await (const { type, object } of this.watchPods({ namespace, name, resourceVersion })) {
+      if (object.metadata.uid !== uid || type === "DELETED") return;
+    }
+    throw new RuntimeError("the daemon ended before the pod was gone", {
+      kind: "unavailable",
+      code: "DAEMON_UNREACHABLE",
+    });
+  }
+
+  async *logs(namespace: string, name: string, request: LogRequest = {}): AsyncGenerator<Buffer> {
+    const query = new URLSearchParams();
+    for (const [key, value] of Object.entries(request)) {
+      if (key !== "signal" && value !== undefined && value !== false) query.set(key, String(value));
+    }
+    const response = await send(this.#socketPath, `${podPath(namespace, name, "/log")}?${query.toString()}`, {
+      signal: request.signal,
+    });
+    try {
+      for await (const chunk of response) yield chunk as Buffer;
+    } catch (err) {
+      if (!request.signal?.aborted) throw err;
+    } finally {
+      response.destroy();
+    }
+  }
+
+  /** Runs a command in a running container. Closing the streams kills it. */
+  exec(namespace: string, name: string, request: ExecRequest): Promise<RemoteStreams> {
+    const query = new URLSearchParams({
+      stdout: "true",
+      stderr: String(!request.tty),
+      stdin: String(request.stdin ?? false),
+      tty: String(request.tty ?? false),
+    });
+    if (request.container) query.set("container", request.container);
+    if (request.size) {
+      query.set("columns", String(request.size.columns));
+      query.set("rows", String(request.size.rows));
+    }
+    for (const word of request.command) query.append("command", word);
+    return openStreams(this.#socketPath, `${podPath(namespace, name, "/exec")}?${query.toString()}`);
+  }
+
+  attach(
+    namespace: string,
+    name: string,
+    request: { container?: string | undefined; stdin?: boolean | undefined; tty?: boolean | undefined } = {},
+  ): Promise<RemoteStreams> {
+    const query = new URLSearchParams({
+      stdout: "true",
+      stderr: String(!request.tty),
+      stdin: String(request.stdin ?? false),
+      tty: String(request.tty ?? false),
+    });
+    if (request.container) query.set("container", request.container);
+    return openStreams(this.#socketPath, `${podPath(namespace, name, "/attach")}?${query.toString()}`);
+  }
+
+  async events(namespace: string, podUid?: string): Promise<EventJson[]> {
+    const query = podUid === undefined ? "" : `?fieldSelector=involvedObject.uid=${encodeURIComponent(podUid)}`;
+    return (
+      await sendForJson<{ items: EventJson[] }>(
+        this.#socketPath,
+        `/api/v1/namespaces/${encodeURIComponent(namespace)}/events${query}`,
+      )
+    ).items;
+  }
+
+  timeline(
+    namespace: string,
+    name: string,
+  ): Promise<{ items: TimelineSpan[]; warnings: { path: string; message: string }[] }> {
+    return sendForJson(
+      this.#socketPath,
+      `/minke/v1/timeline/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`,
+    );
+  }
+
+  async images(): Promise<ListedImage[]> {
+    return (await sendForJson<{ items: ListedImage[] }>(this.#socketPath, "/minke/v1/images")).items;
+  }
+
+  /** @param onProgress called with what the image store says of each layer */
+  async pullImage(
+    reference: string,
+    onProgress?: (progress: object) => void,
+    signal?: AbortSignal,
+  ): Promise<ListedImage> {
+    const response = await send(this.#socketPath, "/minke/v1/images/pull", {
+      method: "POST",
+      body: { reference },
+      signal,
+    });
+    for await (const line of jsonLines<{ progress?: object; image?: ListedImage; error?: object }>(response)) {
+      if (line.error) throw errorOfStatus(line.error, 500);
+      if (line.image) return line.image;
+      if (line.progress) onProgress?.(line.progress);
+    }
+    throw new RuntimeError("the connection to the daemon broke before the image was here", {
+      kind: "unavailable",
+      code: "DAEMON_UNREACHABLE",
+    });
+  }
+
+  /** @param path of an OCI layout, a directory or an archive, on the daemon's machine; absolute */
+  async loadImages(path: string): Promise<ListedImage[]> {
+    return (
+      await sendForJson<{ items: ListedImage[] }>(this.#socketPath, "/minke/v1/images/load", {
+        method: "POST",
+        body: { path },
+      })
+    ).items;
+  }
+
+  version(): Promise<{ minkeVersion: string; gitVersion: string; platform: string }> {
+    return sendForJson(this.#socketPath, "/version");
+  }
+
+  doctor(): Promise<Record<string, unknown>> {
+    return sendForJson(this.#socketPath, "/minke/v1/doctor");
+  }
+
+  /** Stops the daemon and returns its pid. @param pods deletes every pod first; else they go on running */
+  stopDaemon(options: { pods?: boolean | undefined } = {}): Promise<{ pid: number }> {
+    return sendForJson(this.#socketPath, `/minke/v1/stop${options.pods ? "?pods=true" : ""}`, { method: "POST" });
+  }
+}
+
+/** Texts of `Warning: 299 minke "…"` headers (RFC 7234 section 5.5). */
+function warningTexts(response: IncomingMessage): string[] {
+  const header = response.headersDistinct.warning ?? [];
+  return header.flatMap((value) => {
+    const quoted = /^299 \S+ (".*")$/.exec(value)?.[1];
+    return quoted === undefined ? [] : [JSON.parse(quoted) as string];
+  });
+}

@@ -1,0 +1,122 @@
+/**
+ * The one edge between gRPC and the verbs: calls the verb, maps what it throws to a gRPC
+ * status, logs each request once.
+ *
+ * Nothing else in src/cri knows gRPC's codes. The permanent code of an error travels in the
+ * trailing metadata `minke-code`, so that a client can tell errors of one status apart.
+ */
+import { once } from "node:events";
+import {
+  Metadata,
+  type sendUnaryData,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import { monotonicNs } from "../base/clock.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import type { Logger } from "../base/log.js";
+import { STATUS_BY_KIND } from "./status-codes.js";
+import type { Method, RequestContext, Verbs } from "./verbs.js";
+
+/** Trailers share HTTP/2's header list with the rest: a longer message could lose the whole status. */
+const MAX_MESSAGE_CHARACTERS = 4096;
+
+/** Methods that change nothing: a kubelet calls them every second, so they are logged as steps. */
+const READS = /^(version|status|runtimeConfig|list|stream|.*Status$|.*Stats$|imageFsInfo|getContainerEvents)/;
+
+type AnyVerb = (request: unknown, context: RequestContext) => unknown;
+type AnyCall = ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>;
+
+/** Every method of a service as grpc-js wants it, whether there is a verb for it or not. */
+export function toImplementation(service: ServiceDefinition, verbs: Verbs, log: Logger): UntypedServiceImplementation {
+  return Object.fromEntries(
+    Object.entries(service).map(([name, definition]) => {
+      const verb = (verbs[name as Method] as AnyVerb | undefined) ?? refuse(name);
+      return [name, definition.responseStream ? streamCall(name, verb, log) : unaryCall(name, verb, log)];
+    }),
+  );
+}
+
+function refuse(name: string): AnyVerb {
+  const method = name.charAt(0).toUpperCase() + name.slice(1);
+  return () => {
+    throw new RuntimeError(`${method} is not implemented in this version; pods are run with the minke command`, {
+      kind: "unimplemented",
+      code: "NOT_IMPLEMENTED",
+    });
+  };
+}
+
+function unaryCall(method: string, verb: AnyVerb, log: Logger) {
+  return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
+    const startNs = monotonicNs();
+    const answer = async () => verb(call.request, { signal: signalOf(call) });
+    answer().then(
+      (response) => {
+        logSuccess(log, method, startNs);
+        callback(null, response);
+      },
+      (err: unknown) => callback(logFailure(log, method, startNs, err)),
+    );
+  };
+}
+
+function streamCall(method: string, verb: AnyVerb, log: Logger) {
+  return (call: ServerWritableStream<unknown, unknown>): void => {
+    const startNs = monotonicNs();
+    const signal = signalOf(call);
+    const pump = async () => {
+      const responses = verb(call.request, { signal }) as AsyncIterable<unknown>;
+      for await (const response of responses) {
+        if (signal.aborted) break;
+        if (!call.write(response)) await once(call, "drain", { signal });
+      }
+    };
+    pump().then(
+      () => {
+        logSuccess(log, method, startNs);
+        call.end();
+      },
+      (err: unknown) => {
+        // The caller is gone: nobody is left to hear the status, and nothing failed.
+        if (signal.aborted) call.end();
+        else call.emit("error", logFailure(log, method, startNs, err));
+      },
+    );
+  };
+}
+
+function signalOf(call: AnyCall): AbortSignal {
+  const controller = new AbortController();
+  const abort = () =>
+    controller.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
+  if (call.cancelled) abort();
+  else call.once("cancelled", abort);
+  return controller.signal;
+}
+
+function logSuccess(log: Logger, method: string, startNs: bigint): void {
+  const fields = { method, durationMs: elapsedMs(startNs) };
+  if (READS.test(method)) log.debug(fields, "request answered");
+  else log.info(fields, "request answered");
+}
+
+function logFailure(log: Logger, method: string, startNs: bigint, thrown: unknown) {
+  const err = toRuntimeError(thrown);
+  const { kind, code, message, syscall } = err;
+  const fields = { method, durationMs: elapsedMs(startNs), kind, code, message };
+  const errno = syscall ? { syscall: syscall.name, errno: syscall.errno } : {};
+  // A fault of our own is looked for in the source, so its stack is worth a line.
+  const stack = kind === "internal" ? { stack: thrown instanceof Error ? thrown.stack : undefined } : {};
+  log.error({ ...fields, ...errno, ...stack }, "request failed");
+
+  const metadata = new Metadata();
+  metadata.set("minke-code", code);
+  return { code: STATUS_BY_KIND[kind], details: message.slice(0, MAX_MESSAGE_CHARACTERS), metadata };
+}
+
+function elapsedMs(startNs: bigint): number {
+  return Number(monotonicNs() - startNs) / 1e6;
+}

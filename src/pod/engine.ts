@@ -1,0 +1,515 @@
+/**
+ * All pods of one daemon: what is desired is a durable record each, and a worker brings it about.
+ *
+ * This is the pod side's only door: the API server calls it, nothing else. At open it takes over
+ * what an earlier daemon left (no init container runs again, exits that happened meanwhile are
+ * seen) and removes sandboxes and volumes of pods that nobody desires any more.
+ */
+import { randomUUID } from "node:crypto";
+import { hostname, networkInterfaces } from "node:os";
+import { join } from "node:path";
+import { nowNs } from "../base/clock.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import type { ContainerId, PodUid } from "../base/ids.js";
+import type { Logger } from "../base/log.js";
+import type { Span } from "../base/timeline.js";
+import type { Runtime } from "../runtime/runtime.js";
+import type { Paths } from "../settings/paths.js";
+import type { RecordStore } from "../state/store.js";
+import { type TmpfsMounts, Volumes } from "../volume/volumes.js";
+import { isAlive } from "./actions.js";
+import { ContainerStarter } from "./container-starter.js";
+import { containerLogPath, portMappings } from "./convert.js";
+import { type EventJson, PodEvents } from "./events.js";
+import { readHostDns } from "./host-dns.js";
+import type { Images } from "./images.js";
+import { type LogOptions, readLog } from "./logs.js";
+import type { Pod } from "./manifest/defaults.js";
+import type { FieldProblem } from "./manifest/problems.js";
+import { PodWorker, type WorkerContext } from "./pod-worker.js";
+import { newPodRecord, type PodRecord } from "./record.js";
+import { type PodJson, toPodJson } from "./status.js";
+
+export interface PodSettings {
+  /** Delay before the second restart of a container, doubled for each further one. */
+  readonly restartBackoffBaseMs: number;
+  readonly restartBackoffMaxMs: number;
+  /** A container's log is rotated when it is larger. */
+  readonly logMaxBytes: number;
+  /** Rotated files kept beside the one that is written. */
+  readonly logMaxFiles: number;
+}
+
+/** As a kubelet: 10 s to 300 s; logs of 10 MiB, five of them. */
+export const DEFAULT_POD_SETTINGS: PodSettings = {
+  restartBackoffBaseMs: 10_000,
+  restartBackoffMaxMs: 300_000,
+  logMaxBytes: 10 * 1024 * 1024,
+  logMaxFiles: 4,
+};
+
+export interface PodEngineOptions {
+  readonly runtime: Runtime;
+  readonly images: Images;
+  readonly store: RecordStore<PodRecord>;
+  readonly paths: Paths;
+  readonly mounts: TmpfsMounts;
+  readonly settings?: Partial<PodSettings> | undefined;
+  readonly log: Logger;
+}
+
+export type PodChange = { readonly type: "ADDED" | "MODIFIED" | "DELETED"; readonly pod: PodJson };
+
+export interface PodLogOptions extends Omit<LogOptions, "hasEnded"> {
+  /** The attempt before the newest one. */
+  readonly previous: boolean;
+}
+
+export class PodEngine {
+  readonly #runtime: Runtime;
+  readonly #store: RecordStore<PodRecord>;
+  readonly #paths: Paths;
+  readonly #context: WorkerContext;
+  readonly #volumes: Volumes;
+  readonly #log: Logger;
+  readonly #events = new PodEvents();
+  readonly #workers = new Map<PodUid, PodWorker>();
+  readonly #uids = new Map<string, PodUid>();
+  readonly #shown = new Map<PodUid, PodJson>();
+  readonly #changed = new Set<PodWorker>();
+  readonly #listeners = new Set<(change: PodChange) => void>();
+  readonly #goneWaiters = new Map<PodUid, (() => void)[]>();
+  readonly #unsubscribe: () => void;
+  /** The last pods that went: what a watcher that was away is told. */
+  readonly #deleted: PodJson[] = [];
+  /** Grows for ever, over restarts too, as long as the clock does. */
+  #version = BigInt(Date.now()) * 1000n;
+
+  private constructor(options: PodEngineOptions) {
+    const settings = { ...DEFAULT_POD_SETTINGS, ...options.settings };
+    const limits = { baseMs: settings.restartBackoffBaseMs, maxMs: settings.restartBackoffMaxMs };
+    const { runtime, images, paths } = options;
+    this.#runtime = runtime;
+    this.#store = options.store;
+    this.#paths = paths;
+    this.#log = options.log;
+    this.#volumes = new Volumes(paths, options.mounts);
+    const { logMaxBytes, logMaxFiles } = settings;
+    this.#context = {
+      runtime,
+      starter: new ContainerStarter({ runtime, images, paths, limits, logMaxBytes, logMaxFiles, hostIps }),
+      volumes: this.#volumes,
+      store: options.store,
+      paths,
+      limits,
+      events: this.#events,
+      log: options.log,
+      hostDns: readHostDns,
+      changed: (worker) => this.#noteChange(worker),
+      gone: (worker) => this.#forget(worker),
+    };
+    this.#unsubscribe = runtime.subscribe((event) => {
+      if (event.owner !== "pod") return;
+      for (const worker of this.#workers.values()) {
+        if (worker.record.sandbox?.id !== event.sandboxId) continue;
+        worker.kick();
+        if (event.type.startsWith("sandbox-")) this.#noteChange(worker);
+      }
+    });
+  }
+
+  /** Takes over what is there, then starts every worker. */
+  static async open(options: PodEngineOptions): Promise<PodEngine> {
+    const engine = new PodEngine(options);
+    const workers: PodWorker[] = [];
+    for (const { body } of options.store.list()) workers.push(engine.#addWorker(body));
+    await Promise.all(workers.map((worker) => worker.adopt()));
+    await engine.#removeUnknown();
+    for (const worker of workers) worker.kick();
+    return engine;
+  }
+
+  /**
+   * Accepts a pod: from here on it is desired, over a power cut too.
+   *
+   * @param warnings fields without effect, shown again by `describe`
+   * @throws RuntimeError `already-exists` POD_EXISTS, `failed-precondition` HOST_PORT_IN_USE
+   */
+  async run(pod: Pod, warnings: readonly FieldProblem[]): Promise<PodJson> {
+    const name = pod.metadata.name || `${pod.metadata.generateName ?? ""}${randomUUID().slice(0, 5)}`;
+    const named: Pod = { ...pod, metadata: { ...pod.metadata, name } };
+    const key = podKey(named.metadata.namespace, name);
+    const existing = this.#uids.get(key);
+    if (existing !== undefined) {
+      const isGoing = this.#workers.get(existing)?.record.deletion !== undefined;
+      throw new RuntimeError(
+        `pod "${name}" in namespace "${named.metadata.namespace}" ${isGoing ? "is still being deleted" : "exists already"}`,
+        { kind: "already-exists", code: "POD_EXISTS" },
+      );
+    }
+    const uid = (named.metadata.uid ?? randomUUID()) as PodUid;
+    if (this.#workers.has(uid))
+      throw new RuntimeError(`a pod with uid "${uid}" exists already`, { kind: "already-exists", code: "POD_EXISTS" });
+    this.#checkHostPorts(named);
+    const record = newPodRecord({ uid, pod: named, warnings, createdAtNs: nowNs() });
+    const worker = this.#addWorker(record);
+    try {
+      await this.#store.put(uid, record);
+    } catch (err) {
+      this.#forget(worker);
+      throw err;
+    }
+    for (const warning of warnings) {
+      this.#events.record(
+        { namespace: named.metadata.namespace, name, uid },
+        { type: "Warning", reason: "FieldIgnored", message: `${warning.path}: ${warning.message}` },
+      );
+    }
+    const shown = this.#show(worker);
+    this.#emit({ type: "ADDED", pod: shown });
+    worker.kick();
+    return shown;
+  }
+
+  /**
+   * Begins to delete a pod and returns it as it is then; `waitGone` tells when it is over.
+   *
+   * @param graceSeconds `undefined`: the pod's own
+   * @param uid only this one; another pod of that name is POD_NOT_FOUND
+   * @throws RuntimeError `not-found` POD_NOT_FOUND
+   */
+  async delete(
+    namespace: string,
+    name: string,
+    options: { graceSeconds?: number | undefined; uid?: string | undefined } = {},
+  ): Promise<PodJson> {
+    const worker = this.#worker(namespace, name);
+    if (options.uid !== undefined && options.uid !== worker.uid) throw notFound(namespace, name);
+    await worker.delete(options.graceSeconds ?? worker.record.pod.spec.terminationGracePeriodSeconds);
+    return this.#show(worker);
+  }
+
+  /** Resolves when nothing is left of the pod; at once where there is none. */
+  waitGone(uid: string): Promise<void> {
+    if (!this.#workers.has(uid as PodUid)) return Promise.resolve();
+    return new Promise((resolve) => {
+      const waiters = this.#goneWaiters.get(uid as PodUid) ?? [];
+      waiters.push(resolve);
+      this.#goneWaiters.set(uid as PodUid, waiters);
+    });
+  }
+
+  /** Deletes every pod and waits until all are gone: `minke daemon stop --pods`. */
+  async deleteAll(graceSeconds?: number): Promise<void> {
+    const uids = [...this.#workers.values()].map((worker) => {
+      void worker.delete(graceSeconds ?? worker.record.pod.spec.terminationGracePeriodSeconds).catch(() => undefined);
+      return worker.uid;
+    });
+    await Promise.all(uids.map((uid) => this.waitGone(uid)));
+  }
+
+  /** @throws RuntimeError `not-found` POD_NOT_FOUND */
+  get(namespace: string, name: string): PodJson {
+    return this.#show(this.#worker(namespace, name));
+  }
+
+  /** @param namespace `undefined`: all */
+  list(namespace?: string): PodJson[] {
+    const pods = [...this.#workers.values()].filter(
+      ({ record }) => namespace === undefined || record.pod.metadata.namespace === namespace,
+    );
+    return pods
+      .map((worker) => this.#show(worker))
+      .sort((a, b) =>
+        podKey(a.metadata.namespace, a.metadata.name) < podKey(b.metadata.namespace, b.metadata.name) ? -1 : 1,
+      );
+  }
+
+  get resourceVersion(): string {
+    return String(this.#version);
+  }
+
+  /** Calls back for every change from now on, in order. Returns how to stop it. */
+  watch(listener: (change: PodChange) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * What a watcher missed that last saw `version`, or `undefined` where that is too long ago to know.
+   */
+  changesSince(version: string): PodChange[] | undefined {
+    const isNewer = ({ metadata }: PodJson) => BigInt(metadata.resourceVersion) > BigInt(version);
+    const [oldest] = this.#deleted;
+    if (oldest && this.#deleted.length === DELETED_KEPT && isNewer(oldest)) return undefined;
+    const gone = this.#deleted.filter(isNewer).map((pod): PodChange => ({ type: "DELETED", pod }));
+    return [
+      ...gone,
+      ...this.list()
+        .filter(isNewer)
+        .map((pod): PodChange => ({ type: "MODIFIED", pod })),
+    ];
+  }
+
+  /** Events of the pods of a namespace, or of all. */
+  events(namespace?: string): EventJson[] {
+    return this.#events.list(namespace);
+  }
+
+  /** Steps of a pod's way up, the sandbox's own among them, oldest first. */
+  timeline(namespace: string, name: string): Span[] {
+    const worker = this.#worker(namespace, name);
+    const { sandbox } = worker.record;
+    let inner: readonly Span[] = [];
+    try {
+      if (sandbox) inner = this.#runtime.sandboxStatus(sandbox.id).spans;
+    } catch {
+      // The sandbox is gone; the pod's own steps remain.
+    }
+    return [...worker.timeline.spans, ...inner].sort((a, b) => (a.startedAtNs < b.startedAtNs ? -1 : 1));
+  }
+
+  warnings(namespace: string, name: string): readonly FieldProblem[] {
+    return this.#worker(namespace, name).record.warnings;
+  }
+
+  /**
+   * The log of a container of a pod.
+   *
+   * @param container empty: the only one
+   * @throws RuntimeError `not-found` POD_NOT_FOUND, CONTAINER_NOT_FOUND, LOG_NOT_FOUND
+   */
+  logs(namespace: string, name: string, container: string, options: PodLogOptions): AsyncIterable<Buffer> {
+    const worker = this.#worker(namespace, name);
+    const containerName = this.#containerName(worker.record, container);
+    const progress = worker.record.containers[containerName];
+    const attempt = (progress?.attempt ?? -1) - (options.previous ? 1 : 0);
+    if (attempt < 0) {
+      const what = options.previous ? "has not been restarted" : "has not started yet";
+      throw new RuntimeError(`container "${containerName}" of pod "${name}" ${what}`, {
+        kind: "not-found",
+        code: "LOG_NOT_FOUND",
+      });
+    }
+    const directory = this.#paths.podLogs(
+      worker.record.pod.metadata.namespace,
+      worker.record.pod.metadata.name,
+      worker.uid,
+    );
+    const hasEnded = () => {
+      const now = worker.record.containers[containerName];
+      return !this.#workers.has(worker.uid) || now?.attempt !== attempt || !isAlive(now);
+    };
+    return readLog(join(directory, containerLogPath(containerName, attempt)), {
+      ...options,
+      follow: options.follow && !options.previous,
+      hasEnded,
+    });
+  }
+
+  /**
+   * The running container to exec in or attach to.
+   *
+   * @throws RuntimeError `not-found` POD_NOT_FOUND, CONTAINER_NOT_FOUND; `failed-precondition` CONTAINER_NOT_RUNNING
+   */
+  runningContainer(
+    namespace: string,
+    name: string,
+    container: string,
+  ): { id: ContainerId; name: string; tty: boolean; stdin: boolean } {
+    const worker = this.#worker(namespace, name);
+    const containerName = this.#containerName(worker.record, container);
+    const id = worker.record.containers[containerName]?.containerId;
+    if (id === undefined || !worker.isRunning(containerName)) {
+      throw new RuntimeError(`container "${containerName}" of pod "${name}" is not running`, {
+        kind: "failed-precondition",
+        code: "CONTAINER_NOT_RUNNING",
+      });
+    }
+    const spec = allContainers(worker.record.pod).find((c) => c.name === containerName);
+    return { id, name: containerName, tty: spec?.tty ?? false, stdin: spec?.stdin ?? false };
+  }
+
+  /** The sandbox to forward ports to. @throws RuntimeError as `runningContainer` */
+  readySandbox(namespace: string, name: string) {
+    const worker = this.#worker(namespace, name);
+    if (!worker.record.sandbox || !worker.isSandboxReady) {
+      throw new RuntimeError(`pod "${name}" is not running`, {
+        kind: "failed-precondition",
+        code: "CONTAINER_NOT_RUNNING",
+      });
+    }
+    return worker.record.sandbox.id;
+  }
+
+  /** The verbs, for streams of the API. */
+  get runtime(): Runtime {
+    return this.#runtime;
+  }
+
+  /** Lets go of every pod; they go on running. */
+  async close(): Promise<void> {
+    this.#unsubscribe();
+    await Promise.all([...this.#workers.values()].map((worker) => worker.close()));
+    this.#listeners.clear();
+  }
+
+  #addWorker(record: PodRecord): PodWorker {
+    const worker = new PodWorker(this.#context, record);
+    this.#workers.set(worker.uid, worker);
+    this.#uids.set(podKey(record.pod.metadata.namespace, record.pod.metadata.name), worker.uid);
+    return worker;
+  }
+
+  #worker(namespace: string, name: string): PodWorker {
+    const uid = this.#uids.get(podKey(namespace, name));
+    const worker = uid && this.#workers.get(uid);
+    if (!worker) throw notFound(namespace, name);
+    return worker;
+  }
+
+  #containerName(record: PodRecord, asked: string): string {
+    const { containers } = record.pod.spec;
+    if (asked === "")
+      return containers.length > 0
+        ? (record.pod.metadata.annotations?.["kubectl.kubernetes.io/default-container"] ?? containers[0]?.name ?? "")
+        : "";
+    const names = allContainers(record.pod).map(({ name }) => name);
+    if (!names.includes(asked)) {
+      throw new RuntimeError(
+        `pod "${record.pod.metadata.name}" has no container "${asked}"; it has ${names.join(", ")}`,
+        { kind: "not-found", code: "CONTAINER_NOT_FOUND" },
+      );
+    }
+    return asked;
+  }
+
+  /** As a scheduler would: a pod that can never get its port is refused at once. */
+  #checkHostPorts(pod: Pod): void {
+    const wanted = hostPorts(pod);
+    if (wanted.length === 0) return;
+    for (const { record } of this.#workers.values()) {
+      if (record.end) continue;
+      for (const taken of hostPorts(record.pod)) {
+        const clash = wanted.find(
+          (port) =>
+            port.hostPort === taken.hostPort &&
+            port.protocol === taken.protocol &&
+            (port.hostIp === taken.hostIp || !port.hostIp || !taken.hostIp),
+        );
+        if (!clash) continue;
+        const holder = `${record.pod.metadata.namespace}/${record.pod.metadata.name}`;
+        throw new RuntimeError(
+          `pod "${pod.metadata.name}": host port ${clash.hostPort}/${clash.protocol} is used by pod "${holder}"`,
+          { kind: "failed-precondition", code: "HOST_PORT_IN_USE" },
+        );
+      }
+    }
+  }
+
+  #noteChange(worker: PodWorker): void {
+    if (this.#workers.get(worker.uid) !== worker) return;
+    this.#shown.delete(worker.uid);
+    if (this.#listeners.size === 0) return;
+    // One turn of the loop may change a pod several times; watchers see the outcome.
+    if (this.#changed.size === 0) setImmediate(() => this.#emitChanges());
+    this.#changed.add(worker);
+  }
+
+  #emitChanges(): void {
+    const workers = [...this.#changed];
+    this.#changed.clear();
+    for (const worker of workers) {
+      if (this.#workers.get(worker.uid) === worker) this.#emit({ type: "MODIFIED", pod: this.#show(worker) });
+    }
+  }
+
+  #emit(change: PodChange): void {
+    for (const listener of this.#listeners) listener(change);
+  }
+
+  /** What is shown of a pod; kept until it changes, except where time alone changes it. */
+  #show(worker: PodWorker): PodJson {
+    const kept = this.#shown.get(worker.uid);
+    if (kept) return kept;
+    const shown = toPodJson(worker.record, {
+      isSandboxReady: worker.isSandboxReady,
+      hostIps: hostIps(),
+      nodeName: hostname(),
+      limits: this.#context.limits,
+      resourceVersion: String(++this.#version),
+    });
+    this.#shown.set(worker.uid, shown);
+    return shown;
+  }
+
+  #forget(worker: PodWorker): void {
+    if (this.#workers.get(worker.uid) !== worker) return;
+    const last = this.#show(worker);
+    const { namespace, name } = worker.record.pod.metadata;
+    this.#workers.delete(worker.uid);
+    this.#shown.delete(worker.uid);
+    this.#uids.delete(podKey(namespace, name));
+    const deleted = { ...last, metadata: { ...last.metadata, resourceVersion: String(++this.#version) } };
+    this.#deleted.push(deleted);
+    if (this.#deleted.length > DELETED_KEPT) this.#deleted.shift();
+    this.#emit({ type: "DELETED", pod: deleted });
+    for (const resolve of this.#goneWaiters.get(worker.uid) ?? []) resolve();
+    this.#goneWaiters.delete(worker.uid);
+  }
+
+  /** Sandboxes and volumes of UIDs that are not desired: left by a daemon that was killed. */
+  async #removeUnknown(): Promise<void> {
+    const attempt = async (what: string, work: () => Promise<void>) => {
+      try {
+        await work();
+      } catch (err) {
+        const { kind, code, message } = toRuntimeError(err);
+        this.#log.warn(
+          { kind, code, message, what },
+          "left-over of a pod could not be removed, ignoring until the next start",
+        );
+      }
+    };
+    for (const { id, config } of this.#runtime.listSandboxes("pod")) {
+      if (!this.#workers.has(config.metadata.uid as PodUid))
+        await attempt("sandbox", () => this.#runtime.removeSandbox(id));
+    }
+    for (const uid of await this.#volumes.list()) {
+      if (!this.#workers.has(uid as PodUid)) await attempt("volumes", () => this.#volumes.remove(uid as PodUid));
+    }
+  }
+}
+
+const DELETED_KEPT = 256;
+const podKey = (namespace: string, name: string): string => `${namespace}/${name}`;
+const allContainers = ({ spec }: Pod) => [...(spec.initContainers ?? []), ...spec.containers];
+
+function hostPorts(pod: Pod) {
+  return portMappings(pod).filter(({ hostPort }) => hostPort > 0);
+}
+
+function notFound(namespace: string, name: string): RuntimeError {
+  return new RuntimeError(`pod "${name}" not found in namespace "${namespace}"`, {
+    kind: "not-found",
+    code: "POD_NOT_FOUND",
+  });
+}
+
+const HOST_IPS_KEPT_MS = 10_000;
+let knownHostIps: { readonly ips: readonly string[]; readonly atMs: number } | undefined;
+
+/** Addresses of this machine that other machines could know, IPv4 first; asked of the kernel at most every 10 s. */
+function hostIps(): readonly string[] {
+  if (!knownHostIps || performance.now() - knownHostIps.atMs > HOST_IPS_KEPT_MS) {
+    knownHostIps = { ips: findHostIps(), atMs: performance.now() };
+  }
+  return knownHostIps.ips;
+}
+
+function findHostIps(): string[] {
+  const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+  const usable = addresses.filter(({ internal, address }) => !internal && !address.startsWith("fe80:"));
+  const first = (family: string) => usable.find((one) => one.family === family)?.address;
+  return [first("IPv4"), first("IPv6")].filter((address) => address !== undefined);
+}

@@ -1,0 +1,76 @@
+/**
+ * What Kubernetes fills in where a manifest says nothing (pkg/apis/core/v1/defaults.go).
+ */
+import type { PodContainer, PodManifest, PodSpec, PodVolume } from "./schema.js";
+
+/** A container with everything set that the engine relies on. */
+export interface Container extends PodContainer {
+  readonly image: string;
+  readonly imagePullPolicy: "Always" | "IfNotPresent" | "Never";
+}
+
+export type Volume = PodVolume;
+
+/** A pod with everything set that the engine relies on. */
+export interface Pod {
+  readonly apiVersion: "v1";
+  readonly kind: "Pod";
+  readonly metadata: PodManifest["metadata"] & { readonly name: string; readonly namespace: string };
+  readonly spec: Omit<PodSpec, "containers" | "initContainers"> & {
+    readonly containers: readonly Container[];
+    readonly initContainers?: readonly Container[] | undefined;
+    readonly restartPolicy: "Always" | "OnFailure" | "Never";
+    readonly terminationGracePeriodSeconds: number;
+    readonly dnsPolicy: "ClusterFirst" | "ClusterFirstWithHostNet" | "Default" | "None";
+  };
+}
+
+/** @param namespace for a manifest that names none */
+export function applyDefaults(manifest: PodManifest, namespace: string): Pod {
+  const { metadata } = manifest;
+  const { initContainers, containers, ...spec } = manifest.spec;
+  const hostNetwork = spec.hostNetwork === true;
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { ...metadata, name: metadata.name ?? "", namespace: metadata.namespace ?? namespace },
+    spec: {
+      ...spec,
+      ...(initContainers && { initContainers: initContainers.map((c) => containerDefaults(c, hostNetwork)) }),
+      containers: containers.map((c) => containerDefaults(c, hostNetwork)),
+      ...(spec.volumes && { volumes: spec.volumes.map(volumeDefaults) }),
+      restartPolicy: spec.restartPolicy ?? "Always",
+      terminationGracePeriodSeconds: spec.terminationGracePeriodSeconds ?? 30,
+      dnsPolicy: spec.dnsPolicy ?? "ClusterFirst",
+    },
+  };
+}
+
+function containerDefaults(container: PodContainer, hostNetwork: boolean): Container {
+  const image = container.image ?? "";
+  return {
+    ...container,
+    image,
+    imagePullPolicy: container.imagePullPolicy ?? defaultPullPolicy(image),
+    ...(container.ports && {
+      ports: container.ports.map((port) => ({
+        ...port,
+        protocol: port.protocol ?? "TCP",
+        ...(hostNetwork && { hostPort: port.hostPort ?? port.containerPort }),
+      })),
+    }),
+  };
+}
+
+/** A volume without a source is an emptyDir; a hostPath without a type has the type "". */
+function volumeDefaults(volume: PodVolume): PodVolume {
+  const hasSource = volume.hostPath ?? volume.configMap ?? volume.secret;
+  return hasSource ? volume : { ...volume, emptyDir: volume.emptyDir ?? {} };
+}
+
+/** `Always` for the tag `latest` and for no tag, else `IfNotPresent`; a digest never moves. */
+export function defaultPullPolicy(image: string): "Always" | "IfNotPresent" {
+  if (image.includes("@")) return "IfNotPresent";
+  const tag = /:([^/:]+)$/.exec(image)?.[1];
+  return tag === undefined || tag === "latest" ? "Always" : "IfNotPresent";
+}

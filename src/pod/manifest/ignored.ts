@@ -1,0 +1,104 @@
+/**
+ * Fields that Kubernetes knows and minke does not act on, so that a warning can tell a field
+ * without effect from a field that nobody knows (a typing mistake).
+ */
+
+const CONTAINER = [
+  "livenessProbe",
+  "readinessProbe",
+  "startupProbe",
+  "resizePolicy",
+  "restartPolicyRules",
+  "terminationMessagePath",
+  "terminationMessagePolicy",
+  "volumeDevices",
+];
+
+const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
+  containers: CONTAINER,
+  initContainers: CONTAINER,
+  lifecycle: ["postStart", "preStop"],
+  metadata: ["finalizers", "managedFields", "ownerReferences", "selfLink"],
+  resources: ["claims"],
+  securityContext: [
+    "appArmorProfile",
+    "fsGroupChangePolicy",
+    "seLinuxChangePolicy",
+    "seLinuxOptions",
+    "seccompProfile",
+    "supplementalGroupsPolicy",
+    "windowsOptions",
+  ],
+  spec: [
+    "affinity",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "ephemeralContainers",
+    "hostUsers",
+    "hostnameOverride",
+    "imagePullSecrets",
+    "nodeName",
+    "nodeSelector",
+    "os",
+    "overhead",
+    "preemptionPolicy",
+    "priority",
+    "priorityClassName",
+    "readinessGates",
+    "resourceClaims",
+    "resources",
+    "runtimeClassName",
+    "schedulerName",
+    "schedulingGates",
+    "serviceAccount",
+    "serviceAccountName",
+    "setHostnameAsFQDN",
+    "tolerations",
+    "topologySpreadConstraints",
+  ],
+  valueFrom: ["fileKeyRef", "resourceFieldRef"],
+  volumeMounts: ["subPathExpr"],
+  volumes: [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "csi",
+    "downwardAPI",
+    "ephemeral",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "glusterfs",
+    "image",
+    "iscsi",
+    "nfs",
+    "persistentVolumeClaim",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "projected",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
+  ],
+};
+
+/** True where Kubernetes has this field in the object at `path`. */
+export function isKubernetesField(path: readonly PropertyKey[], key: string): boolean {
+  const parent = path.findLast((part) => typeof part === "string");
+  return typeof parent === "string" && (IN_OBJECT[parent]?.includes(key) ?? false);
+}
+
+/** Where doing without the field would give the container something else than was asked for: an error, never a warning. */
+const NEVER_IGNORED: ReadonlySet<string> = new Set(["volumes", "valueFrom", "volumeMounts"]);
+
+/** True where a known field of the object at `path` cannot be left out without changing what the pod is. */
+export function isEssentialField(path: readonly PropertyKey[], key: string): boolean {
+  const parent = path.findLast((part) => typeof part === "string");
+  return typeof parent === "string" && NEVER_IGNORED.has(parent) && isKubernetesField(path, key);
+}

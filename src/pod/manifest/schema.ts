@@ -1,0 +1,204 @@
+/**
+ * The Pod fields that minke acts on, as strict zod schemas; the types of a Pod are inferred here.
+ *
+ * A field that is not listed is never dropped in silence: the schemas are strict, and read.ts
+ * turns what they refuse into warnings by path. Rules that look at more than one field are in
+ * validate.ts, defaults in defaults.ts. Field names and meaning: Kubernetes API reference, Pod v1.
+ */
+import { z } from "zod";
+
+const text = z.string();
+const int32 = z.int32();
+const int64 = z.int();
+const stringMap = z.record(z.string(), z.string());
+/** A Kubernetes Quantity: `"100m"`, `"64Mi"`, `1`, `0.5`. */
+const quantity = z.union([z.string(), z.number()]);
+
+const metadata = z.strictObject({
+  name: text.optional(),
+  generateName: text.optional(),
+  namespace: text.optional(),
+  uid: text.optional(),
+  labels: stringMap.optional(),
+  annotations: stringMap.optional(),
+  creationTimestamp: text.nullish(),
+  deletionTimestamp: text.nullish(),
+  deletionGracePeriodSeconds: int64.nullish(),
+  resourceVersion: text.optional(),
+  generation: int64.optional(),
+});
+
+const fieldRef = z.strictObject({ apiVersion: text.optional(), fieldPath: text });
+const keyRef = z.strictObject({ name: text, key: text, optional: z.boolean().optional() });
+
+const envVar = z.strictObject({
+  name: text,
+  value: text.nullish(),
+  valueFrom: z
+    .strictObject({
+      fieldRef: fieldRef.optional(),
+      configMapKeyRef: keyRef.optional(),
+      secretKeyRef: keyRef.optional(),
+    })
+    .optional(),
+});
+
+const envFromSource = z.strictObject({
+  prefix: text.optional(),
+  configMapRef: z.strictObject({ name: text, optional: z.boolean().optional() }).optional(),
+  secretRef: z.strictObject({ name: text, optional: z.boolean().optional() }).optional(),
+});
+
+const containerPort = z.strictObject({
+  name: text.optional(),
+  containerPort: int32,
+  hostPort: int32.optional(),
+  hostIP: text.optional(),
+  protocol: z.enum(["TCP", "UDP", "SCTP"]).optional(),
+});
+
+const volumeMount = z.strictObject({
+  name: text,
+  mountPath: text,
+  subPath: text.optional(),
+  readOnly: z.boolean().optional(),
+  recursiveReadOnly: z.enum(["Disabled", "IfPossible", "Enabled"]).optional(),
+  mountPropagation: z.enum(["None", "HostToContainer", "Bidirectional"]).optional(),
+});
+
+const containerSecurityContext = z.strictObject({
+  runAsUser: int64.optional(),
+  runAsGroup: int64.optional(),
+  runAsNonRoot: z.boolean().optional(),
+  privileged: z.boolean().optional(),
+  readOnlyRootFilesystem: z.boolean().optional(),
+  allowPrivilegeEscalation: z.boolean().optional(),
+  capabilities: z.strictObject({ add: z.array(text).optional(), drop: z.array(text).optional() }).optional(),
+  procMount: z.enum(["Default", "Unmasked"]).optional(),
+});
+
+const resources = z.strictObject({
+  limits: z.record(z.string(), quantity).optional(),
+  requests: z.record(z.string(), quantity).optional(),
+});
+
+const container = z.strictObject({
+  name: text,
+  image: text.optional(),
+  imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional(),
+  command: z.array(text).optional(),
+  args: z.array(text).optional(),
+  workingDir: text.optional(),
+  env: z.array(envVar).optional(),
+  envFrom: z.array(envFromSource).optional(),
+  ports: z.array(containerPort).optional(),
+  volumeMounts: z.array(volumeMount).optional(),
+  resources: resources.optional(),
+  securityContext: containerSecurityContext.optional(),
+  lifecycle: z.strictObject({ stopSignal: text.optional() }).optional(),
+  restartPolicy: z.enum(["Always", "OnFailure", "Never"]).optional(),
+  stdin: z.boolean().optional(),
+  stdinOnce: z.boolean().optional(),
+  tty: z.boolean().optional(),
+});
+
+const keyToPath = z.strictObject({ key: text, path: text, mode: int32.optional() });
+
+const volume = z.strictObject({
+  name: text,
+  emptyDir: z.strictObject({ medium: text.optional(), sizeLimit: quantity.optional() }).nullish(),
+  hostPath: z
+    .strictObject({
+      path: text,
+      type: z
+        .enum(["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"])
+        .nullish(),
+    })
+    .optional(),
+  configMap: z
+    .strictObject({
+      name: text,
+      items: z.array(keyToPath).optional(),
+      defaultMode: int32.optional(),
+      optional: z.boolean().optional(),
+    })
+    .optional(),
+  secret: z
+    .strictObject({
+      secretName: text,
+      items: z.array(keyToPath).optional(),
+      defaultMode: int32.optional(),
+      optional: z.boolean().optional(),
+    })
+    .optional(),
+});
+
+const podSecurityContext = z.strictObject({
+  runAsUser: int64.optional(),
+  runAsGroup: int64.optional(),
+  runAsNonRoot: z.boolean().optional(),
+  supplementalGroups: z.array(int64).optional(),
+  fsGroup: int64.optional(),
+  sysctls: z.array(z.strictObject({ name: text, value: text })).optional(),
+});
+
+const podSpec = z.strictObject({
+  initContainers: z.array(container).optional(),
+  containers: z.array(container),
+  restartPolicy: z.enum(["Always", "OnFailure", "Never"]).optional(),
+  volumes: z.array(volume).optional(),
+  hostname: text.optional(),
+  subdomain: text.optional(),
+  hostAliases: z.array(z.strictObject({ ip: text, hostnames: z.array(text).optional() })).optional(),
+  dnsPolicy: z.enum(["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]).optional(),
+  dnsConfig: z
+    .strictObject({
+      nameservers: z.array(text).optional(),
+      searches: z.array(text).optional(),
+      options: z.array(z.strictObject({ name: text, value: text.optional() })).optional(),
+    })
+    .optional(),
+  hostNetwork: z.boolean().optional(),
+  hostPID: z.boolean().optional(),
+  hostIPC: z.boolean().optional(),
+  shareProcessNamespace: z.boolean().optional(),
+  terminationGracePeriodSeconds: int64.optional(),
+  activeDeadlineSeconds: int64.optional(),
+  securityContext: podSecurityContext.optional(),
+});
+
+/** `status` is accepted, and not read, so that what `get -o yaml` printed can be run again. */
+export const podSchema = z.strictObject({
+  apiVersion: z.literal("v1"),
+  kind: z.literal("Pod"),
+  metadata,
+  spec: podSpec,
+  status: z.unknown().optional(),
+});
+
+export const configMapSchema = z.strictObject({
+  apiVersion: z.literal("v1"),
+  kind: z.literal("ConfigMap"),
+  metadata,
+  data: stringMap.optional(),
+  binaryData: stringMap.optional(),
+  immutable: z.boolean().optional(),
+});
+
+export const secretSchema = z.strictObject({
+  apiVersion: z.literal("v1"),
+  kind: z.literal("Secret"),
+  metadata,
+  type: text.optional(),
+  data: stringMap.optional(),
+  stringData: stringMap.optional(),
+  immutable: z.boolean().optional(),
+});
+
+export type PodManifest = z.infer<typeof podSchema>;
+export type PodSpec = z.infer<typeof podSpec>;
+export type PodContainer = z.infer<typeof container>;
+export type PodVolume = z.infer<typeof volume>;
+export type PodVolumeMount = z.infer<typeof volumeMount>;
+export type EnvVar = z.infer<typeof envVar>;
+export type Quantity = z.infer<typeof quantity>;

@@ -1,0 +1,430 @@
+/**
+ * One pod's loop: look at the runtime, ask actions.ts what to do, start doing it, look again.
+ *
+ * Only this class changes a pod's record. A reconcile is synchronous; what takes time runs beside
+ * it, under a key in `#busy`, and kicks the loop when it ends, so two things never happen to one
+ * container at once and a slow pull holds up nobody else. The runtime's records are the truth for
+ * containers that exist; the pod's record for everything that outlives them.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { nowNs } from "../base/clock.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import type { PodUid, SandboxId } from "../base/ids.js";
+import type { Logger } from "../base/log.js";
+import { Timeline } from "../base/timeline.js";
+import type { Runtime } from "../runtime/runtime.js";
+import type { Paths } from "../settings/paths.js";
+import type { SandboxDns } from "../state/sandbox.js";
+import type { RecordStore } from "../state/store.js";
+import type { Volumes } from "../volume/volumes.js";
+import { type Action, isAlive, nextActions, type SandboxView } from "./actions.js";
+import { type BackoffLimits, nextFailureDelayMs } from "./backoff.js";
+import { toSandboxConfig } from "./convert.js";
+import { type ContainerStarter, type StartOutcome } from "./container-starter.js";
+import type { PodEvents } from "./events.js";
+import type { Container } from "./manifest/defaults.js";
+import { adoptFromRuntime, observeContainers } from "./observe.js";
+import type { FailedStart, PodRecord } from "./record.js";
+import { volumeRequests } from "./volume-requests.js";
+
+export interface WorkerContext {
+  readonly runtime: Runtime;
+  readonly starter: ContainerStarter;
+  readonly volumes: Volumes;
+  readonly store: RecordStore<PodRecord>;
+  readonly paths: Paths;
+  readonly limits: BackoffLimits;
+  readonly events: PodEvents;
+  readonly log: Logger;
+  readonly hostDns: () => SandboxDns;
+  /** The pod looks different from now on. */
+  readonly changed: (worker: PodWorker) => void;
+  /** The pod is gone, and so is all that it had. */
+  readonly gone: (worker: PodWorker) => void;
+}
+
+const MAX_TIMER_MS = 2_147_483_647;
+/** The first start is what people ask about; of later restarts only the newest steps are kept. */
+const MAX_SPANS = 256;
+const FIRST_SPANS_KEPT = 128;
+/** How long a removal that failed waits before it is tried again. */
+const REMOVE_RETRY_MS = 2_000;
+
+export class PodWorker {
+  readonly record: PodRecord;
+  /** Steps of the pod's way up, for `describe`; of this daemon's lifetime. */
+  readonly timeline = new Timeline();
+  readonly #context: WorkerContext;
+  readonly #busy = new Set<string>();
+  readonly #stops = new Map<string, bigint>();
+  #abort = new AbortController();
+  #volumes: ReadonlyMap<string, string> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #kicked = false;
+  #isClosed = false;
+  #isDirty = false;
+  #saving: Promise<void> | undefined;
+  #removeRetryAtNs = 0n;
+
+  constructor(context: WorkerContext, record: PodRecord) {
+    this.#context = context;
+    // A copy: what a store hands out is its own.
+    this.record = structuredClone(record);
+  }
+
+  get uid(): PodUid {
+    return this.record.uid;
+  }
+
+  get #reference() {
+    return { namespace: this.record.pod.metadata.namespace, name: this.record.pod.metadata.name, uid: this.record.uid };
+  }
+
+  /** Takes over what the runtime holds for this pod; before the first kick after a daemon start. */
+  async adopt(): Promise<void> {
+    await adoptFromRuntime(this.record, this.#context.runtime);
+    this.#isDirty = true;
+  }
+
+  /** Looks at the pod again soon. Any number of calls before that are one. */
+  kick(): void {
+    if (this.#kicked || this.#isClosed) return;
+    this.#kicked = true;
+    setImmediate(() => {
+      this.#kicked = false;
+      if (!this.#isClosed) this.#reconcile();
+    });
+  }
+
+  /** Begins the deletion, or shortens the grace period of one under way. */
+  async delete(graceSeconds: number): Promise<void> {
+    const requestedAtNs = String(nowNs());
+    const { deletion } = this.record;
+    if (
+      deletion &&
+      BigInt(deletion.requestedAtNs) + BigInt(deletion.graceSeconds) * 1_000_000_000n <=
+        BigInt(requestedAtNs) + BigInt(graceSeconds) * 1_000_000_000n
+    )
+      return;
+    this.record.deletion = { requestedAtNs, graceSeconds };
+    this.#context.events.record(this.#reference, { type: "Normal", reason: "Killing", message: "Stopping the pod" });
+    this.#abort.abort(new RuntimeError("the pod is being deleted", { kind: "cancelled", code: "CANCELLED" }));
+    this.#touch();
+    await this.#flush();
+    this.kick();
+  }
+
+  /** Stops looking; containers go on. Waits for what is being written. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    this.#abort.abort(new RuntimeError("the daemon is stopping", { kind: "cancelled", code: "CANCELLED" }));
+    await this.#flush().catch(() => undefined);
+  }
+
+  #reconcile(): void {
+    clearTimeout(this.#timer);
+    const atNs = nowNs();
+    if (
+      observeContainers(this.record, this.#context.runtime, this.#busy, (event) =>
+        this.#context.events.record(this.#reference, event),
+      )
+    )
+      this.#touch();
+    const actions = nextActions({
+      record: this.record,
+      sandbox: this.#sandboxView(),
+      busy: this.#busy,
+      nowNs: atNs,
+      limits: this.#context.limits,
+    });
+    let wakeAtNs: bigint | undefined;
+    for (const action of actions) {
+      if (action.type === "wait") {
+        if (wakeAtNs === undefined || action.untilNs < wakeAtNs) wakeAtNs = action.untilNs;
+      } else {
+        this.#act(action, atNs);
+      }
+    }
+    if (wakeAtNs !== undefined) {
+      const delayMs = Number((wakeAtNs - nowNs()) / 1_000_000n) + 1;
+      this.#timer = setTimeout(() => this.kick(), Math.min(Math.max(delayMs, 1), MAX_TIMER_MS));
+      // A pod's timer alone must not keep a process alive that has closed its engine.
+      this.#timer.unref();
+    }
+  }
+
+  #sandboxView(): SandboxView {
+    const { sandbox } = this.record;
+    if (!sandbox) return "none";
+    try {
+      return this.#context.runtime.sandboxStatus(sandbox.id).state === "ready" ? "ready" : "stopped";
+    } catch {
+      return "stopped";
+    }
+  }
+
+  #act(action: Exclude<Action, { type: "wait" }>, atNs: bigint): void {
+    switch (action.type) {
+      case "run-sandbox":
+        return this.#spawn("@sandbox", () => this.#runSandbox());
+      case "start":
+        return this.#spawn(action.container.name, () => this.#start(action.container));
+      case "initialized":
+        this.record.isInitialized = true;
+        this.#touch();
+        return this.kick();
+      case "end": {
+        const { type: _, ...end } = action;
+        this.record.end = { ...end, atNs: String(atNs) };
+        if (end.reason)
+          this.#context.events.record(this.#reference, {
+            type: "Warning",
+            reason: end.reason,
+            message: end.message ?? end.phase,
+          });
+        this.#touch();
+        return this.kick();
+      }
+      case "stop":
+        return this.#stop(action.name, action.graceMs, atNs);
+      case "stop-sandbox":
+        return this.#spawn("@sandbox", async () =>
+          this.#context.runtime.stopSandbox((this.record.sandbox as { id: SandboxId }).id),
+        );
+      case "remove":
+        if (this.#removeRetryAtNs > atNs) return;
+        return this.#spawn("@remove", () => this.#remove());
+    }
+  }
+
+  /** Runs work under a key; the loop looks again when it ends. Work reports its own failures. */
+  #spawn(key: string, work: () => Promise<void>): void {
+    if (this.#busy.has(key)) return;
+    this.#busy.add(key);
+    const end = () => {
+      this.#busy.delete(key);
+      this.#context.changed(this);
+      this.kick();
+    };
+    work().then(end, (err: unknown) => {
+      const { kind, code, message } = toRuntimeError(err);
+      this.#context.log.error({ podUid: this.uid, step: key, kind, code, message }, "a step of a pod failed");
+      setTimeout(end, REMOVE_RETRY_MS).unref();
+    });
+  }
+
+  async #runSandbox(): Promise<void> {
+    const { runtime, volumes, paths } = this.#context;
+    const { pod, uid } = this.record;
+    const previous = this.record.sandbox;
+    const attempt = (previous?.attempt ?? -1) + 1;
+    try {
+      const logDirectory = paths.podLogs(pod.metadata.namespace, pod.metadata.name, uid);
+      const names = [...(pod.spec.initContainers ?? []), ...pod.spec.containers].map(({ name }) => name);
+      await Promise.all(names.map((name) => mkdir(join(logDirectory, name), { recursive: true, mode: 0o700 })));
+      if (previous) {
+        // How its containers ended must be written before the runtime forgets them.
+        await this.#flush();
+        await runtime.removeSandbox(previous.id);
+      }
+      if (this.record.sandboxFailure) {
+        // An attempt that failed late may have left its sandbox.
+        for (const { id, config } of runtime.listSandboxes("pod"))
+          if (config.metadata.uid === uid) await runtime.removeSandbox(id);
+      }
+      const config = toSandboxConfig(pod, { uid, attempt, logDirectory, hostDns: this.#context.hostDns() });
+      const [id, made] = await settleBoth(
+        this.timeline.step("sandbox", () => runtime.runSandbox(config, this.#abort.signal)),
+        this.timeline.step("volumes", () =>
+          volumes.prepare(uid, volumeRequests(pod), pod.spec.securityContext?.fsGroup),
+        ),
+        (orphan) => runtime.removeSandbox(orphan),
+      );
+      this.#volumes = made;
+      this.record.sandbox = { id, attempt, ips: runtime.sandboxStatus(id).network?.ips ?? [] };
+      this.record.sandboxFailure = undefined;
+      this.record.startedAtNs ??= String(nowNs());
+      // Init containers run again in every new sandbox (Kubernetes, "Init Containers", pod restart reasons).
+      this.record.isInitialized = false;
+    } catch (err) {
+      if (this.#abort.signal.aborted) return;
+      this.record.sandboxFailure = this.#failedStart("FailedCreatePodSandBox", err, this.record.sandboxFailure, "");
+    }
+    this.#touch();
+  }
+
+  async #start(container: Container): Promise<void> {
+    const progress = this.record.containers[container.name];
+    const { sandbox } = this.record;
+    if (!progress || !sandbox) return;
+    this.#volumes ??= await this.#context.volumes.prepare(
+      this.uid,
+      volumeRequests(this.record.pod),
+      this.record.pod.spec.securityContext?.fsGroup,
+    );
+    let outcome: StartOutcome;
+    try {
+      outcome = await this.#context.starter.start({
+        record: this.record,
+        container,
+        volumes: this.#volumes,
+        timeline: this.timeline,
+        signal: this.#abort.signal,
+        flush: () => this.#flush(),
+        changed: () => this.#touch(),
+        event: (event) => this.#context.events.record(this.#reference, event),
+      });
+    } catch (err) {
+      outcome = { failure: { reason: "CreateContainerError", error: toRuntimeError(err) } };
+    }
+    if (outcome.failure && !this.#abort.signal.aborted) {
+      progress.failedStart = this.#failedStart(
+        outcome.failure.reason,
+        outcome.failure.error,
+        progress.failedStart,
+        container.name,
+      );
+    } else {
+      progress.failedStart = undefined;
+    }
+    const tooMany = this.timeline.spans.length - MAX_SPANS;
+    if (tooMany > 0) this.timeline.spans.splice(FIRST_SPANS_KEPT, tooMany);
+    this.#touch();
+  }
+
+  #failedStart(reason: string, err: unknown, before: FailedStart | undefined, container: string): FailedStart {
+    const { message } = toRuntimeError(err);
+    const delayMs = nextFailureDelayMs(before?.delayMs, this.#context.limits);
+    this.#context.events.record(this.#reference, {
+      type: "Warning",
+      reason: EVENT_BY_REASON[reason] ?? reason,
+      message,
+      ...(container && { container }),
+    });
+    // A kubelet says ErrImagePull once, and ImagePullBackOff while it waits again.
+    const shown = reason === "ErrImagePull" && before ? "ImagePullBackOff" : reason;
+    return { reason: shown, message, delayMs, retryAtNs: String(nowNs() + BigInt(delayMs) * 1_000_000n) };
+  }
+
+  /** Tells a container to stop; a second call only matters where it shortens the time that is left. */
+  #stop(name: string, graceMs: number, atNs: bigint): void {
+    const id = this.record.containers[name]?.containerId;
+    const deadlineNs = atNs + BigInt(graceMs) * 1_000_000n;
+    const before = this.#stops.get(name);
+    // A millisecond of slack: the same deadline, counted again, is not a new one.
+    if (id === undefined || (before !== undefined && before <= deadlineNs + 1_000_000n)) return;
+    this.#stops.set(name, deadlineNs);
+    this.#context.events.record(this.#reference, {
+      type: "Normal",
+      reason: "Killing",
+      message: `Stopping container ${name}`,
+      container: name,
+    });
+    const retry = () => {
+      if (this.#stops.get(name) === deadlineNs) this.#stops.delete(name);
+      this.kick();
+    };
+    this.#context.runtime.stopContainer(id, graceMs).then(
+      () => this.kick(),
+      (err: unknown) => {
+        const { kind, code, message } = toRuntimeError(err);
+        this.#context.log.error(
+          { podUid: this.uid, containerId: id, kind, code, message },
+          "a container could not be stopped, retrying in 2 s",
+        );
+        setTimeout(retry, REMOVE_RETRY_MS).unref();
+      },
+    );
+  }
+
+  async #remove(): Promise<void> {
+    const { runtime, volumes, store, events } = this.#context;
+    try {
+      const sandboxes = runtime.listSandboxes("pod").filter(({ config }) => config.metadata.uid === this.uid);
+      await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
+      await volumes.remove(this.uid);
+      await this.#context.starter.removeLogs(this.record);
+      await this.#saving?.catch(() => undefined);
+      this.#isClosed = true;
+      await store.remove(this.uid);
+    } catch (err) {
+      const { kind, code, message } = toRuntimeError(err);
+      this.#isClosed = false;
+      this.#removeRetryAtNs = nowNs() + BigInt(REMOVE_RETRY_MS) * 1_000_000n;
+      this.#context.log.error({ podUid: this.uid, kind, code, message }, "a pod could not be removed, retrying in 2 s");
+      events.record(this.#reference, { type: "Warning", reason: "FailedKillPod", message });
+      setTimeout(() => this.kick(), REMOVE_RETRY_MS + 1).unref();
+      return;
+    }
+    events.forget(this.uid);
+    this.#context.gone(this);
+  }
+
+  /** The record has changed: tell watchers, and write it when there is time. */
+  #touch(): void {
+    this.#isDirty = true;
+    this.#context.changed(this);
+    void this.#flush().catch((err: unknown) => {
+      const { kind, code, message } = toRuntimeError(err);
+      this.#context.log.error(
+        { podUid: this.uid, kind, code, message },
+        "the progress of a pod could not be written, retrying with the next change",
+      );
+    });
+  }
+
+  /** Writes until what is written is what is known; one write at a time. */
+  #flush(): Promise<void> {
+    this.#saving ??= (async () => {
+      try {
+        while (this.#isDirty) {
+          this.#isDirty = false;
+          await this.#context.store.put(this.uid, structuredClone(this.record)).catch((err: unknown) => {
+            this.#isDirty = true;
+            throw err;
+          });
+        }
+      } finally {
+        this.#saving = undefined;
+      }
+    })();
+    return this.#saving;
+  }
+
+  /** The id and attempts of a container that exists, by name; for logs and streams. */
+  isRunning(name: string): boolean {
+    const progress = this.record.containers[name];
+    return isAlive(progress) && progress?.startedAtNs !== undefined;
+  }
+
+  get isSandboxReady(): boolean {
+    return this.#sandboxView() === "ready";
+  }
+}
+
+/** Kubernetes' event reasons, where they are not the waiting reason's. */
+const EVENT_BY_REASON: Readonly<Record<string, string>> = {
+  CreateContainerConfigError: "Failed",
+  CreateContainerError: "Failed",
+  ErrImageNeverPull: "ErrImageNeverPull",
+  ErrImagePull: "Failed",
+  InvalidImageName: "InspectFailed",
+  RunContainerError: "Failed",
+};
+
+/** Both results; where the second fails, what the first made is undone. */
+async function settleBoth<A, B>(
+  first: Promise<A>,
+  second: Promise<B>,
+  undoFirst: (made: A) => Promise<unknown>,
+): Promise<[A, B]> {
+  const [a, b] = await Promise.allSettled([first, second]);
+  if (a.status === "rejected") throw a.reason;
+  if (b.status === "rejected") {
+    await undoFirst(a.value);
+    throw b.reason;
+  }
+  return [a.value, b.value];
+}

@@ -1,0 +1,64 @@
+/**
+ * Volumes of a manifest as requests to src/volume, and their mounts for one container.
+ */
+import type { ContainerMount } from "../state/container.js";
+import { openSubPath, type VolumeRequest } from "../volume/volumes.js";
+import { RuntimeError } from "../base/errors.js";
+import type { Container, Pod } from "./manifest/defaults.js";
+import { quantityValue } from "./manifest/quantity.js";
+
+export function volumeRequests(pod: Pod): VolumeRequest[] {
+  return (pod.spec.volumes ?? []).map((volume): VolumeRequest => {
+    const { name, hostPath, emptyDir } = volume;
+    if (hostPath) return { kind: "host", name, path: hostPath.path, type: hostPath.type ?? "" };
+    if (emptyDir?.medium === "Memory") {
+      return {
+        kind: "memory",
+        name,
+        sizeBytes: emptyDir.sizeLimit === undefined ? undefined : quantityValue(emptyDir.sizeLimit),
+      };
+    }
+    return { kind: "directory", name };
+  });
+}
+
+const PROPAGATION = { None: "private", HostToContainer: "host-to-container", Bidirectional: "bidirectional" } as const;
+
+/** Mounts of one container. Close them once it has started: a subPath is held open until then. */
+export interface OpenMounts {
+  readonly mounts: readonly ContainerMount[];
+  close(): Promise<void>;
+}
+
+/** @param paths host path of each volume by name */
+export async function openMounts(container: Container, paths: ReadonlyMap<string, string>): Promise<OpenMounts> {
+  const opened: { close(): Promise<void> }[] = [];
+  const close = async () => {
+    for (const one of opened.splice(0)) await one.close();
+  };
+  try {
+    const mounts: ContainerMount[] = [];
+    for (const mount of container.volumeMounts ?? []) {
+      const volume = paths.get(mount.name);
+      if (volume === undefined)
+        throw new RuntimeError(`there is no volume "${mount.name}"`, { kind: "internal", code: "INTERNAL" });
+      let hostPath = volume;
+      if (mount.subPath) {
+        const sub = await openSubPath(volume, mount.subPath);
+        opened.push(sub);
+        hostPath = `/proc/${process.pid}/fd/${sub.fd}`;
+      }
+      mounts.push({
+        containerPath: mount.mountPath,
+        hostPath,
+        readonly: mount.readOnly ?? false,
+        recursiveReadonly: mount.recursiveReadOnly !== undefined && mount.recursiveReadOnly !== "Disabled",
+        propagation: PROPAGATION[mount.mountPropagation ?? "None"],
+      });
+    }
+    return { mounts, close };
+  } catch (err) {
+    await close();
+    throw err;
+  }
+}

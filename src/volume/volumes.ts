@@ -1,0 +1,223 @@
+/**
+ * A pod's volumes on the host: made before its first container, removed with its UID.
+ *
+ * Everything lies below directories of mode 0700 that are ours, and every step down is taken
+ * from a descriptor of the directory above, with O_NOFOLLOW: what a container leaves in a volume
+ * never leads us elsewhere. Knows no Pod; src/pod says what it wants in `VolumeRequest`.
+ */
+import { constants } from "node:fs";
+import { chmod, chown, lstat, mkdir, open, readdir, stat, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { PodUid } from "../base/ids.js";
+import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
+import type { Paths } from "../settings/paths.js";
+import { removeTree } from "./remove-tree.js";
+
+export type HostPathType =
+  | ""
+  | "DirectoryOrCreate"
+  | "Directory"
+  | "FileOrCreate"
+  | "File"
+  | "Socket"
+  | "CharDevice"
+  | "BlockDevice";
+
+export type VolumeRequest =
+  | { readonly kind: "directory"; readonly name: string }
+  | { readonly kind: "memory"; readonly name: string; readonly sizeBytes: number | undefined }
+  | { readonly kind: "host"; readonly name: string; readonly path: string; readonly type: HostPathType };
+
+/** Mounting of memory-backed volumes; src/native does it. */
+export interface TmpfsMounts {
+  mountTmpfs(path: string, options: { sizeBytes: number; mode: number }): Promise<void>;
+  unmount(path: string, options: { detach: boolean }): Promise<void>;
+}
+
+/** Mode of an emptyDir: whoever a container runs as can write (kubelet emptydir.go). */
+const EMPTY_DIR_MODE = 0o777;
+const SETGID = 0o2000;
+
+export class Volumes {
+  readonly #paths: Paths;
+  readonly #mounts: TmpfsMounts;
+
+  constructor(paths: Paths, mounts: TmpfsMounts) {
+    this.#paths = paths;
+    this.#mounts = mounts;
+  }
+
+  /**
+   * Makes what is missing and returns the host path of each volume by name. Existing content stays:
+   * a daemon restart or a new sandbox of the same pod comes through here again.
+   *
+   * @param fsGroup owning group of the pod's own volumes; `undefined`: root's
+   * @throws RuntimeError `failed-precondition` HOST_PATH_TYPE
+   */
+  async prepare(
+    uid: PodUid,
+    requests: readonly VolumeRequest[],
+    fsGroup: number | undefined,
+  ): Promise<Map<string, string>> {
+    const made = new Map<string, string>();
+    for (const request of requests) {
+      try {
+        made.set(request.name, await this.#prepareOne(uid, request, fsGroup));
+      } catch (err) {
+        throw withContext(err, `volume "${request.name}"`);
+      }
+    }
+    return made;
+  }
+
+  /** Removes every volume of the UID; what is not there is fine. */
+  async remove(uid: PodUid): Promise<void> {
+    const memory = join(this.#memoryRoot, uid);
+    for (const name of await namesIn(memory)) await this.#unmountMemory(join(memory, name));
+    await removeTree(memory);
+    await removeTree(this.#paths.podVolumes(uid));
+  }
+
+  /** UIDs that have volumes on this machine. */
+  async list(): Promise<Set<string>> {
+    const disk = await namesIn(dirname(this.#paths.podVolumes("x" as PodUid)));
+    return new Set([...disk, ...(await namesIn(this.#memoryRoot))]);
+  }
+
+  get #memoryRoot(): string {
+    return join(this.#paths.tmpfs, "volumes");
+  }
+
+  async #prepareOne(uid: PodUid, request: VolumeRequest, fsGroup: number | undefined): Promise<string> {
+    if (request.kind === "host") {
+      await prepareHostPath(request.path, request.type);
+      return request.path;
+    }
+    const parent = request.kind === "memory" ? join(this.#memoryRoot, uid) : this.#paths.podVolumes(uid);
+    const path = join(parent, request.name);
+    await mkdir(parent, { recursive: true, mode: 0o700 });
+    const isNew = await makeDirectory(path);
+    if (request.kind === "memory" && !(await isMountPoint(path))) {
+      await this.#mounts.mountTmpfs(path, { sizeBytes: request.sizeBytes ?? 0, mode: EMPTY_DIR_MODE });
+    } else if (!isNew) {
+      return path;
+    }
+    if (fsGroup !== undefined) await chown(path, 0, fsGroup);
+    // mkdir(2) applies the umask, and chown(2) clears the set-group-ID bit: the mode comes last.
+    await chmod(path, fsGroup === undefined ? EMPTY_DIR_MODE : EMPTY_DIR_MODE | SETGID);
+    return path;
+  }
+
+  async #unmountMemory(path: string): Promise<void> {
+    if (await isMountPoint(path)) await this.#mounts.unmount(path, { detach: true });
+  }
+}
+
+async function makeDirectory(path: string): Promise<boolean> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+    return true;
+  } catch (err) {
+    if (hasErrno(err, "EEXIST") && (await lstat(path)).isDirectory()) return false;
+    throw err;
+  }
+}
+
+/** A directory on another device than its parent is a mount point; ours are never bind mounts. */
+async function isMountPoint(path: string): Promise<boolean> {
+  try {
+    const [own, parent] = await Promise.all([lstat(path), lstat(dirname(path))]);
+    return own.dev !== parent.dev;
+  } catch (err) {
+    if (hasErrno(err, "ENOENT")) return false;
+    throw err;
+  }
+}
+
+async function namesIn(path: string): Promise<string[]> {
+  try {
+    return await readdir(path);
+  } catch (err) {
+    if (hasErrno(err, "ENOENT")) return [];
+    throw err;
+  }
+}
+
+/** Kubernetes, "hostPath volume types". Symbolic links are followed, as kubelet does. */
+async function prepareHostPath(path: string, type: HostPathType): Promise<void> {
+  if (type === "") return;
+  if (type === "DirectoryOrCreate") await mkdir(path, { recursive: true, mode: 0o755 });
+  if (type === "FileOrCreate") await createFile(path);
+  let is: Awaited<ReturnType<typeof stat>>;
+  try {
+    is = await stat(path);
+  } catch (err) {
+    throw wrongType(path, type, hasErrno(err, "ENOENT") ? "does not exist" : "cannot be read", err);
+  }
+  const found = is.isDirectory()
+    ? "Directory"
+    : is.isFile()
+      ? "File"
+      : is.isSocket()
+        ? "Socket"
+        : is.isCharacterDevice()
+          ? "CharDevice"
+          : is.isBlockDevice()
+            ? "BlockDevice"
+            : "other";
+  if (found !== type.replace("OrCreate", "")) throw wrongType(path, type, `is a ${found}`, undefined);
+}
+
+async function createFile(path: string): Promise<void> {
+  try {
+    await writeFile(path, "", { flag: constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, mode: 0o644 });
+  } catch (err) {
+    if (!hasErrno(err, "EEXIST")) throw err;
+  }
+}
+
+function wrongType(path: string, type: HostPathType, what: string, cause: unknown): RuntimeError {
+  return new RuntimeError(`hostPath "${path}" ${what}, and type ${type} is asked for`, {
+    kind: "failed-precondition",
+    code: "HOST_PATH_TYPE",
+    cause,
+  });
+}
+
+const O_PATH = 0o10000000;
+
+/**
+ * Opens a path inside a volume for mounting: no step may be a symbolic link, so that no container
+ * can lead another one's mount out of the volume. Missing directories are made, as kubelet does.
+ * Mount `/proc/<pid>/fd/<fd>`, then close.
+ *
+ * @throws RuntimeError `failed-precondition` SUB_PATH_ESCAPES
+ */
+export async function openSubPath(volume: string, subPath: string): Promise<{ fd: number; close(): Promise<void> }> {
+  let current = await open(volume, O_PATH | constants.O_DIRECTORY);
+  try {
+    for (const part of subPath.split("/").filter((p) => p !== "" && p !== ".")) {
+      if (part === "..") throw escapes(subPath);
+      const next = join(`/proc/self/fd/${current.fd}`, part);
+      await mkdir(next, { mode: 0o750 }).catch((err: unknown) => {
+        if (!hasErrno(err, "EEXIST") && !hasErrno(err, "ENOTDIR")) throw err;
+      });
+      const opened = await open(next, O_PATH | constants.O_NOFOLLOW);
+      await current.close();
+      current = opened;
+      if ((await current.stat()).isSymbolicLink()) throw escapes(subPath);
+    }
+    const handle = current;
+    return { fd: handle.fd, close: () => handle.close() };
+  } catch (err) {
+    await current.close();
+    throw err;
+  }
+}
+
+function escapes(subPath: string): RuntimeError {
+  return new RuntimeError(`subPath "${subPath}" leads through a symbolic link or out of its volume`, {
+    kind: "failed-precondition",
+    code: "SUB_PATH_ESCAPES",
+  });
+}

@@ -1,0 +1,50 @@
+/** crictl, as its users run it, against the CRI socket of a real daemon. */
+import { existsSync } from "node:fs";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { PROJECT, runCommand } from "../harness/cli.js";
+import { TestDaemon } from "../harness/daemon.js";
+import { missing, requires } from "../harness/requires.js";
+
+const CRICTL = `${PROJECT}.cache/bin/crictl`;
+const lacking = missing("root", "cgroup2", "go");
+let daemon: TestDaemon;
+
+beforeEach(requires("root", "cgroup2", "go"));
+beforeAll(async () => {
+  if (lacking) return;
+  if (!existsSync(CRICTL)) await runCommand("bash", [`${PROJECT}.ci/crictl`], { timeoutMs: 900_000 });
+  daemon = await TestDaemon.start();
+}, 1_000_000);
+afterAll(() => daemon?.dispose());
+
+const crictl = (...args: string[]) =>
+  runCommand(CRICTL, ["--config", "/dev/null", "--runtime-endpoint", `unix://${daemon.criSocket}`, ...args]);
+
+test("crictl version shows minke and v1", async () => {
+  const { code, stdout } = await crictl("version");
+  expect(stdout).toMatch(/RuntimeName:\s+minke\nRuntimeVersion:\s+\d+\.\d+\.\d+\nRuntimeApiVersion:\s+v1/);
+  expect(code).toBe(0);
+});
+
+test("crictl info shows both conditions true and the state directory", async () => {
+  const { code, stdout } = await crictl("info");
+  expect(code).toBe(0);
+  const info = JSON.parse(stdout) as { status: { conditions: { type: string; status: boolean }[] }; config: object };
+  expect(info.status.conditions.map(({ type, status }) => [type, status])).toEqual([
+    ["RuntimeReady", true],
+    ["NetworkReady", true],
+  ]);
+  expect(info.config).toMatchObject({ stateDir: expect.stringContaining(daemon.root) });
+});
+
+test("crictl runtime-config shows cgroupfs", async () => {
+  const { code, stdout } = await crictl("runtime-config");
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/cgroup driver:\s+CGROUPFS/);
+});
+
+test("crictl pods is told that this version does not have it", async () => {
+  const { code, stderr } = await crictl("pods");
+  expect(code).not.toBe(0);
+  expect(stderr).toContain("not implemented in this version");
+});

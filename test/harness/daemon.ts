@@ -1,0 +1,230 @@
+/**
+ * A daemon for one test file: the built one, with folders, cgroup root, bridge and subnets of
+ * its own, so that it runs beside others and can be killed and started again.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
+import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
+import { missing } from "./requires.js";
+
+/** The fixture images as one OCI layout; setup builds it. */
+export const FIXTURE_LAYOUT = `${PROJECT}.cache/fixtures/layout`;
+
+export interface TestDaemonOptions {
+  /** More lines of the settings file, in front of its tables. */
+  readonly settings?: string;
+  /** More tables of the settings file. */
+  readonly tables?: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** What the tests read of a Pod object. */
+export interface PodView {
+  readonly metadata: { readonly name: string; readonly uid: string };
+  readonly status: {
+    readonly phase: string;
+    readonly podIP?: string;
+    readonly podIPs?: readonly { readonly ip: string }[];
+    readonly containerStatuses?: readonly ContainerView[];
+    readonly initContainerStatuses?: readonly ContainerView[];
+  };
+}
+
+interface TerminatedView {
+  readonly exitCode: number;
+  readonly reason?: string;
+}
+
+export interface ContainerView {
+  readonly name: string;
+  readonly restartCount: number;
+  readonly ready: boolean;
+  readonly state: {
+    readonly running?: object;
+    readonly waiting?: { reason?: string };
+    readonly terminated?: TerminatedView;
+  };
+  readonly lastState?: { readonly terminated?: TerminatedView };
+}
+
+let made = 0;
+
+export class TestDaemon {
+  readonly folder: string;
+  readonly root: string;
+  readonly run: string;
+  readonly cgroupRoot: string;
+  readonly bridge: string;
+  /** `10.206.N`: the pods' IPv4 network, /24. */
+  readonly network4: string;
+  readonly #settingsFile: string;
+  #env: Readonly<Record<string, string>>;
+  #child: ChildProcess | undefined;
+  /** The machine before this daemon existed. */
+  readonly #machineBefore: Snapshot;
+
+  private constructor({ settings = "", tables = "", env = {} }: TestDaemonOptions) {
+    // Below 128 and above: two files at once, of two test runs, must not meet.
+    const n = (process.pid * 4 + made++) % 250;
+    this.folder = mkdtempSync(join(tmpdir(), "minke-test-"));
+    this.root = join(this.folder, "root");
+    this.run = join(this.folder, "run");
+    this.cgroupRoot = `minke-test-${process.pid}-${made}`;
+    this.bridge = `mkt${process.pid.toString(36)}x${made}`;
+    this.network4 = `10.206.${n}`;
+    this.#env = env;
+    this.#machineBefore = takeSnapshot(this.#scope());
+    this.#settingsFile = join(this.folder, "config.toml");
+    const tolerate = ["cpu", "memory", "pids"].some((name) => missing(`controller:${name}`) !== undefined);
+    writeFileSync(
+      this.#settingsFile,
+      `log-level = "debug"
+cgroup-root = "${this.cgroupRoot}"
+tolerate-missing-controllers = ${tolerate}
+${settings}
+[network]
+bridge = "${this.bridge}"
+subnet-ipv4 = "${this.network4}.0/24"
+subnet-ipv6 = "fd6d:696e:6b65:${(0xce00 + n).toString(16)}::/64"
+${tables}`,
+    );
+    for (const path of [this.root, this.run]) mkdirSync(path, { mode: 0o700 });
+  }
+
+  /** A running daemon without images. */
+  static async start(options: TestDaemonOptions = {}): Promise<TestDaemon> {
+    const daemon = new TestDaemon(options);
+    await daemon.start();
+    return daemon;
+  }
+
+  /** A running daemon with the fixture images. */
+  static async startWithImages(options: TestDaemonOptions = {}): Promise<TestDaemon> {
+    const daemon = await TestDaemon.start(options);
+    await daemon.expect("load", FIXTURE_LAYOUT);
+    return daemon;
+  }
+
+  get apiSocket(): string {
+    return join(this.run, "api.sock");
+  }
+
+  get criSocket(): string {
+    return join(this.run, "cri.sock");
+  }
+
+  get pid(): number {
+    if (this.#child?.pid === undefined) throw new Error("the daemon does not run");
+    return this.#child.pid;
+  }
+
+  /** What the daemon wrote, all runs of it. */
+  get log(): string {
+    const file = join(this.folder, "daemon.log");
+    return existsSync(file) ? readFileSync(file, "utf8") : "";
+  }
+
+  /** Starts it, again after `kill9`, and waits until it answers. */
+  async start(env: Readonly<Record<string, string>> = {}): Promise<void> {
+    const log = openSync(join(this.folder, "daemon.log"), "a", 0o600);
+    const args = [MINKE, "daemon", "--root", this.root, "--run", this.run, "--config", this.#settingsFile];
+    const child = spawn(process.execPath, args, {
+      env: { ...process.env, ...this.#env, ...env },
+      stdio: ["ignore", log, log],
+    });
+    closeSync(log);
+    this.#child = child;
+    const deadline = Date.now() + 20_000;
+    while (!(await this.isServing())) {
+      if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
+        throw new Error(
+          `the daemon did not start (${child.exitCode ?? child.signalCode ?? "no answer"}):\n${this.log}`,
+        );
+      }
+      await sleep(20);
+    }
+  }
+
+  /** Ends the daemon as a crash would; pods go on. */
+  async kill9(): Promise<void> {
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGKILL");
+    await ended;
+    this.#child = undefined;
+  }
+
+  /** Runs a minke command against this daemon. */
+  minke(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
+    const env = { MINKE_ROOT: this.root, MINKE_RUN: this.run, ...options.env };
+    return runCommand(process.execPath, [MINKE, ...args], { ...options, env });
+  }
+
+  /** Runs a minke command that has to succeed; gives its standard output. */
+  async expect(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.minke(args);
+    if (code !== 0) throw new Error(`minke ${args.join(" ")} ended with ${code}:\n${stderr}${stdout}`);
+    return stdout;
+  }
+
+  /** Makes the pods of a manifest and waits until they are ready. */
+  async runPod(manifest: string): Promise<void> {
+    const { code, stdout, stderr } = await this.minke(["run", "-f", "-", "--wait"], { input: manifest });
+    if (code !== 0) throw new Error(`minke run ended with ${code}:\n${stderr}${stdout}\n${this.log}`);
+  }
+
+  async pod(name: string): Promise<PodView> {
+    const { items } = JSON.parse(await this.expect("get", "pods", "-o", "json")) as { items: PodView[] };
+    const pod = items.find((item) => item.metadata.name === name);
+    if (!pod) throw new Error(`no pod ${name} among ${items.map((item) => item.metadata.name).join(", ")}`);
+    return pod;
+  }
+
+  async container(podName: string, name: string): Promise<ContainerView> {
+    const { status } = await this.pod(podName);
+    const all = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
+    const found = all.find((container) => container.name === name);
+    if (!found) throw new Error(`no container ${name} in pod ${podName}`);
+    return found;
+  }
+
+  snapshot(): Snapshot {
+    return takeSnapshot(this.#scope());
+  }
+
+  /** @throws Error that lists what is there and was not there before */
+  async expectNothingLeft(before: Snapshot): Promise<void> {
+    await expectNothingLeft(before, this.#scope());
+  }
+
+  /** Stops pods and daemon, then looks that nothing of them is left on the machine. */
+  async dispose(): Promise<void> {
+    if (!(await this.isServing())) await this.start();
+    await this.expect("daemon", "stop", "--pods");
+    await this.kill9();
+    rmSync(this.folder, { recursive: true, force: true });
+    await expectNothingLeft(this.#machineBefore, this.#scope());
+  }
+
+  isServing(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const ask = request({ socketPath: this.apiSocket, path: "/healthz", timeout: 2000 }, (response) => {
+        response.resume();
+        resolve(response.statusCode === 200);
+      });
+      ask.once("error", () => resolve(false));
+      ask.once("timeout", () => ask.destroy());
+      ask.end();
+    });
+  }
+
+  #scope(): Scope {
+    return { root: this.root, run: this.run, cgroupRoot: this.cgroupRoot, daemonPid: this.#child?.pid };
+  }
+}
