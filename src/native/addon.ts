@@ -29,6 +29,7 @@ interface Addon {
   unmount(path: string, detach: boolean): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
+  pidfdHasExited(pidfd: number): boolean;
   reapChild(pidfd: number): [number, number] | undefined;
   spawnMonitor(
     executable: number,

@@ -80,6 +80,11 @@ export function pidfdSendSignal(pidfd: Fd, signal: number | NodeJS.Signals): voi
   call(`send signal ${signal}`, (native) => native.pidfdSendSignal(pidfd.number, number));
 }
 
+/** True once the process has ended, reaped or not, whoever its parent is. */
+export function pidfdHasExited(pidfd: Fd): boolean {
+  return call("ask whether a process has ended", (native) => native.pidfdHasExited(pidfd.number));
+}
+
 export interface ChildExit {
   readonly exitCode: number;
   /** 0: it exited by itself. */

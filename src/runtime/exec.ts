@@ -7,6 +7,7 @@ import { RuntimeError, withContext } from "../base/errors.js";
 import { type ContainerId, newExecId } from "../base/ids.js";
 import type { Process, Spec } from "../oci/index.js";
 import type { ContainerRecord } from "../state/container.js";
+import { cgroupDir } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
 import { describeContainer, requireMonitor, requireRunning, type RuntimeContext } from "./context.js";
 import type { ExecRequest, ExecSession, ExecSyncResult } from "./runtime.js";
@@ -20,17 +21,26 @@ export async function execSync(ctx: RuntimeContext, id: ContainerId, command: re
   const process = await execProcess(ctx, record, { command, tty: false, stdin: false });
   const monitor = requireMonitor(ctx, record.sandboxId);
   const outcome = await monitor
-    .capture({ execId: newExecId(), containerId: id, process, timeoutMs, limitBytes: CAPTURE_LIMIT_BYTES })
+    .exec({
+      execId: newExecId(),
+      containerId: id,
+      process,
+      cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
+      mode: "capture",
+      stdin: false,
+      timeoutMs,
+      limitBytes: CAPTURE_LIMIT_BYTES,
+    })
     .catch((err: unknown) => {
       throw toExecError(record, command, err);
     });
-  if (outcome.hasTimedOut) {
+  if (outcome.timedOut) {
     throw new RuntimeError(`exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`, {
       kind: "deadline-exceeded",
       code: "EXEC_TIMEOUT",
     });
   }
-  return { exitCode: outcome.exitCode, stdout: outcome.stdout, stderr: outcome.stderr, isTruncated: outcome.isTruncated };
+  return { exitCode: outcome.exitCode, stdout: outcome.stdout, stderr: outcome.stderr, isTruncated: outcome.truncated };
 }
 
 /** See `Runtime.exec`. */
@@ -43,10 +53,13 @@ export async function exec(ctx: RuntimeContext, id: ContainerId, request: ExecRe
       execId,
       containerId: id,
       process: await execProcess(ctx, record, request),
+      cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
+      mode: "stream",
       stdin: request.stdin,
       timeoutMs: 0,
+      limitBytes: 0,
     });
-    return await monitor.openStream(ctx.paths.monitorSocket(record.sandboxId), { execId });
+    return await monitor.openStream({ execId });
   } catch (err) {
     throw toExecError(record, request.command, err);
   }
@@ -56,7 +69,7 @@ export async function exec(ctx: RuntimeContext, id: ContainerId, request: ExecRe
 export async function attach(ctx: RuntimeContext, id: ContainerId): Promise<ExecSession> {
   const record = requireRunning(ctx, id);
   try {
-    return await requireMonitor(ctx, record.sandboxId).openStream(ctx.paths.monitorSocket(record.sandboxId), { containerId: id });
+    return await requireMonitor(ctx, record.sandboxId).openStream({ containerId: id });
   } catch (err) {
     throw withContext(err, `attach to container ${describeContainer(record)}`);
   }

@@ -5,35 +5,32 @@ import { rm } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
-import type { MonitorClientOptions } from "../monitor/monitor-client.js";
+import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { pidfdSendSignal, reapChild } from "../native/index.js";
-import { VERSION } from "../settings/version.js";
+import { pidfdHasExited, pidfdSendSignal, reapChild } from "../native/index.js";
 import { monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
 
 const SIGKILL = 9;
+/** How long a monitor that was asked to end may take. */
+const SHUTDOWN_DEADLINE_MS = 2_000;
 
-/** What the daemon does about a monitor's news: exits are recorded, and so is its own end. */
-export function monitorOptions(ctx: RuntimeContext, id: SandboxId): MonitorClientOptions {
-  return {
-    version: VERSION,
-    listeners: {
-      onExit: ({ exit }) => {
-        recordExit(ctx, exit).catch((err: unknown) => {
-          ctx.log.error({ sandboxId: id, containerId: exit.containerId, err: String(err) }, "could not record an exit; the exit file has it");
-        });
-      },
-      onClose: (reason) => {
-        // Without a reason it was our doing.
-        if (reason === undefined || !ctx.monitors.has(id)) return;
-        ctx.inFlight.inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason)).catch((err: unknown) => {
-          ctx.log.error({ sandboxId: id, err: String(err) }, "could not clean up after a lost monitor; StopPodSandbox will");
-        });
-      },
-    },
-  };
+/** Takes a monitor's connection over: its exits are recorded from now on, and so is its own end. */
+export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: MonitorClient, pidfd: Fd): void {
+  ctx.monitors.set(id, { client, pidfd });
+  client.onExit((exit) => {
+    recordExit(ctx, exit).catch((err: unknown) => {
+      ctx.log.error({ sandboxId: id, containerId: exit.containerId, err: String(err) }, "could not record an exit; the exit file has it");
+    });
+  });
+  client.onClose((reason) => {
+    // Without a reason it was our doing.
+    if (reason === undefined || ctx.monitors.get(id)?.client !== client) return;
+    ctx.inFlight.inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason)).catch((err: unknown) => {
+      ctx.log.error({ sandboxId: id, err: String(err) }, "could not clean up after a lost monitor; StopPodSandbox will");
+    });
+  });
 }
 
 /**
@@ -64,11 +61,14 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   const handle = ctx.monitors.get(id);
   ctx.monitors.delete(id);
   const process = handle?.pidfd ?? pidfd;
-  await handle?.client.shutdown().catch(() => undefined);
-  handle?.client.close();
+  if (handle) {
+    // A stopped or hung monitor does not answer, and is killed below.
+    await Promise.race([handle.client.shutdown().catch(() => undefined), sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false })]);
+    handle.client.close();
+  }
   if (process) {
     try {
-      if (!handle) pidfdSendSignal(process, SIGKILL);
+      if (!handle) kill(process);
       await waitForEnd(process);
     } finally {
       process.close();
@@ -78,16 +78,24 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   await rm(ctx.paths.monitorSocket(id), { force: true });
 }
 
-/** Reaps a child, or sees that the process of another parent is gone; kills it where it takes long. */
+/** Waits until the process has ended, killing it where it takes long, and reaps it where it is our child. */
 async function waitForEnd(pidfd: Fd): Promise<void> {
-  for (let waitedMs = 0, stepMs = 1; ; waitedMs += stepMs, stepMs = Math.min(stepMs * 2, 50)) {
-    if (reapChild(pidfd) !== undefined) return;
-    try {
-      pidfdSendSignal(pidfd, waitedMs > 2_000 ? SIGKILL : 0);
-    } catch (err) {
-      if (hasErrno(err, "ESRCH")) return;
-      throw err;
-    }
+  for (let waitedMs = 0, stepMs = 1; !pidfdHasExited(pidfd); waitedMs += stepMs, stepMs = Math.min(stepMs * 2, 50)) {
+    if (waitedMs > SHUTDOWN_DEADLINE_MS) kill(pidfd);
     await sleep(stepMs);
+  }
+  try {
+    reapChild(pidfd);
+  } catch (err) {
+    // Started by an earlier daemon: its parent is init now.
+    if (!hasErrno(err, "ECHILD")) throw err;
+  }
+}
+
+function kill(pidfd: Fd): void {
+  try {
+    pidfdSendSignal(pidfd, SIGKILL);
+  } catch (err) {
+    if (!hasErrno(err, "ESRCH")) throw err;
   }
 }

@@ -109,7 +109,7 @@ function bindVerbs(ctx: RuntimeContext): Runtime {
     reopenContainerLog: async (id) => {
       const record = requireRunning(ctx, id);
       await requireMonitor(ctx, record.sandboxId)
-        .reopenLog(id)
+        .reopenLog({ containerId: id })
         .catch((err: unknown) => {
           throw withContext(err, `reopen the log of container ${describeContainer(record)}`);
         });

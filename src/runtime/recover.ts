@@ -17,7 +17,7 @@ import type { SandboxRecord } from "../state/sandbox.js";
 import { childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
 import { readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
-import { monitorOptions } from "./monitors.js";
+import { adoptMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
@@ -86,9 +86,9 @@ async function connect(ctx: RuntimeContext, record: SandboxRecord): Promise<read
   if (!monitor || (await processStartTicks(monitor.pid)) !== monitor.startTicks) return undefined;
   try {
     const pidfd = pidfdOpen(monitor.pid);
-    const client = await MonitorClient.connect(ctx.paths.monitorSocket(record.id), monitorOptions(ctx, record.id));
-    ctx.monitors.set(record.id, { client, pidfd });
-    return await client.list();
+    const client = await MonitorClient.connect(ctx.paths.monitorSocket(record.id));
+    adoptMonitor(ctx, record.id, client, pidfd);
+    return (await client.list()).containers;
   } catch (err) {
     ctx.log.warn({ sandboxId: record.id, err: String(err) }, "a monitor runs but does not answer");
     return undefined;

@@ -18,7 +18,7 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
       await ctx.containers.put(id, { ...record, state: "removing" });
       await removeCgroup(ctx.cgroups, record.cgroupPath);
       await rm(ctx.paths.container(id), { recursive: true, force: true });
-      await ctx.monitors.get(record.sandboxId)?.client.forget(id);
+      await ctx.monitors.get(record.sandboxId)?.client.forget({ containerId: id });
       await ctx.containers.remove(id);
     } catch (err) {
       throw withContext(err, `remove container ${describeContainer(record)}`);

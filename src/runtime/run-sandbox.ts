@@ -18,7 +18,7 @@ import { createSandboxNamespaces, createShm, MONITOR_FD, openCgroup, spawnMonito
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import { emit, type RuntimeContext } from "./context.js";
-import { endMonitor, monitorOptions } from "./monitors.js";
+import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 
@@ -158,8 +158,7 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
     });
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, pidfd));
     if (!control) throw new Error("a monitor without a control connection");
-    const client = await MonitorClient.fromFd(control.take(), monitorOptions(ctx, record.id));
-    ctx.monitors.set(record.id, { client, pidfd });
+    adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {
       pid,
       startTicks: await processStartTicks(pid),

@@ -24,8 +24,8 @@ export async function stopContainer(ctx: RuntimeContext, id: ContainerId, graceM
       return;
     }
     const exited = waitForExit(ctx, id);
-    if (graceMs > 0) await monitor.stop(id, signalNumber(record.stopSignal), graceMs);
-    else await monitor.kill(id);
+    if (graceMs > 0) await monitor.stop({ containerId: id, signal: signalNumber(record.stopSignal), graceMs });
+    else await monitor.kill({ containerId: id });
     await withinDeadline(ctx, record, exited, graceMs + KILL_DEADLINE_MS);
   } catch (err) {
     if (ctx.containers.get(id)?.state === "exited") return;
