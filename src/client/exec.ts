@@ -33,12 +33,17 @@ export async function openStreams(socketPath: string, path: string): Promise<Rem
     perMessageDeflate: false,
     createConnection: () => createConnection(target.address),
   });
+  // Listening before it opens: output may come with the same read as the answer to the upgrade.
+  const streams = connectStreams(socket);
   try {
     await opened(socket, socketPath);
+  } catch (err) {
+    streams.exited.catch(() => undefined);
+    throw err;
   } finally {
     await target.close();
   }
-  return connectStreams(socket);
+  return streams;
 }
 
 function opened(socket: WebSocket, socketPath: string): Promise<void> {
