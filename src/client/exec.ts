@@ -35,11 +35,10 @@ export async function openStreams(socketPath: string, path: string): Promise<Rem
   });
   // Listening before it opens: output may come with the same read as the answer to the upgrade.
   const streams = connectStreams(socket);
+  // Where nobody asks for the exit code, a broken connection is no unhandled rejection.
+  streams.exited.catch(() => undefined);
   try {
     await opened(socket, socketPath);
-  } catch (err) {
-    streams.exited.catch(() => undefined);
-    throw err;
   } finally {
     await target.close();
   }
