@@ -33,12 +33,16 @@ export async function openStreams(socketPath: string, path: string): Promise<Rem
     perMessageDeflate: false,
     createConnection: () => createConnection(target.address),
   });
+  // Listening before it opens: output may come with the same read as the answer to the upgrade.
+  const streams = connectStreams(socket);
+  // Where nobody asks for the exit code, a broken connection is no unhandled rejection.
+  streams.exited.catch(() => undefined);
   try {
     await opened(socket, socketPath);
   } finally {
     await target.close();
   }
-  return connectStreams(socket);
+  return streams;
 }
 
 function opened(socket: WebSocket, socketPath: string): Promise<void> {

@@ -66,6 +66,12 @@ export interface TimelineSpan {
   readonly durationNs: string;
 }
 
+/** A Pod manifest, as in YAML; the daemon checks it (`PodManifest` is the type of what it knows). */
+export interface PodInput {
+  readonly metadata: { readonly name?: string | undefined; readonly namespace?: string | undefined };
+  readonly spec: object;
+}
+
 export interface CreatedPod {
   readonly pod: PodJson;
   /** Fields without effect: `spec.containers[0].livenessProbe: has no effect here, ignored`. */
@@ -96,7 +102,7 @@ export class MinkeClient {
 
   /** @param strict a field without effect is an error */
   async createPod(
-    manifest: { metadata: { namespace?: string | undefined } },
+    manifest: PodInput,
     options: { namespace?: string; strict?: boolean } = {},
   ): Promise<CreatedPod> {
     const namespace = manifest.metadata.namespace ?? options.namespace ?? "default";
