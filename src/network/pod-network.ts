@@ -18,7 +18,8 @@ import { AddressPool } from "./address-pool.js";
 import * as bridge from "./bridge.js";
 import { chooseSubnets } from "./choose-subnets.js";
 import { HostPorts } from "./host-ports.js";
-import { enableForwarding, restoreSysctls } from "./host-sysctls.js";
+import { switchForwardingOn } from "./forwarding.js";
+import { restoreSysctls } from "./host-sysctls.js";
 import {
   BRIDGE_RECORD_ID,
   type LeaseRecord,
@@ -107,16 +108,9 @@ export class PodNetwork {
       const { record, subnets } = await chooseSubnets(host, settings, store, log);
       if (own && !bridge.holdsSubnets(host, own, subnets)) await bridge.removeBridge(route, settings.bridge);
       const mtu = bridge.resolveMtu(host, settings);
+      if (!own) undo.push("remove bridge", () => bridge.removeBridge(route, settings.bridge));
       const bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
-      const families = new Set(subnets.map(({ family }) => family));
-      const sysctls = await enableForwarding(families);
-      if (sysctls.length > 0) {
-        log.info(
-          { paths: sysctls.map(({ path }) => path) },
-          "switched forwarding on for the host, which pods need to get out",
-        );
-        await store.put(BRIDGE_RECORD_ID, { ...record, sysctls: [...record.sysctls, ...sysctls] });
-      }
+      await switchForwardingOn(subnets, record, store, log, undo);
       const published = await PublishedPorts.open(settings.bridge, subnets);
       undo.push("close netfilter sockets", () => published.close());
       const reaper = await LinkReaper.open(retiredGroup(settings.bridge));

@@ -46,6 +46,13 @@ describe("a log record", () => {
     expect(logText(params.logPath ?? "")).toBe("no end\n");
   });
 
+  test("comes from a user without privileges that opens /proc/self/fd/1 by name", async () => {
+    const params = bench.prepare(["/bin/sh", "-c", "echo named > /proc/self/fd/1"], {}, 1000);
+    await bench.client.start(params);
+    expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 0 });
+    expect(logText(params.logPath ?? "")).toBe("named\n");
+  });
+
   test("is added to what the file holds", async () => {
     const path = `${bench.dir}/kept.log`;
     writeFileSync(path, "2026-01-01T00:00:00.000000000Z stdout F before\n");
