@@ -126,6 +126,7 @@ void Monitor::Start(const Request& request) {
     ReplyError(request, "CONTAINER_EXISTS", "start: the container has been started before");
     return;
   }
+  scratch_.TrimSoon();
   auto container = std::make_unique<Container>(&loop_, &scratch_, this, std::move(asked));
   runtime::Problem problem;
   if (!container->Begin(&problem)) {
@@ -173,6 +174,7 @@ void Monitor::StartExec(const Request& request) {
     return;
   }
   settings.launch.spec_json = std::move(*spec);
+  scratch_.TrimSoon();
   auto exec = std::make_unique<Exec>(&loop_, &scratch_, this, std::move(settings));
   runtime::Problem problem;
   if (!exec->Begin(&problem)) {

@@ -63,7 +63,7 @@ sys::Result<void> Monitor::Listen() {
   const int error = errno;
   ::umask(mask);
   if (bound < 0) return sys::Failure{"bind", error};
-  if (::listen(listener_.get(), 64) < 0) return sys::FailedWithErrno("listen");
+  if (::listen(listener_.get(), SOMAXCONN) < 0) return sys::FailedWithErrno("listen");
   return {};
 }
 

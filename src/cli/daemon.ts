@@ -28,7 +28,10 @@ export async function stopDaemon(options: GlobalOptions & { pods?: boolean }): P
   const deadline = performance.now() + STOP_DEADLINE_MS;
   while (isAlive(pid)) {
     if (performance.now() > deadline) {
-      throw new RuntimeError(`the daemon, process ${pid}, has not ended after ${STOP_DEADLINE_MS / 1000} s`, { kind: "deadline-exceeded", code: "DAEMON_UNREACHABLE" });
+      throw new RuntimeError(`the daemon, process ${pid}, has not ended after ${STOP_DEADLINE_MS / 1000} s`, {
+        kind: "deadline-exceeded",
+        code: "DAEMON_UNREACHABLE",
+      });
     }
     await sleep(STOP_POLL_MS);
   }

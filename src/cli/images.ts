@@ -19,7 +19,7 @@ export async function pull(reference: string, options: GlobalOptions): Promise<v
   const client = await connectTo(options);
   const lines = new ProgressLines();
   try {
-    const image = await client.pullImage(reference, (progress) => lines.show(progress as Progress));
+    const image = await client.pullImage(reference, (progress) => lines.show(progress));
     lines.end();
     print(`${image.repoTags[0] ?? image.repoDigests[0] ?? reference} ${image.id} (${bytes(image.sizeBytes)})`);
   } finally {
@@ -63,7 +63,13 @@ export async function listImages(options: GlobalOptions & { output?: string }): 
   const client = await connectTo(options);
   const images = await client.images();
   if (options.output === "json") return print(JSON.stringify({ items: images }, null, 4));
-  const rows = images.flatMap(({ id, repoTags, sizeBytes }) => (repoTags.length > 0 ? repoTags : ["<none>"]).map((tag) => [tag, id.replace("sha256:", "").slice(0, 13), bytes(sizeBytes)]));
+  const rows = images.flatMap(({ id, repoTags, sizeBytes }) =>
+    (repoTags.length > 0 ? repoTags : ["<none>"]).map((tag) => [
+      tag,
+      id.replace("sha256:", "").slice(0, 13),
+      bytes(sizeBytes),
+    ]),
+  );
   print(table(["IMAGE", "ID", "SIZE"], rows));
 }
 
@@ -78,7 +84,9 @@ export async function showVersion(options: GlobalOptions): Promise<void> {
   try {
     const client = await connectTo(options, { startDaemon: false });
     const daemon = await client.version();
-    print(`daemon ${daemon.minkeVersion} (Kubernetes API ${daemon.gitVersion.replace(/\+.*/, "")}, ${daemon.platform})`);
+    print(
+      `daemon ${daemon.minkeVersion} (Kubernetes API ${daemon.gitVersion.replace(/\+.*/, "")}, ${daemon.platform})`,
+    );
   } catch (err) {
     if (toRuntimeError(err).code !== "DAEMON_UNREACHABLE") throw err;
     print("daemon: none is running");

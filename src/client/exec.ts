@@ -44,7 +44,15 @@ export async function openStreams(socketPath: string, path: string): Promise<Rem
 function opened(socket: WebSocket, socketPath: string): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.once("open", () => resolve());
-    socket.once("error", (cause) => reject(new RuntimeError(`connect to the daemon at "${socketPath}": ${cause.message}`, { kind: "unavailable", code: "DAEMON_UNREACHABLE", cause })));
+    socket.once("error", (cause) =>
+      reject(
+        new RuntimeError(`connect to the daemon at "${socketPath}": ${cause.message}`, {
+          kind: "unavailable",
+          code: "DAEMON_UNREACHABLE",
+          cause,
+        }),
+      ),
+    );
     socket.once("unexpected-response", (_request, response) => {
       readText(response).then((body) => reject(errorOfStatus(body, response.statusCode ?? 500)), reject);
     });
@@ -76,7 +84,13 @@ function connectStreams(socket: WebSocket): RemoteStreams {
     socket.on("close", () => {
       stdout.end();
       stderr.end();
-      if (!hasStatus) reject(new RuntimeError("the connection to the daemon broke before the command ended", { kind: "unavailable", code: "DAEMON_UNREACHABLE" }));
+      if (!hasStatus)
+        reject(
+          new RuntimeError("the connection to the daemon broke before the command ended", {
+            kind: "unavailable",
+            code: "DAEMON_UNREACHABLE",
+          }),
+        );
     });
   });
   const stdin = new Writable({
@@ -92,7 +106,8 @@ function connectStreams(socket: WebSocket): RemoteStreams {
     stderr,
     exited,
     resize: (columns, rows) => {
-      if (socket.readyState === socket.OPEN) socket.send(channelFrame(CHANNEL.resize, Buffer.from(JSON.stringify({ Width: columns, Height: rows }))));
+      if (socket.readyState === socket.OPEN)
+        socket.send(channelFrame(CHANNEL.resize, Buffer.from(JSON.stringify({ Width: columns, Height: rows }))));
     },
     close: () => socket.close(),
   };

@@ -176,9 +176,10 @@ export async function until(isTrue: () => boolean | Promise<boolean>, deadlineMs
   }
 }
 
-export function pssKib(pid: number): number {
-  const line = /^Pss: +(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"));
-  return Number(line?.[1] ?? fail("no Pss"));
+/** Memory that belongs to this process alone; the rest of a monitor is its program, which all monitors share. */
+export function anonymousKib(pid: number): number {
+  const line = /^Pss_Anon: +(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"));
+  return Number(line?.[1] ?? fail("no Pss_Anon"));
 }
 
 function fail(why: string): never {

@@ -8,15 +8,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import * as native from "../../src/native/index.js";
+import { requires } from "../harness/requires.js";
 
 let dir: string;
 let open: native.Fd[];
 function keep<T extends native.Fd | undefined>(fd: T): NonNullable<T> {
   if (!fd) throw new Error("no descriptor");
   open.push(fd);
-  return fd as NonNullable<T>;
+  return fd;
 }
 
+beforeEach(requires("root", "netns", "cgroup2"));
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "minke-net-"));
   open = [];
