@@ -163,6 +163,9 @@ export class RegistryClient {
       } catch (err) {
         throw this.#transportError(err, `${subject} at ${at.origin}`, signal);
       }
+      // undici fails a body that is given up half-read; nobody may be listening then, and an
+      // "error" event without a listener would end the daemon.
+      response.body.on("error", () => undefined);
       const location = header(response, "location");
       if (![301, 302, 303, 307, 308].includes(response.statusCode) || location === undefined) return response;
       await response.body.dump();
