@@ -143,7 +143,9 @@ subnet-ipv6 = "fd6d:696e:6b65:beef::/64"
   undo.push(async () => {
     const ended = new Promise((resolve) => child.once("exit", resolve));
     if (child.exitCode !== null) return;
-    command("daemon", "stop", "--pods");
+    // Not spawnSync: the command waits for the daemon to be gone, and it is ours to reap.
+    const env = { ...process.env, MINKE_ROOT: join(folder, "root"), MINKE_RUN: run };
+    spawn(process.execPath, [minke, "daemon", "stop", "--pods"], { env, stdio: "ignore" });
     await ended;
   });
   for (let waitedMs = 0; ; waitedMs += 20) {
