@@ -182,7 +182,10 @@ function openWatch() {
   return new Promise((resolve, reject) => {
     const waiting = new Set();
     const call = request({ socketPath: join(run, "api.sock"), path: `${podsPath}?watch=true` }, (response) => {
-      createInterface({ input: response }).on("line", (line) => {
+      const lines = createInterface({ input: response });
+      // Ours to end: `close` cuts the connection.
+      lines.on("error", () => undefined);
+      lines.on("line", (line) => {
         const event = JSON.parse(line);
         for (const one of waiting) {
           if (!one.fits(event)) continue;
