@@ -1,5 +1,16 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,7 +45,10 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(top, { recursive: true, force: true }));
 
-function unpack(stream: Buffer, ...args: string[]): Record<string, unknown> & { error?: { code: string; errno?: string } } {
+function unpack(
+  stream: Buffer,
+  ...args: string[]
+): Record<string, unknown> & { error?: { code: string; errno?: string } } {
   const { stdout, stderr, status } = spawnSync(PROGRAM, ["--dest", dest, ...args], { input: stream });
   expect(stderr.toString()).toBe("");
   const answer = JSON.parse(stdout.toString()) as Record<string, unknown> & { error?: { code: string } };
@@ -45,7 +59,14 @@ const unpackEntries = (...entries: TarEntry[]) => unpack(tarArchive(entries) as 
 const file = (path: string, text = "x"): TarEntry => ({ path, type: "file", content: Buffer.from(text) });
 const refused = (code: string) => ({ error: expect.objectContaining({ code }) as unknown });
 const xattr = (path: string, name: string) =>
-  execFileSync("python3", ["-c", "import os,sys; print(os.getxattr(sys.argv[1], sys.argv[2], follow_symlinks=False).hex())", path, name]).toString().trim();
+  execFileSync("python3", [
+    "-c",
+    "import os,sys; print(os.getxattr(sys.argv[1], sys.argv[2], follow_symlinks=False).hex())",
+    path,
+    name,
+  ])
+    .toString()
+    .trim();
 
 describe("metadata", () => {
   test("owners, modes with setuid, and times in ns are exact, directories' last", () => {
@@ -75,7 +96,11 @@ describe("metadata", () => {
   });
 
   test("devices and FIFOs are made with their numbers", () => {
-    unpackEntries({ path: "null", type: "char", major: 1, minor: 3, mode: 0o666 }, { path: "sda", type: "block", major: 8, minor: 300 }, { path: "pipe", type: "fifo" });
+    unpackEntries(
+      { path: "null", type: "char", major: 1, minor: 3, mode: 0o666 },
+      { path: "sda", type: "block", major: 8, minor: 300 },
+      { path: "pipe", type: "fifo" },
+    );
     expect(lstatSync(join(dest, "null")).rdev).toBe(0x103);
     expect(lstatSync(join(dest, "sda")).isBlockDevice()).toBe(true);
     expect(lstatSync(join(dest, "pipe")).isFIFO()).toBe(true);
@@ -115,7 +140,11 @@ describe("a hostile layer", () => {
     ["a name with .. inside", "LAYER_REFUSED", [file("a/../../escaped")]],
     ["a hard link out", "LAYER_REFUSED", [{ path: "l", type: "hardlink", target: "../../etc/passwd" }]],
     ["a hard link to a file of the host", "LAYER_REFUSED", [{ path: "l", type: "hardlink", target: "/etc/hostname" }]],
-    ["an overlayfs attribute", "LAYER_REFUSED", [{ ...file("f"), pax: { "SCHILY.xattr.trusted.overlay.redirect": "/etc" } }]],
+    [
+      "an overlayfs attribute",
+      "LAYER_REFUSED",
+      [{ ...file("f"), pax: { "SCHILY.xattr.trusted.overlay.redirect": "/etc" } }],
+    ],
     ["a file below a file", "LAYER_REFUSED", [file("f"), file("f/g")]],
     ["a device 0:0", "LAYER_REFUSED", [{ path: "c", type: "char", major: 0, minor: 0 }]],
     ["a whiteout of ..", "LAYER_REFUSED", [file("d/.wh...")]],
@@ -128,13 +157,22 @@ describe("a hostile layer", () => {
   });
 
   test("with links out of it writes inside, as a container would see them", () => {
-    unpackEntries({ path: "etc", type: "symlink", target: "../../../../inside" }, { path: "inside", type: "dir" }, file("etc/passwd", "evil"));
+    unpackEntries(
+      { path: "etc", type: "symlink", target: "../../../../inside" },
+      { path: "inside", type: "dir" },
+      file("etc/passwd", "evil"),
+    );
     expect(readFileSync(join(dest, "inside/passwd"), "utf8")).toBe("evil");
     expect(existsSync(join(top, "inside"))).toBe(false);
   });
 
   test("with an absolute link on the way writes below the layer's own root", () => {
-    unpackEntries({ path: `inner${top}`, type: "dir" }, { path: "out", type: "symlink", target: top }, { path: top.slice(1), type: "dir" }, file("out/escaped"));
+    unpackEntries(
+      { path: `inner${top}`, type: "dir" },
+      { path: "out", type: "symlink", target: top },
+      { path: top.slice(1), type: "dir" },
+      file("out/escaped"),
+    );
     expect(existsSync(join(top, "escaped"))).toBe(false);
     expect(readFileSync(join(dest, top, "escaped"), "utf8")).toBe("x");
   });
@@ -177,12 +215,28 @@ describe("streams", () => {
 
 describe("as GNU tar", () => {
   const listing = (dir: string) =>
-    execFileSync("sh", ["-c", "find . -mindepth 1 ! -type d -printf '%p %y %m %U %G %s %n %T@ %l\\n' -o -printf '%p %y %m %U %G\\n' | LC_ALL=C sort"], { cwd: dir }).toString();
+    execFileSync(
+      "sh",
+      [
+        "-c",
+        "find . -mindepth 1 ! -type d -printf '%p %y %m %U %G %s %n %T@ %l\\n' -o -printf '%p %y %m %U %G\\n' | LC_ALL=C sort",
+      ],
+      { cwd: dir },
+    ).toString();
 
   function expectSame(archive: string, extract: string[]): void {
     const other = join(top, "gnu");
     mkdirSync(other);
-    execFileSync("tar", ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", archive, "-C", other, ...extract]);
+    execFileSync("tar", [
+      "--xattrs",
+      "--xattrs-include=*",
+      "--numeric-owner",
+      "-xpf",
+      archive,
+      "-C",
+      other,
+      ...extract,
+    ]);
     expect(unpack(readFileSync(archive))).not.toHaveProperty("error");
     expect(listing(dest)).toBe(listing(other));
     execFileSync("diff", ["-r", "--no-dereference", dest, other]);
@@ -208,7 +262,14 @@ describe("as GNU tar", () => {
       writeFileSync(join(tree, "n".repeat(120), "m".repeat(150)), "long");
       writeFileSync(join(tree, "sparse"), "begin");
       truncateSync(join(tree, "sparse"), 50 << 20);
-      execFileSync("sh", ["-c", "for i in 1 3 5 7 9 11 13; do printf data | dd of=sparse bs=1 seek=$((i * 3000000)) conv=notrunc status=none; done; ln deep/er/file hard; ln -s deep soft"], { cwd: tree });
+      execFileSync(
+        "sh",
+        [
+          "-c",
+          "for i in 1 3 5 7 9 11 13; do printf data | dd of=sparse bs=1 seek=$((i * 3000000)) conv=notrunc status=none; done; ln deep/er/file hard; ln -s deep soft",
+        ],
+        { cwd: tree },
+      );
     }
     const sparse = existsSync(join(tree, "sparse")) ? ["-S"] : [];
     execFileSync("tar", [`--format=${format}`, ...sparse, "-cf", join(top, "a.tar"), "-C", tree, "."]);
@@ -220,8 +281,21 @@ describe("as GNU tar", () => {
     mkdirSync(tree);
     writeFileSync(join(tree, "sparse"), "begin");
     truncateSync(join(tree, "sparse"), 20 << 20);
-    execFileSync("sh", ["-c", "for i in 1 3 5; do printf data | dd of=sparse bs=1 seek=$((i * 3000000)) conv=notrunc status=none; done"], { cwd: tree });
-    execFileSync("tar", ["--format=posix", `--sparse-version=${version}`, "-S", "-cf", join(top, "a.tar"), "-C", tree, "."]);
+    execFileSync(
+      "sh",
+      ["-c", "for i in 1 3 5; do printf data | dd of=sparse bs=1 seek=$((i * 3000000)) conv=notrunc status=none; done"],
+      { cwd: tree },
+    );
+    execFileSync("tar", [
+      "--format=posix",
+      `--sparse-version=${version}`,
+      "-S",
+      "-cf",
+      join(top, "a.tar"),
+      "-C",
+      tree,
+      ".",
+    ]);
     expect(unpack(readFileSync(join(top, "a.tar")))).toMatchObject({ entries: 2 });
     expect(readFileSync(join(dest, "sparse")).equals(readFileSync(join(tree, "sparse")))).toBe(true);
     expect(lstatSync(join(dest, "sparse")).blocks).toBeLessThan(1000);

@@ -2,7 +2,8 @@ import { expect, test } from "vitest";
 import { Flights } from "../../../src/image/flight.js";
 import { Semaphore } from "../../../src/image/semaphore.js";
 
-const never = (signal: AbortSignal) => new Promise<never>((_, reject) => signal.addEventListener("abort", () => reject(new Error("stopped"))));
+const never = (signal: AbortSignal) =>
+  new Promise<never>((_, reject) => signal.addEventListener("abort", () => reject(new Error("stopped"))));
 
 test("run of one key by two callers works once and tells both of progress", async () => {
   const flights = new Flights<number, number>();

@@ -1,6 +1,11 @@
 import { describe, expect, test } from "vitest";
 import type { Digest } from "../../../src/base/ids.js";
-import { type CheckedDescriptor, choosePlatform, parseConfig, parseManifestOrIndex } from "../../../src/image/image-documents.js";
+import {
+  type CheckedDescriptor,
+  choosePlatform,
+  parseConfig,
+  parseManifestOrIndex,
+} from "../../../src/image/image-documents.js";
 import { createdAtNsOf } from "../../../src/image/image-record.js";
 import { endpointsBySettings, isLoopbackHost } from "../../../src/image/registry-client.js";
 import { MEDIA_TYPE } from "../../../src/oci/image-spec.js";
@@ -31,7 +36,10 @@ describe("parseManifestOrIndex", () => {
 
   test.each<[string, unknown]>([
     ["Docker schema 1", { schemaVersion: 1, mediaType: "application/vnd.docker.distribution.manifest.v1+json" }],
-    ["an artifact's config", { ...manifest, config: { ...config, mediaType: "application/vnd.cncf.helm.config.v1+json" } }],
+    [
+      "an artifact's config",
+      { ...manifest, config: { ...config, mediaType: "application/vnd.cncf.helm.config.v1+json" } },
+    ],
     ["a foreign layer", { ...manifest, layers: [{ ...layer, mediaType: MEDIA_TYPE.dockerLayerForeign }] }],
   ])("with %s is IMAGE_UNSUPPORTED", (_, document) => {
     expect(() => parseManifestOrIndex(json(document), undefined, "x")).toThrow(unsupported);
@@ -70,13 +78,17 @@ describe("choosePlatform", () => {
     expect(choose([entry("1", "arm64"), entry("2", "amd64")], "amd64")).toBe(digest("2"));
   });
   test("on arm takes the newest variant that runs", () => {
-    expect(choose([entry("1", "arm", "v5"), entry("2", "arm", "v6"), entry("3", "arm", "v8")], "arm", "v7")).toBe(digest("2"));
+    expect(choose([entry("1", "arm", "v5"), entry("2", "arm", "v6"), entry("3", "arm", "v8")], "arm", "v7")).toBe(
+      digest("2"),
+    );
   });
   test("does not take a CPU level that the machine may lack", () => {
     expect(choose([entry("1", "amd64", "v3"), entry("2", "amd64")], "amd64")).toBe(digest("2"));
   });
   test("without a fitting entry is IMAGE_PLATFORM_MISSING", () => {
-    expect(() => choose([entry("1", "arm64"), entry("2", "unknown")], "amd64")).toThrow(expect.objectContaining({ kind: "not-found", code: "IMAGE_PLATFORM_MISSING" }) as Error);
+    expect(() => choose([entry("1", "arm64"), entry("2", "unknown")], "amd64")).toThrow(
+      expect.objectContaining({ kind: "not-found", code: "IMAGE_PLATFORM_MISSING" }) as Error,
+    );
   });
 });
 
@@ -91,14 +103,22 @@ test.each([
 });
 
 describe("endpoints", () => {
-  test.each(["127.0.0.1:5000", "127.8.9.1", "[::1]:5000", "localhost", "localhost:80"])("%s is loopback and plain HTTP", (host) => {
-    expect(isLoopbackHost(host)).toBe(true);
-    expect(endpointsBySettings({})(host)).toBe(`http://${host}`);
-  });
-  test.each(["127.0.0.1.example.com", "localhost.example.com", "registry.k8s.io", "[fd00::1]"])("%s is reached over HTTPS", (host) => {
-    expect(endpointsBySettings({})(host)).toBe(`https://${host}`);
-  });
+  test.each(["127.0.0.1:5000", "127.8.9.1", "[::1]:5000", "localhost", "localhost:80"])(
+    "%s is loopback and plain HTTP",
+    (host) => {
+      expect(isLoopbackHost(host)).toBe(true);
+      expect(endpointsBySettings({})(host)).toBe(`http://${host}`);
+    },
+  );
+  test.each(["127.0.0.1.example.com", "localhost.example.com", "registry.k8s.io", "[fd00::1]"])(
+    "%s is reached over HTTPS",
+    (host) => {
+      expect(endpointsBySettings({})(host)).toBe(`https://${host}`);
+    },
+  );
   test("of a host in the settings is what they say", () => {
-    expect(endpointsBySettings({ "registry.k8s.io": { endpoint: "http://127.0.0.1:5000/" } })("registry.k8s.io")).toBe("http://127.0.0.1:5000");
+    expect(endpointsBySettings({ "registry.k8s.io": { endpoint: "http://127.0.0.1:5000/" } })("registry.k8s.io")).toBe(
+      "http://127.0.0.1:5000",
+    );
   });
 });

@@ -47,13 +47,20 @@ test.each([
   "a".repeat(64),
   "-host.test/app",
 ])("parseReference of %j is invalid-argument INVALID_REFERENCE", (text) => {
-  expect(() => parseReference(text)).toThrow(expect.objectContaining({ kind: "invalid-argument", code: "INVALID_REFERENCE" }));
+  expect(() => parseReference(text)).toThrow(
+    expect.objectContaining({ kind: "invalid-argument", code: "INVALID_REFERENCE" }),
+  );
 });
 
 test("parseReference of what a reference prints gives the same reference", () => {
   // No dots: with one, the first part would be a host.
   const component = fc.stringMatching(/^[a-z0-9]{1,8}((_|__|-)[a-z0-9]{1,8}){0,2}$/);
-  const host = fc.oneof(fc.constant(""), fc.stringMatching(/^[a-z0-9]{1,8}\.[a-z]{2,5}(:[0-9]{1,5})?\/$/), fc.constant("localhost:5000/"), fc.constant("[::1]:80/"));
+  const host = fc.oneof(
+    fc.constant(""),
+    fc.stringMatching(/^[a-z0-9]{1,8}\.[a-z]{2,5}(:[0-9]{1,5})?\/$/),
+    fc.constant("localhost:5000/"),
+    fc.constant("[::1]:80/"),
+  );
   const tag = fc.oneof(fc.constant(""), fc.stringMatching(/^:[A-Za-z0-9_][A-Za-z0-9._-]{0,20}$/));
   const digest = fc.constantFrom("", `@${DIGEST}`);
   fc.assert(
