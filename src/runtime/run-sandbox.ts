@@ -14,7 +14,7 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, createShm, MONITOR_FD, openCgroup, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, createShm, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import { emit, type RuntimeContext } from "./context.js";
@@ -176,7 +176,7 @@ async function startMonitor(
   made: KernelObjects,
   cleanup: CleanupStack,
 ): Promise<MonitorProcess> {
-  const cgroup = openCgroup(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
+  const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
     const { pid, pidfd, control } = spawnMonitor({
       executable: ctx.executable,
