@@ -51,6 +51,30 @@ void OpenStandardStreams() {
   }
 }
 
+void WriteLog(const GlobalOptions& global, const char* level, const std::string& message) {
+  std::string line = std::string("minke-oci: ") + level + ": " + message + "\n";
+  if (global.log_json) {
+    struct timespec now;
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    struct tm parts;
+    char time[64];
+    ::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ", ::gmtime_r(&now.tv_sec, &parts));
+    rapidjson::StringBuffer buffer;
+    rapidjson::Writer<rapidjson::StringBuffer> writer(buffer);
+    writer.StartObject();
+    writer.Key("level");
+    writer.String(level);
+    writer.Key("msg");
+    writer.String(message.c_str());
+    writer.Key("time");
+    writer.String(time);
+    writer.EndObject();
+    line = std::string(buffer.GetString()) + "\n";
+  }
+  auto log = sys::open_at(AT_FDCWD, global.log.c_str(), O_WRONLY | O_APPEND | O_CREAT, 0600);
+  if (log) (void)sys::WriteAll(log->get(), line).ok();
+}
+
 int Dispatch(const GlobalOptions& global, const std::string& command, const Arguments& rest) {
   if (command == "create") return CommandCreate(global, rest, false);
   if (command == "run") return CommandCreate(global, rest, true);
@@ -71,30 +95,14 @@ int Dispatch(const GlobalOptions& global, const std::string& command, const Argu
 }  // namespace
 
 int Complain(const GlobalOptions& global, const std::string& message) {
-  std::string line = "minke-oci: " + message + "\n";
-  (void)sys::WriteAll(2, line).ok();
-  if (global.log.empty()) return 1;
-  if (global.log_json) {
-    struct timespec now;
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    struct tm parts;
-    char time[64];
-    ::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ", ::gmtime_r(&now.tv_sec, &parts));
-    rapidjson::StringBuffer buffer;
-    rapidjson::Writer<rapidjson::StringBuffer> writer(buffer);
-    writer.StartObject();
-    writer.Key("level");
-    writer.String("error");
-    writer.Key("msg");
-    writer.String(message.c_str());
-    writer.Key("time");
-    writer.String(time);
-    writer.EndObject();
-    line = std::string(buffer.GetString()) + "\n";
-  }
-  auto log = sys::open_at(AT_FDCWD, global.log.c_str(), O_WRONLY | O_APPEND | O_CREAT, 0600);
-  if (log) (void)sys::WriteAll(log->get(), line).ok();
+  (void)sys::WriteAll(2, "minke-oci: " + message + "\n").ok();
+  if (!global.log.empty()) WriteLog(global, "error", message);
   return 1;
+}
+
+void Warn(const GlobalOptions& global, const std::string& message) {
+  if (!global.log.empty()) return WriteLog(global, "warning", message);
+  (void)sys::WriteAll(2, "minke-oci: warning: " + message + "\n").ok();
 }
 
 int OciMain(int argc, char** argv) {

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runtime/child_report.h"
@@ -77,6 +78,9 @@ bool HandleReport(Launch* launch, const ChildReport& report, sys::UniqueFd fd, b
       SendByte(launch->report.get());
       return true;
     }
+    case ReportKind::kExec:
+      launch->at_exec = true;
+      return true;
     case ReportKind::kReady:
       launch->waiting = true;
       *done = true;
@@ -85,6 +89,17 @@ bool HandleReport(Launch* launch, const ChildReport& report, sys::UniqueFd fd, b
       break;
   }
   *problem = DescribeReport(report, launch->state->plan);
+  return false;
+}
+
+// The end of the report without a word before it: the child was killed on its way.
+bool FailEnded(const Launch& launch, Problem* problem) {
+  auto status = sys::waitid_pidfd(launch.pidfd.get(), WNOWAIT, nullptr);
+  problem->step = "wait";
+  problem->message = "the process ended before its command was executed";
+  if (status && status->signal != 0) {
+    problem->message += ": signal " + std::to_string(status->signal);
+  }
   return false;
 }
 
@@ -150,7 +165,7 @@ bool FinishLaunch(Launch* launch, Problem* problem) {
     if (got == 0) {
       launch->report.reset();
       launch->state.reset();
-      return true;
+      return launch->at_exec || FailEnded(*launch, problem);
     }
     bool done;
     if (!HandleReport(launch, report, std::move(fd), &done, problem)) {
