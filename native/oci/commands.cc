@@ -31,6 +31,8 @@ constexpr const char* kUsage =
     "  ps       [--format table|json] ID\n"
     "  pause    ID\n"
     "  resume   ID\n"
+    "  update   [--memory N] [--cpu-quota N] ... [--resources FILE] ID\n"
+    "  events   [--stats] [--interval 5s] ID\n"
     "  features\n"
     "  spec     [--bundle DIR]\n";
 
@@ -86,6 +88,8 @@ int Dispatch(const GlobalOptions& global, const std::string& command, const Argu
   if (command == "list") return CommandList(global, rest);
   if (command == "ps") return CommandPs(global, rest);
   if (command == "pause") return CommandFreeze(global, rest, true);
+  if (command == "update") return CommandUpdate(global, rest);
+  if (command == "events") return CommandEvents(global, rest);
   if (command == "features") return CommandFeatures(global, rest);
   if (command == "spec") return CommandSpec(global, rest);
   if (command == "resume") return CommandFreeze(global, rest, false);
