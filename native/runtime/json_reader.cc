@@ -6,6 +6,7 @@ namespace runtime {
 namespace {
 
 constexpr size_t kMaxElements = 65536;
+constexpr size_t kLongestCharacter = 4;  // bytes of UTF-8
 
 // Nesting of the text, without parsing: brackets outside of strings.
 bool IsTooDeep(const std::string& text) {
@@ -43,6 +44,9 @@ bool ParseDocument(std::string text, SpecDocument* document, SpecError* error) {
     return false;
   }
   document->text = std::move(text);
+  // rapidjson copies a multi-byte character whole before it looks whether it is one, so a text
+  // that ends within a character is read and written past its end.
+  document->text.append(kLongestCharacter, '\0');
   constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
                               rapidjson::kParseValidateEncodingFlag |
                               rapidjson::kParseFullPrecisionFlag;
