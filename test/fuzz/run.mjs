@@ -1,6 +1,6 @@
 /**
- * `npm run fuzz -- NAME [--seconds N]`: a libFuzzer target under ASan and UBSan, for 60 seconds
- * or as long as said. The corpus in test/fuzz/corpus/NAME is read and never written; what a run
+ * `npm run fuzz -- [NAME...] [--seconds N]`: libFuzzer targets under ASan and UBSan, each for 60
+ * seconds or as long as said; all of them where none is named. The corpus in test/fuzz/corpus/NAME is read and never written; what a run
  * finds beside it is kept in .cache/fuzz/NAME, and an input that fails in .cache/fuzz/NAME-failed.
  */
 import { spawnSync } from "node:child_process";
@@ -21,10 +21,9 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { seconds: { type: "string", default: String(DEFAULT_SECONDS) } },
 });
-const [name] = positionals;
-const target = TARGETS[name];
-if (!target || !(Number(values.seconds) > 0)) {
-  console.error(`usage: npm run fuzz -- ${Object.keys(TARGETS).join("|")} [--seconds N]`);
+const names = positionals.length > 0 ? positionals : Object.keys(TARGETS);
+if (names.some((name) => !TARGETS[name]) || !(Number(values.seconds) > 0)) {
+  console.error(`usage: npm run fuzz -- [${Object.keys(TARGETS).join("|")}] [--seconds N]`);
   process.exit(2);
 }
 const compiler = ["clang++", "clang++-14"].find((each) => spawnSync(each, ["--version"]).status === 0);
@@ -32,7 +31,7 @@ if (!compiler) {
   console.error("fuzz: clang with its runtime is missing (Debian: clang-14 libclang-rt-14-dev)");
   process.exit(1);
 }
-run(build(), join(project, "test/fuzz/corpus", name));
+for (const name of names) run(name, build(name), join(project, "test/fuzz/corpus", name));
 
 function sourcesOf(path) {
   if (path.endsWith(".cc")) return [path];
@@ -41,7 +40,8 @@ function sourcesOf(path) {
 }
 
 /** @returns the program's path; built anew where a source is newer, by make's rule of ages */
-function build() {
+function build(name) {
+  const target = TARGETS[name];
   const folder = join(project, ".cache/fuzz/build", name);
   mkdirSync(folder, { recursive: true });
   const sources = target.sources.flatMap(sourcesOf);
@@ -63,7 +63,7 @@ function build() {
   return program;
 }
 
-function run(program, corpus) {
+function run(name, program, corpus) {
   const found = join(project, ".cache/fuzz", name);
   const failed = `${found}-failed/`;
   for (const folder of [found, failed]) mkdirSync(folder, { recursive: true });
@@ -83,5 +83,5 @@ function run(program, corpus) {
     ],
     { cwd: project, stdio: "inherit" },
   );
-  process.exit(status ?? 1);
+  if (status !== 0) process.exit(status ?? 1);
 }

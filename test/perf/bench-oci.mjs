@@ -122,7 +122,9 @@ function print(runtimes) {
   console.log(`kernel ${release()}, ${availableParallelism()} CPUs, ${runs} runs interleaved, medians in ms`);
   console.log(`${"".padEnd(30)}${"run".padStart(8)}${"create+start+delete".padStart(22)}`);
   for (const { version, run, lifecycle } of runtimes) {
-    console.log(`${version.padEnd(30)}${median(run).toFixed(2).padStart(8)}${median(lifecycle).toFixed(2).padStart(22)}`);
+    console.log(
+      `${version.padEnd(30)}${median(run).toFixed(2).padStart(8)}${median(lifecycle).toFixed(2).padStart(22)}`,
+    );
   }
   if (!crun) return;
   const [minke] = runtimes;
