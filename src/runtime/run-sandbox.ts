@@ -17,7 +17,7 @@ import type { Fd } from "../native/fd.js";
 import { createSandboxNamespaces, createShm, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
-import { emit, type RuntimeContext } from "./context.js";
+import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
@@ -107,7 +107,17 @@ async function build(
       cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
       await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
     });
-    await timeline.step("record", () => ctx.sandboxes.put(id, { ...creating, state: "ready", network, monitor }));
+    const initPid =
+      config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
+    await timeline.step("record", () =>
+      ctx.sandboxes.put(id, {
+        ...creating,
+        state: "ready",
+        network,
+        monitor,
+        ...(initPid !== undefined && { initPid }),
+      }),
+    );
   } finally {
     for (const fd of opened) fd.close();
   }
@@ -198,6 +208,14 @@ async function startMonitor(
   } finally {
     cgroup.close();
   }
+}
+
+/** Pid 1 of a shared PID namespace, in a cgroup of its own beside the containers'; it ends with the monitor. */
+async function startInit(ctx: RuntimeContext, record: SandboxRecord): Promise<number> {
+  const cgroup = `${record.cgroupPath}/init`;
+  await makeCgroup(ctx.cgroups, cgroup, { handDown: false });
+  const { pid } = await requireMonitor(ctx, record.id).startInit({ cgroup: cgroupDir(ctx.cgroups, cgroup) });
+  return pid;
 }
 
 /**
