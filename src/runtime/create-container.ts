@@ -17,11 +17,20 @@ import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
-import { containersOf, describeSandbox, emit, monitorFdPath, requireSandbox, type RuntimeContext } from "./context.js";
+import {
+  containersOf,
+  describeSandbox,
+  emit,
+  monitorFdPath,
+  requireSandbox,
+  type RuntimeContext,
+  type UserFiles,
+} from "./context.js";
 import { signalNumber } from "./signals.js";
 
 /** A user database that is larger is no user database (CVE-2024-9676's class). */
 const MAX_USER_FILE_BYTES = 1024 * 1024;
+const MAX_CACHED_USER_FILES = 64;
 
 /** See `Runtime.createContainer`. */
 export function createContainer(
@@ -88,12 +97,11 @@ async function build(
   }
   const stopSignal = config.stopSignal ?? image.config.stopSignal ?? "SIGTERM";
   signalNumber(stopSignal);
-  const lowerDirs = ctx.images.lowerDirs(image.id);
   const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
   const { spec, warnings } = toContainerSpec({
     config,
     image: image.config,
-    user: await containerUser(config, image, lowerDirs),
+    user: await containerUser(ctx, config, image),
     sandbox: surroundings(ctx, sandbox),
     host: ctx.host,
     cgroupsPath: cgroupPath,
@@ -131,25 +139,22 @@ async function build(
   return id;
 }
 
-async function containerUser(
-  config: ContainerConfig,
-  image: ImageRecord,
-  lowerDirs: readonly string[],
-): Promise<ResolvedUser> {
-  const [passwd, group] = await Promise.all(
-    ["/etc/passwd", "/etc/group"].map(
-      async (path) => (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? "",
-    ),
-  );
-  return resolveUser(
-    {
-      user: config.user.user ?? image.config.user,
-      gid: config.user.gid,
-      supplementalGroups: config.user.supplementalGroups,
-    },
-    passwd ?? "",
-    group ?? "",
-  );
+async function containerUser(ctx: RuntimeContext, config: ContainerConfig, image: ImageRecord): Promise<ResolvedUser> {
+  const { passwd, group } = await userFiles(ctx, image);
+  const { user, gid, supplementalGroups } = config.user;
+  return resolveUser({ user: user ?? image.config.user, gid, supplementalGroups }, passwd, group);
+}
+
+async function userFiles(ctx: RuntimeContext, image: ImageRecord): Promise<UserFiles> {
+  const known = ctx.userFiles.get(image.id);
+  if (known) return known;
+  const lowerDirs = ctx.images.lowerDirs(image.id);
+  const read = async (path: string) =>
+    (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? "";
+  const [passwd, group] = await Promise.all([read("/etc/passwd"), read("/etc/group")]);
+  if (ctx.userFiles.size >= MAX_CACHED_USER_FILES) ctx.userFiles.clear();
+  ctx.userFiles.set(image.id, { passwd, group });
+  return { passwd, group };
 }
 
 function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord): SandboxSurroundings {

@@ -20,7 +20,7 @@ import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } fro
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
-import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
@@ -99,14 +99,13 @@ async function build(
   const opened: Fd[] = [];
   try {
     const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
+    cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
+      timeline.step("name files", () => writeNameFiles(ctx.paths.sandbox(id), config)),
     ]);
-    await timeline.step("files", async () => {
-      cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
-      await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
-    });
+    await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     await timeline.step("record", () =>
