@@ -2,18 +2,53 @@
  * A real monitor with real containers of busybox, for tests of the monitor without a daemon.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { type ContainerId, type ExecId, newContainerId, newExecId, newSandboxId, type SandboxId } from "../../src/base/ids.js";
+import {
+  type ContainerId,
+  type ExecId,
+  newContainerId,
+  newExecId,
+  newSandboxId,
+  type SandboxId,
+} from "../../src/base/ids.js";
 import { type ExecParams, MonitorClient, type StartParams } from "../../src/monitor/monitor-client.js";
 import type { ExitRecord } from "../../src/state/container.js";
 
 export const BINARY = fileURLToPath(new URL("../../build/Release/minke-oci", import.meta.url));
 const BUSYBOX = "/usr/bin/busybox";
-const APPLETS = ["sh", "cat", "echo", "sleep", "true", "yes", "head", "seq", "stty", "dd", "id", "ls", "kill", "nc", "wc", "tr"];
+const APPLETS = [
+  "sh",
+  "cat",
+  "echo",
+  "sleep",
+  "true",
+  "yes",
+  "head",
+  "seq",
+  "stty",
+  "dd",
+  "id",
+  "ls",
+  "kill",
+  "nc",
+  "wc",
+  "tr",
+];
 
 export class MonitorBench {
   readonly dir = mkdtempSync(join(tmpdir(), "minke-monitor-"));
@@ -33,14 +68,20 @@ export class MonitorBench {
     mkdirSync(join(this.socketPath, ".."), { recursive: true });
     mkdirSync(this.cgroup);
     makeRootfs(this.rootfs);
-    this.child = spawn(BINARY, [this.sandboxId, this.socketPath], { argv0: "minke-monitor", stdio: ["ignore", "ignore", "pipe"] });
+    this.child = spawn(BINARY, [this.sandboxId, this.socketPath], {
+      argv0: "minke-monitor",
+      stdio: ["ignore", "ignore", "pipe"],
+    });
     this.child.stderr?.on("data", (text: Buffer) => (this.stderr += text.toString()));
   }
 
   static async start(socketName?: string): Promise<MonitorBench> {
     const bench = new MonitorBench(socketName);
-    await until(() => existsSync(bench.socketPath));
-    bench.client = await bench.connect();
+    // Between bind and listen the socket is there and refuses.
+    await until(async () => {
+      bench.client = await bench.connect().catch(() => undefined as never);
+      return bench.client !== undefined;
+    });
     bench.client.onExit((exit) => bench.exits.push(exit));
     return bench;
   }
@@ -53,13 +94,13 @@ export class MonitorBench {
   }
 
   /** A bundle and start parameters for `args`; nothing is started. */
-  prepare(args: readonly string[], changes: Partial<StartParams> = {}): StartParams {
+  prepare(args: readonly string[], changes: Partial<StartParams> = {}, uid = 0, pidNamespace?: string): StartParams {
     const containerId = newContainerId();
     const bundlePath = join(this.dir, containerId);
     const cgroup = join(this.cgroup, containerId.slice(0, 12));
     mkdirSync(bundlePath);
     mkdirSync(cgroup);
-    writeFileSync(join(bundlePath, "config.json"), JSON.stringify(this.#spec(args, changes.terminal ?? false)));
+    writeFileSync(join(bundlePath, "config.json"), JSON.stringify(this.#spec(args, changes.terminal ?? false, uid, pidNamespace)));
     return {
       containerId,
       bundlePath,
@@ -82,7 +123,10 @@ export class MonitorBench {
   }
 
   /** Starts it and waits for its end. */
-  async run(args: readonly string[], changes: Partial<StartParams> = {}): Promise<{ params: StartParams; exit: ExitRecord }> {
+  async run(
+    args: readonly string[],
+    changes: Partial<StartParams> = {},
+  ): Promise<{ params: StartParams; exit: ExitRecord }> {
     const params = await this.start(args, changes);
     return { params, exit: await this.exitOf(params.containerId) };
   }
@@ -114,7 +158,11 @@ export class MonitorBench {
     };
   }
 
-  capture(container: StartParams, args: readonly string[], changes: { timeoutMs?: number; limitBytes?: number; terminal?: boolean } = {}) {
+  capture(
+    container: StartParams,
+    args: readonly string[],
+    changes: { timeoutMs?: number; limitBytes?: number; terminal?: boolean } = {},
+  ) {
     return this.client.exec(this.execParams(container, "capture", args, changes));
   }
 
@@ -133,12 +181,12 @@ export class MonitorBench {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  #spec(args: readonly string[], terminal: boolean) {
+  #spec(args: readonly string[], terminal: boolean, uid = 0, pidNamespace?: string) {
     return {
       ociVersion: "1.2.0",
       process: {
         terminal,
-        user: { uid: 0, gid: 0 },
+        user: { uid, gid: uid },
         args: [...args],
         env: ["PATH=/bin:/usr/bin", "TERM=xterm"],
         cwd: "/",
@@ -149,9 +197,14 @@ export class MonitorBench {
       mounts: [
         { destination: "/proc", type: "proc", source: "proc" },
         { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755", "size=64k"] },
-        { destination: "/dev/pts", type: "devpts", source: "devpts", options: ["newinstance", "ptmxmode=0666", "mode=0620"] },
+        {
+          destination: "/dev/pts",
+          type: "devpts",
+          source: "devpts",
+          options: ["newinstance", "ptmxmode=0666", "mode=0620"],
+        },
       ],
-      linux: { namespaces: [{ type: "pid" }, { type: "mount" }, { type: "ipc" }, { type: "uts" }, { type: "cgroup" }] },
+      linux: { namespaces: [{ type: "pid", ...(pidNamespace && { path: pidNamespace }) }, { type: "mount" }, { type: "ipc" }, { type: "uts" }, { type: "cgroup" }] },
     };
   }
 }
@@ -161,7 +214,9 @@ export function logText(path: string, stream?: "stdout" | "stderr"): string {
   return readFileSync(path, "utf8")
     .split("\n")
     .slice(0, -1)
-    .map((record) => /^(\S+) (stdout|stderr) ([FP]) (.*)$/s.exec(record) ?? fail(`no CRI record: ${record.slice(0, 80)}`))
+    .map(
+      (record) => /^(\S+) (stdout|stderr) ([FP]) (.*)$/s.exec(record) ?? fail(`no CRI record: ${record.slice(0, 80)}`),
+    )
     .filter(([, , from]) => stream === undefined || from === stream)
     .map(([, , , tag, text]) => `${text}${tag === "F" ? "\n" : ""}`)
     .join("");
@@ -176,9 +231,10 @@ export async function until(isTrue: () => boolean | Promise<boolean>, deadlineMs
   }
 }
 
-export function pssKib(pid: number): number {
-  const line = /^Pss: +(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"));
-  return Number(line?.[1] ?? fail("no Pss"));
+/** Memory that belongs to this process alone; the rest of a monitor is its program, which all monitors share. */
+export function anonymousKib(pid: number): number {
+  const line = /^Pss_Anon: +(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"));
+  return Number(line?.[1] ?? fail("no Pss_Anon"));
 }
 
 function fail(why: string): never {
@@ -186,7 +242,9 @@ function fail(why: string): never {
 }
 
 function cgroup2Root(): string {
-  const mount = readFileSync("/proc/self/mountinfo", "utf8").split("\n").find((line) => line.includes(" - cgroup2 "));
+  const mount = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .find((line) => line.includes(" - cgroup2 "));
   return mount?.split(" ")[4] ?? fail("no cgroup v2 mount");
 }
 

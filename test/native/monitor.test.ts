@@ -1,12 +1,15 @@
 /**
  * The monitor against the real kernel: its life, its containers and their ends. Needs root.
  */
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { newContainerId } from "../../src/base/ids.js";
+import { MonitorClient } from "../../src/monitor/monitor-client.js";
+import * as native from "../../src/native/index.js";
 import { VERSION } from "../../src/settings/version.js";
-import { logText, MonitorBench, until } from "../harness/monitor.js";
+import type { ExitRecord } from "../../src/state/container.js";
+import { BINARY, logText, MonitorBench, until } from "../harness/monitor.js";
 import { requires } from "../harness/requires.js";
 
 let bench: MonitorBench;
@@ -30,6 +33,33 @@ describe("hello", () => {
 
   test("the socket is reachable for its owner only", () => {
     expect(statSync(bench.socketPath).mode & 0o777).toBe(0o600);
+  });
+});
+
+describe("a monitor spawned from a sealed executable", () => {
+  test("speaks over the socketpair, holds the namespaces it was given, and opens streams by its path", async () => {
+    const executable = await native.sealedExecutable(BINARY);
+    const made = await native.createSandboxNamespaces({ network: false, ipc: true, uts: true, hostname: "h", domainname: "", sysctls: {} });
+    const socketPath = `${bench.dir}/spawned.sock`;
+    const spawned = native.spawnMonitor({
+      executable,
+      args: ["minke-monitor", bench.sandboxId, socketPath],
+      fds: { ipc: made.ipc, uts: made.uts },
+    });
+    const client = await MonitorClient.fromFd(spawned.control as native.Fd);
+    expect(client.hello).toMatchObject({ pid: spawned.pid, socketPath, fds: { ipc: 5, uts: 6 } });
+    expect(client.hello.fds.net).toBeUndefined();
+    expect(readlinkSync(`/proc/${spawned.pid}/fd/5`)).toMatch(/^ipc:/);
+    expect(readFileSync(`/proc/${spawned.pid}/cmdline`, "utf8")).toMatch(/^monitor\[[0-9a-f]{13}\]/);
+    const params = bench.prepare(["/bin/cat"], { stdin: true, stdinOnce: true });
+    const ended = new Promise<ExitRecord>((resolve) => client.onExit(resolve));
+    await client.start(params);
+    const stream = await client.openStream({ containerId: params.containerId });
+    stream.stdin?.end();
+    expect(await ended).toMatchObject({ containerId: params.containerId, exitCode: 0 });
+    await client.shutdown();
+    await until(() => native.reapChild(spawned.pidfd) !== undefined);
+    for (const fd of [executable, made.ipc, made.uts, spawned.pidfd]) fd?.close();
   });
 });
 
@@ -95,17 +125,16 @@ describe("the end of a container", () => {
   });
 
   test("comes after the last line of its log", async () => {
+    const logPaths = new Map<string, string>();
+    const logged: string[] = [];
+    bench.client.onExit(({ containerId }) => logged.push(logText(logPaths.get(containerId) ?? "")));
     for (let round = 0; round < 10; round += 1) {
-      const params = bench.prepare(["/bin/sh", "-c", "echo one; echo two >&2; printf three"]);
-      const logged = new Promise<string>((resolve) => {
-        bench.client.onExit((exit) => {
-          if (exit.containerId === params.containerId) resolve(logText(params.logPath ?? "", "stdout"));
-        });
-      });
+      const params = bench.prepare(["/bin/sh", "-c", "echo one; echo two; printf three"]);
+      logPaths.set(params.containerId, params.logPath ?? "");
       await bench.client.start(params);
-      expect(await logged).toBe("one\nthree\n");
-      expect(logText(params.logPath ?? "", "stderr")).toBe("two\n");
+      await bench.exitOf(params.containerId);
     }
+    expect(logged).toEqual(Array.from({ length: 10 }, () => "one\ntwo\nthree\n"));
   });
 
   test("is listed until it is forgotten", async () => {
@@ -173,6 +202,32 @@ describe("stop", () => {
     await bench.client.kill({ containerId: params.containerId });
     const unknown = bench.client.stop({ containerId: newContainerId(), signal: SIGTERM, graceMs: 0 });
     await expect(unknown).rejects.toMatchObject({ kind: "not-found", code: "CONTAINER_NOT_FOUND" });
+  });
+});
+
+describe("startInit", () => {
+  test("starts one process, pid 1 of a namespace of its own, with nothing to reach through it", async () => {
+    const { pid } = await bench.client.startInit({ cgroup: bench.cgroup });
+    expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(/^NSpid:\t\d+\t1$/m);
+    expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(/^CapBnd:\t0+$/m);
+    expect(readdirSync(`/proc/${pid}/root`)).toEqual([]);
+    expect(readdirSync(`/proc/${pid}/fd`)).toEqual([]);
+    expect(await bench.client.list()).toEqual({ containers: [], initPid: pid });
+    await expect(bench.client.startInit({ cgroup: bench.cgroup })).rejects.toMatchObject({ code: "INIT_EXISTS" });
+  });
+
+  test("it reaps the orphans of a container that shares its namespace, and a signal from there does not end it", async () => {
+    const { pid } = await bench.client.startInit({ cgroup: bench.cgroup });
+    const params = bench.prepare(["/bin/sh", "-c", "sh -c 'sleep 0.05 &' ; kill -TERM 1; sleep 0.4; ls /proc; sleep 1000"], {}, 0, `/proc/${pid}/ns/pid`);
+    await bench.client.start(params);
+    await until(() => logText(params.logPath ?? "").includes("uptime") || logText(params.logPath ?? "").includes("version"));
+    const pids = logText(params.logPath ?? "").split("\n").filter((name) => /^\d+$/.test(name));
+    expect(pids).toHaveLength(3); // init, the shell, ls
+    await bench.client.kill({ containerId: params.containerId });
+    expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 137 });
+    expect((await bench.client.list()).initPid).toBe(pid);
+    process.kill(pid, "SIGTERM");
+    await until(async () => (await bench.client.list()).initPid === undefined);
   });
 });
 

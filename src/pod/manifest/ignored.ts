@@ -4,8 +4,15 @@
  */
 
 const CONTAINER = [
-  "livenessProbe", "readinessProbe", "startupProbe", "resizePolicy", "restartPolicyRules", "terminationMessagePath",
-  "terminationMessagePolicy", "volumeDevices",
+  "envFrom",
+  "livenessProbe",
+  "readinessProbe",
+  "startupProbe",
+  "resizePolicy",
+  "restartPolicyRules",
+  "terminationMessagePath",
+  "terminationMessagePolicy",
+  "volumeDevices",
 ];
 
 const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
@@ -15,21 +22,72 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
   metadata: ["finalizers", "managedFields", "ownerReferences", "selfLink"],
   resources: ["claims"],
   securityContext: [
-    "appArmorProfile", "fsGroupChangePolicy", "seLinuxChangePolicy", "seLinuxOptions", "seccompProfile",
-    "supplementalGroupsPolicy", "windowsOptions",
+    "appArmorProfile",
+    "fsGroupChangePolicy",
+    "seLinuxChangePolicy",
+    "seLinuxOptions",
+    "seccompProfile",
+    "supplementalGroupsPolicy",
+    "windowsOptions",
   ],
   spec: [
-    "affinity", "automountServiceAccountToken", "enableServiceLinks", "ephemeralContainers", "hostUsers", "hostnameOverride",
-    "imagePullSecrets", "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy", "priority", "priorityClassName",
-    "readinessGates", "resourceClaims", "resources", "runtimeClassName", "schedulerName", "schedulingGates", "serviceAccount",
-    "serviceAccountName", "setHostnameAsFQDN", "tolerations", "topologySpreadConstraints",
+    "affinity",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "ephemeralContainers",
+    "hostUsers",
+    "hostnameOverride",
+    "imagePullSecrets",
+    "nodeName",
+    "nodeSelector",
+    "os",
+    "overhead",
+    "preemptionPolicy",
+    "priority",
+    "priorityClassName",
+    "readinessGates",
+    "resourceClaims",
+    "resources",
+    "runtimeClassName",
+    "schedulerName",
+    "schedulingGates",
+    "serviceAccount",
+    "serviceAccountName",
+    "setHostnameAsFQDN",
+    "tolerations",
+    "topologySpreadConstraints",
   ],
-  valueFrom: ["fileKeyRef", "resourceFieldRef"],
+  valueFrom: ["configMapKeyRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"],
   volumeMounts: ["subPathExpr"],
   volumes: [
-    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi", "downwardAPI", "ephemeral", "fc", "flexVolume",
-    "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "image", "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk",
-    "portworxVolume", "projected", "quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume",
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "ephemeral",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "glusterfs",
+    "image",
+    "iscsi",
+    "nfs",
+    "persistentVolumeClaim",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "projected",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "secret",
+    "storageos",
+    "vsphereVolume",
   ],
 };
 
@@ -41,9 +99,14 @@ export function isKubernetesField(path: readonly PropertyKey[], key: string): bo
 
 /** Where doing without the field would give the container something else than was asked for: an error, never a warning. */
 const NEVER_IGNORED: ReadonlySet<string> = new Set(["volumes", "valueFrom", "volumeMounts"]);
+const NEVER_IGNORED_KEYS: ReadonlySet<string> = new Set(["envFrom"]);
 
 /** True where a known field of the object at `path` cannot be left out without changing what the pod is. */
 export function isEssentialField(path: readonly PropertyKey[], key: string): boolean {
   const parent = path.findLast((part) => typeof part === "string");
-  return typeof parent === "string" && NEVER_IGNORED.has(parent) && isKubernetesField(path, key);
+  return (
+    typeof parent === "string" &&
+    (NEVER_IGNORED.has(parent) || NEVER_IGNORED_KEYS.has(key)) &&
+    isKubernetesField(path, key)
+  );
 }
