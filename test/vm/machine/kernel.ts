@@ -16,7 +16,7 @@ export type KernelName = (typeof KERNEL_NAMES)[number];
 export interface Kernel {
   /** As `uname -r` says it. */
   readonly release: string;
-  /** The compressed kernel. */
+  /** The kernel that QEMU starts: an ELF file where the package's could be unpacked. */
   readonly image: string;
   /** The folder that stands for `/usr`: `lib/modules/<release>` is below it. */
   readonly base: string;
@@ -116,10 +116,38 @@ function arrange(unpacked: string, building: string, final: string, packageVersi
   if (!modules) throw new Error("the kernel package holds no modules");
   mkdirSync(join(building, "lib"), { recursive: true });
   renameSync(join(unpacked, modules), join(building, "lib/modules"));
-  renameSync(join(unpacked, "boot", image), join(building, "vmlinuz"));
+  const kernelFile = takeKernel(join(unpacked, "boot", image), building);
   // The initramfs loads plain files; those of newer kernels are compressed.
   output("find", [join(building, "lib/modules"), "-name", "*.ko.xz", "-exec", "xz", "--decompress", "{}", "+"]);
   output("find", [join(building, "lib/modules"), "-name", "*.ko.zst", "-exec", "zstd", "-q", "-d", "--rm", "{}", "+"]);
   output("depmod", ["--basedir", building, release]);
-  return { release, image: join(final, "vmlinuz"), base: final, packageVersion };
+  return { release, image: join(final, kernelFile), base: final, packageVersion };
+}
+
+/** How the first bytes tell the compression of a kernel. */
+const DECOMPRESSORS = [
+  { magic: "fd377a585a00", command: ["xz", "--single-stream", "-dc"] },
+  { magic: "28b52ffd", command: ["zstd", "-q", "-dc"] },
+  { magic: "1f8b08", command: ["gzip", "-dc"] },
+] as const;
+
+/**
+ * Puts the kernel into `folder` and gives its name there: unpacked, because emulation takes four
+ * seconds for what the host does in one; QEMU starts such a file by its PVH note. Where the
+ * compression is another, as it is. Offsets: Documentation/arch/x86/boot.rst, "The real-mode
+ * kernel header".
+ */
+function takeKernel(bzImage: string, folder: string): string {
+  const bytes = readFileSync(bzImage);
+  const start = (bytes.readUInt8(0x1f1) + 1) * 512 + bytes.readUInt32LE(0x248);
+  const payload = bytes.subarray(start, start + bytes.readUInt32LE(0x24c));
+  const found = DECOMPRESSORS.find(({ magic }) => payload.toString("hex", 0, magic.length / 2) === magic);
+  if (!found) {
+    renameSync(bzImage, join(folder, "vmlinuz"));
+    return "vmlinuz";
+  }
+  // The payload ends with four bytes that are the unpacked size.
+  writeFileSync(join(folder, "payload"), payload.subarray(0, -4));
+  output("sh", ["-c", `${found.command.join(" ")} <payload >vmlinux && rm payload`], { cwd: folder });
+  return "vmlinux";
 }
