@@ -75,7 +75,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   } catch (err) {
     failure = err;
   }
-  for (const { step, error } of await parts.unwind()) log.warn({ step, err: error.message }, "could not shut a part down");
+  for (const { step, error } of await parts.unwind())
+    log.warn({ step, err: error.message }, "could not shut a part down");
   if (failure !== undefined) throw failure;
   log.info("stopped");
 }
@@ -85,11 +86,14 @@ async function takeLock(paths: Paths): Promise<Fd> {
     return await lockFile(paths.lock);
   } catch (err) {
     if (toRuntimeError(err).code !== "LOCKED") throw err;
-    throw new RuntimeError(`start the daemon: one with the root "${paths.root}" runs already; give this one another --root and --run`, {
-      kind: "failed-precondition",
-      code: "ALREADY_RUNNING",
-      cause: err,
-    });
+    throw new RuntimeError(
+      `start the daemon: one with the root "${paths.root}" runs already; give this one another --root and --run`,
+      {
+        kind: "failed-precondition",
+        code: "ALREADY_RUNNING",
+        cause: err,
+      },
+    );
   }
 }
 
@@ -103,7 +107,13 @@ interface Daemon {
 }
 
 /** Opens every part in the order in which they need each other. Sockets come last: what answers is ready. */
-async function open(options: DaemonOptions, settings: Settings, paths: Paths, log: Logger, parts: CleanupStack): Promise<Daemon> {
+async function open(
+  options: DaemonOptions,
+  settings: Settings,
+  paths: Paths,
+  log: Logger,
+  parts: CleanupStack,
+): Promise<Daemon> {
   let daemon: Daemon | undefined;
   const leavesNothing = () => daemon?.leavesNothing ?? false;
   if (!(await isMountPoint(paths.tmpfs))) await mountTmpfs(paths.tmpfs, { sizeBytes: 0, mode: 0o700 });
@@ -113,14 +123,24 @@ async function open(options: DaemonOptions, settings: Settings, paths: Paths, lo
     await rm(paths.run, { recursive: true, force: true });
   });
   const host = await readHost(settings.cgroupRoot, settings.tolerateMissingControllers);
-  const leases = await FileStore.open<NetworkRecord>({ dir: paths.bootState("leases"), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
+  const leases = await FileStore.open<NetworkRecord>({
+    dir: paths.bootState("leases"),
+    storeClass: "boot",
+    quarantine: paths.quarantine,
+    version: 1,
+  });
   const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
   parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
   const images = await ImageStore.open(paths, { registries: settings.registries });
   const runtime = await openRuntime({ paths, host, images, network, log });
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
-  const pods = await FileStore.open<PodRecord>({ dir: paths.durableState("pods"), storeClass: "durable", quarantine: paths.quarantine, version: 1 });
+  const pods = await FileStore.open<PodRecord>({
+    dir: paths.durableState("pods"),
+    storeClass: "durable",
+    quarantine: paths.quarantine,
+    version: 1,
+  });
   for (const record of [...leases.quarantined, ...runtime.quarantined, ...pods.quarantined]) {
     log.error(record, "a record could not be read and was put aside");
   }

@@ -70,14 +70,20 @@ export function deferred<T>(): Deferred<T> {
 export function requireSandbox(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
   const record = ctx.sandboxes.get(id);
   if (record) return record;
-  throw new RuntimeError(`sandbox "${shortId(id)}": no sandbox has this id`, { kind: "not-found", code: "SANDBOX_NOT_FOUND" });
+  throw new RuntimeError(`sandbox "${shortId(id)}": no sandbox has this id`, {
+    kind: "not-found",
+    code: "SANDBOX_NOT_FOUND",
+  });
 }
 
 /** @throws RuntimeError `not-found` CONTAINER_NOT_FOUND */
 export function requireContainer(ctx: RuntimeContext, id: ContainerId): ContainerRecord {
   const record = ctx.containers.get(id);
   if (record) return record;
-  throw new RuntimeError(`container "${shortId(id)}": no container has this id`, { kind: "not-found", code: "CONTAINER_NOT_FOUND" });
+  throw new RuntimeError(`container "${shortId(id)}": no container has this id`, {
+    kind: "not-found",
+    code: "CONTAINER_NOT_FOUND",
+  });
 }
 
 /** @throws RuntimeError `failed-precondition` CONTAINER_NOT_RUNNING */

@@ -16,7 +16,12 @@ import type { ExecRequest, ExecSession, ExecSyncResult } from "./runtime.js";
 const CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024;
 
 /** See `Runtime.execSync`. */
-export async function execSync(ctx: RuntimeContext, id: ContainerId, command: readonly string[], timeoutMs: number): Promise<ExecSyncResult> {
+export async function execSync(
+  ctx: RuntimeContext,
+  id: ContainerId,
+  command: readonly string[],
+  timeoutMs: number,
+): Promise<ExecSyncResult> {
   const record = requireRunning(ctx, id);
   const process = await execProcess(ctx, record, { command, tty: false, stdin: false });
   const monitor = requireMonitor(ctx, record.sandboxId);
@@ -35,10 +40,13 @@ export async function execSync(ctx: RuntimeContext, id: ContainerId, command: re
       throw toExecError(record, command, err);
     });
   if (outcome.timedOut) {
-    throw new RuntimeError(`exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`, {
-      kind: "deadline-exceeded",
-      code: "EXEC_TIMEOUT",
-    });
+    throw new RuntimeError(
+      `exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`,
+      {
+        kind: "deadline-exceeded",
+        code: "EXEC_TIMEOUT",
+      },
+    );
   }
   return { exitCode: outcome.exitCode, stdout: outcome.stdout, stderr: outcome.stderr, isTruncated: outcome.truncated };
 }
@@ -93,7 +101,8 @@ async function containerProcess(ctx: RuntimeContext, record: ContainerRecord): P
   if (known) return known;
   const text = await readFile(join(ctx.paths.container(record.id), "bundle", "config.json"), "utf8");
   const spec = JSON.parse(text) as Spec;
-  if (!spec.process) throw new RuntimeError("the container's bundle has no process", { kind: "data-loss", code: "BUNDLE_DAMAGED" });
+  if (!spec.process)
+    throw new RuntimeError("the container's bundle has no process", { kind: "data-loss", code: "BUNDLE_DAMAGED" });
   ctx.processes.set(record.id, spec.process);
   return spec.process;
 }

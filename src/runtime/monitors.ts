@@ -21,15 +21,23 @@ export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: Monitor
   ctx.monitors.set(id, { client, pidfd });
   client.onExit((exit) => {
     recordExit(ctx, exit).catch((err: unknown) => {
-      ctx.log.error({ sandboxId: id, containerId: exit.containerId, err: String(err) }, "could not record an exit; the exit file has it");
+      ctx.log.error(
+        { sandboxId: id, containerId: exit.containerId, err: String(err) },
+        "could not record an exit; the exit file has it",
+      );
     });
   });
   client.onClose((reason) => {
     // Without a reason it was our doing.
     if (reason === undefined || ctx.monitors.get(id)?.client !== client) return;
-    ctx.inFlight.inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason)).catch((err: unknown) => {
-      ctx.log.error({ sandboxId: id, err: String(err) }, "could not clean up after a lost monitor; StopPodSandbox will");
-    });
+    ctx.inFlight
+      .inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason))
+      .catch((err: unknown) => {
+        ctx.log.error(
+          { sandboxId: id, err: String(err) },
+          "could not clean up after a lost monitor; StopPodSandbox will",
+        );
+      });
   });
 }
 
@@ -42,7 +50,8 @@ async function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: Error): Pr
   await endMonitor(ctx, id);
   const reason = "the sandbox's monitor died";
   for (const container of containersOf(ctx, id)) {
-    if (container.state === "running" || container.state === "starting") await recordUnknownExit(ctx, container, reason);
+    if (container.state === "running" || container.state === "starting")
+      await recordUnknownExit(ctx, container, reason);
   }
   const sandbox = ctx.sandboxes.get(id);
   if (sandbox?.state !== "ready") return;
@@ -63,7 +72,10 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   const process = handle?.pidfd ?? pidfd;
   if (handle) {
     // A stopped or hung monitor does not answer, and is killed below.
-    await Promise.race([handle.client.shutdown().catch(() => undefined), sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false })]);
+    await Promise.race([
+      handle.client.shutdown().catch(() => undefined),
+      sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false }),
+    ]);
     handle.client.close();
   }
   if (process) {

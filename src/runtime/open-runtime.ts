@@ -17,7 +17,15 @@ import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { FileStore, type QuarantinedRecord, readBootId } from "../state/store.js";
 import { removeCgroup } from "./cgroups.js";
-import { describeContainer, describeSandbox, monitorFdPath, requireMonitor, requireRunning, requireSandbox, type RuntimeContext } from "./context.js";
+import {
+  describeContainer,
+  describeSandbox,
+  monitorFdPath,
+  requireMonitor,
+  requireRunning,
+  requireSandbox,
+  type RuntimeContext,
+} from "./context.js";
 import { createContainer } from "./create-container.js";
 import { attach, exec, execSync } from "./exec.js";
 import type { Host } from "./host.js";

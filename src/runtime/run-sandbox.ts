@@ -31,10 +31,13 @@ export function runSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<
     const existing = findByName(ctx, config);
     if (existing?.state === "ready") return existing.id;
     if (existing) {
-      throw new RuntimeError(`run sandbox "${namespace}/${name}": sandbox ${shortId(existing.id)} of this name and attempt is ${existing.state}`, {
-        kind: "already-exists",
-        code: "NAME_IN_USE",
-      });
+      throw new RuntimeError(
+        `run sandbox "${namespace}/${name}": sandbox ${shortId(existing.id)} of this name and attempt is ${existing.state}`,
+        {
+          kind: "already-exists",
+          code: "NAME_IN_USE",
+        },
+      );
     }
     return makeSandbox(ctx, config);
   });
@@ -45,7 +48,13 @@ function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord |
   return ctx.sandboxes
     .list()
     .map(({ body }) => body)
-    .find(({ config: { metadata } }) => metadata.namespace === namespace && metadata.name === name && metadata.uid === uid && metadata.attempt === attempt);
+    .find(
+      ({ config: { metadata } }) =>
+        metadata.namespace === namespace &&
+        metadata.name === name &&
+        metadata.uid === uid &&
+        metadata.attempt === attempt,
+    );
 }
 
 async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
@@ -59,13 +68,22 @@ async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<
     return await timeline.step("run sandbox", () => build(ctx, id, config, cleanup, timeline));
   } catch (err) {
     for (const failed of await cleanup.unwind()) {
-      ctx.log.warn({ sandboxId: id, step: failed.step, code: failed.error.code, err: failed.error.message }, "could not undo a step, leaving it to RemovePodSandbox");
+      ctx.log.warn(
+        { sandboxId: id, step: failed.step, code: failed.error.code, err: failed.error.message },
+        "could not undo a step, leaving it to RemovePodSandbox",
+      );
     }
     throw withContext(err, `run sandbox "${config.metadata.namespace}/${config.metadata.name}"`);
   }
 }
 
-async function build(ctx: RuntimeContext, id: SandboxId, config: SandboxConfig, cleanup: CleanupStack, timeline: Timeline): Promise<SandboxId> {
+async function build(
+  ctx: RuntimeContext,
+  id: SandboxId,
+  config: SandboxConfig,
+  cleanup: CleanupStack,
+  timeline: Timeline,
+): Promise<SandboxId> {
   const creating: SandboxRecord = {
     id,
     bootId: ctx.bootId,
@@ -107,7 +125,12 @@ interface KernelObjects {
 }
 
 /** Namespaces, shared memory and cgroups: none needs another. */
-async function makeKernelObjects(ctx: RuntimeContext, record: SandboxRecord, cleanup: CleanupStack, opened: Fd[]): Promise<KernelObjects> {
+async function makeKernelObjects(
+  ctx: RuntimeContext,
+  record: SandboxRecord,
+  cleanup: CleanupStack,
+  opened: Fd[],
+): Promise<KernelObjects> {
   const { config, id } = record;
   const hasOwnNetwork = config.namespaces.network === "pod";
   const hasOwnIpc = config.namespaces.ipc === "pod";
@@ -147,7 +170,12 @@ async function setUpNetwork(
   return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, portMappings: config.portMappings });
 }
 
-async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: KernelObjects, cleanup: CleanupStack): Promise<MonitorProcess> {
+async function startMonitor(
+  ctx: RuntimeContext,
+  record: SandboxRecord,
+  made: KernelObjects,
+  cleanup: CleanupStack,
+): Promise<MonitorProcess> {
   const cgroup = openCgroup(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
     const { pid, pidfd, control } = spawnMonitor({
@@ -176,7 +204,9 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
  * Promise.all that waits for every part before it fails: an undo must never run beside the step
  * that it undoes.
  */
-async function settleAll<T extends readonly unknown[]>(parts: { readonly [K in keyof T]: Promise<T[K]> | T[K] }): Promise<T> {
+async function settleAll<T extends readonly unknown[]>(
+  parts: { readonly [K in keyof T]: Promise<T[K]> | T[K] },
+): Promise<T> {
   const outcomes: PromiseSettledResult<unknown>[] = await Promise.allSettled(parts);
   const failed = outcomes.find((outcome) => outcome.status === "rejected");
   if (failed) throw failed.reason;

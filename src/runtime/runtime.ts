@@ -11,7 +11,11 @@ import type { ContainerConfig, ContainerStatus, ExitRecord } from "../state/cont
 import type { Owner, SandboxConfig, SandboxStatus } from "../state/sandbox.js";
 
 export type RuntimeEvent =
-  | { readonly type: "sandbox-ready" | "sandbox-stopped" | "sandbox-removed"; readonly sandboxId: SandboxId; readonly owner: Owner }
+  | {
+      readonly type: "sandbox-ready" | "sandbox-stopped" | "sandbox-removed";
+      readonly sandboxId: SandboxId;
+      readonly owner: Owner;
+    }
   | {
       readonly type: "container-created" | "container-started" | "container-removed";
       readonly sandboxId: SandboxId;
