@@ -3,7 +3,7 @@
  *
  * One per daemon. Holds no policy; each verb is a function of this folder that takes it first.
  */
-import { EventEmitter } from "node:events";
+import type { EventEmitter } from "node:events";
 import { RuntimeError } from "../base/errors.js";
 import { type ContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";

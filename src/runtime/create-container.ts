@@ -159,7 +159,7 @@ function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord): SandboxSurro
     netnsPath: monitorFdPath(sandbox, monitor?.netFd),
     ipcnsPath: monitorFdPath(sandbox, monitor?.ipcFd),
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
-    pidnsPath: undefined,
+    pidnsPath: sandbox.initPid === undefined ? undefined : `/proc/${sandbox.initPid}/ns/pid`,
     shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
     filesDir: ctx.paths.sandbox(sandbox.id),
   };

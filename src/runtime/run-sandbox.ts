@@ -14,10 +14,10 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, MONITOR_FD, openCgroup, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
-import { emit, type RuntimeContext } from "./context.js";
+import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
@@ -108,7 +108,17 @@ async function build(
       cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
       await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
     });
-    await timeline.step("record", () => ctx.sandboxes.put(id, { ...creating, state: "ready", network, monitor }));
+    const initPid =
+      config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
+    await timeline.step("record", () =>
+      ctx.sandboxes.put(id, {
+        ...creating,
+        state: "ready",
+        network,
+        monitor,
+        ...(initPid !== undefined && { initPid }),
+      }),
+    );
   } finally {
     for (const fd of opened) fd.close();
   }
@@ -178,7 +188,7 @@ async function startMonitor(
   made: KernelObjects,
   cleanup: CleanupStack,
 ): Promise<MonitorProcess> {
-  const cgroup = openCgroup(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
+  const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
     const { pid, pidfd, control } = spawnMonitor({
       executable: ctx.executable,
@@ -200,6 +210,14 @@ async function startMonitor(
   } finally {
     cgroup.close();
   }
+}
+
+/** Pid 1 of a shared PID namespace, in a cgroup of its own beside the containers'; it ends with the monitor. */
+async function startInit(ctx: RuntimeContext, record: SandboxRecord): Promise<number> {
+  const cgroup = `${record.cgroupPath}/init`;
+  await makeCgroup(ctx.cgroups, cgroup, { handDown: false });
+  const { pid } = await requireMonitor(ctx, record.id).startInit({ cgroup: cgroupDir(ctx.cgroups, cgroup) });
+  return pid;
 }
 
 /**
