@@ -123,7 +123,7 @@ const KERNEL: Readonly<Record<keyof KernelProbe, readonly ["warn" | "missing", s
   mqueue: ["warn", "containers have no /dev/mqueue"],
   cloneDetachedMount: [
     "warn",
-    "the shared /dev/shm of a pod is attached in the monitor's own mount namespace (Linux 6.15)",
+    "the shared /dev/shm of a pod is a mount below the run directory (Linux 6.15)",
   ],
 };
 

@@ -14,13 +14,14 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, createShm, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
+import { makeShm, removeShm } from "./shm.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
@@ -148,6 +149,7 @@ async function makeKernelObjects(
     await removeCgroup(ctx.cgroups, record.cgroupPath);
     await removeCgroup(ctx.cgroups, monitors);
   });
+  if (hasOwnIpc) cleanup.push("remove shared memory", () => removeShm(ctx, id));
   const [namespaces, shm] = await settleAll([
     createSandboxNamespaces({
       network: hasOwnNetwork,
@@ -160,7 +162,7 @@ async function makeKernelObjects(
       for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
       return made;
     }),
-    hasOwnIpc ? createShm(config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd)) : undefined,
+    hasOwnIpc ? makeShm(ctx, id, config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd)) : undefined,
     makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
     makeCgroup(ctx.cgroups, monitors, { handDown: false }),
   ]);
