@@ -7,6 +7,7 @@
 export const ERROR_CODES = {
   ADDON_NOT_BUILT: "the native part of minke is missing or was built for another machine",
   ALREADY_RUNNING: "a daemon with this root runs already",
+  AMBIGUOUS_ID: "more than one object has an id that starts so",
   BRIDGE_TAKEN: "a link with the name of the bridge exists and is not ours",
   BUNDLE_DAMAGED: "a container's OCI bundle cannot be read any more",
   CANCELLED: "the caller went away or asked to stop",
@@ -36,6 +37,7 @@ export const ERROR_CODES = {
   INTERNAL: "a fault of minke's own; please report it",
   INVALID_ENV: "an environment variable cannot be passed to a process",
   INVALID_FAILPOINT: "MINKE_FAILPOINTS cannot be read",
+  INVALID_FIELD: "a field of a request has a value that it cannot have",
   INVALID_HOST_ENTRY: "a name or address cannot stand in /etc/hosts, /etc/hostname or /etc/resolv.conf",
   INVALID_HOST_PORT: "the host address of a published port is not an IP address",
   INVALID_LOG_PATH: "a container's log path leaves the sandbox's log directory",
@@ -68,6 +70,7 @@ export const ERROR_CODES = {
   SETTINGS_NOT_FOUND: "the settings file that was asked for does not exist",
   SOCKET_IN_USE: "another process serves on the socket, or a file that is no socket is in its place",
   SOCKET_UNUSABLE: "a unix socket cannot be made at its path",
+  SPDY_PROTOCOL: "a peer of a stream does not speak SPDY/3.1",
   STREAM_TOO_SLOW: "the client did not read fast enough and was let go",
   SUBNET_TAKEN: "the pod subnet overlaps a network of the host",
   SUB_PATH_ESCAPES: "a subPath leads out of its volume, or through a symbolic link",
@@ -75,10 +78,12 @@ export const ERROR_CODES = {
   TOO_MANY_CLIENTS: "the monitor serves no more clients at once",
   TOO_MANY_EXECS: "the monitor runs no more execs at once",
   TOO_MANY_FILES: "the limit of open files is reached",
+  TOO_MANY_SESSIONS: "too many streaming sessions wait for their clients",
   UNKNOWN_CAPABILITY: "not a name of capabilities(7)",
   UNKNOWN_GROUP: "a group name is not in the image's /etc/group",
   UNKNOWN_SIGNAL: "not a name of signal(7)",
   UNKNOWN_USER: "a user name is not in the image's /etc/passwd",
+  UNSUPPORTED_FIELD: "a request has a field that this version of minke cannot honour",
 } as const satisfies Readonly<Record<string, string>>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;
