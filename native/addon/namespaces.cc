@@ -57,7 +57,8 @@ sys::Result<void> WriteSysctls(std::string_view pairs) {
     if (path_end == std::string_view::npos || value_end == std::string_view::npos) {
       return sys::Failure{"sysctl", EINVAL};
     }
-    const std::string path = "/proc/sys/" + std::string(pairs.substr(0, path_end));
+    std::string path = "/proc/sys/";
+    path += pairs.substr(0, path_end);
     const std::string_view value = pairs.substr(path_end + 1, value_end - path_end - 1);
     sys::Result<void> written = sys::WriteFileAt(AT_FDCWD, path.c_str(), value);
     if (!written) return sys::Failure{"sysctl", written.failure().error};

@@ -1,4 +1,5 @@
 // Processes by pidfd: a number may be reused, a pidfd never is.
+#include <poll.h>
 #include <signal.h>
 
 #include "addon/async_op.h"
@@ -22,6 +23,15 @@ Napi::Value PidfdSendSignal(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// pidfdHasExited(pidfd) -> bool. A pidfd is readable once its process has ended, reaped or not
+// and whoever its parent is (pidfd_open(2)).
+Napi::Value PidfdHasExited(const Napi::CallbackInfo& info) {
+  pollfd poll_fd{IntArgument(info, 0), POLLIN, 0};
+  const int ready = ::poll(&poll_fd, 1, 0);
+  if (ready < 0) return Throw(info.Env(), sys::FailedWithErrno("poll"));
+  return Napi::Boolean::New(info.Env(), ready > 0);
+}
+
 // reapChild(pidfd) -> [exitCode, signal], or undefined while it runs
 Napi::Value ReapChild(const Napi::CallbackInfo& info) {
   sys::Result<sys::ExitStatus> status =
@@ -39,6 +49,7 @@ Napi::Value ReapChild(const Napi::CallbackInfo& info) {
 void RegisterProcess(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "pidfdOpen", PidfdOpen);
   Export(env, exports, "pidfdSendSignal", PidfdSendSignal);
+  Export(env, exports, "pidfdHasExited", PidfdHasExited);
   Export(env, exports, "reapChild", ReapChild);
 }
 

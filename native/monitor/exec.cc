@@ -74,8 +74,8 @@ void Exec::OnStarted() {
 void Exec::OnStartFailed(const runtime::Problem& problem) {
   timeout_alarm_.Disarm();
   is_done_ = true;
-  owner_->OnExecFailed(this, problem);
   RemoveCgroupOrWait();
+  owner_->OnExecFailed(this, problem);
 }
 
 void Exec::Kill() {
@@ -152,9 +152,10 @@ void Exec::OnReaped() {
 }
 
 void Exec::OnEnded() {
+  // Before anybody is told, so that an exec that has been answered has left nothing.
+  RemoveCgroupOrWait();
   if (Connection* const client = std::exchange(client_, nullptr)) client->FinishStream(exit_.exit_code);
   Done();
-  RemoveCgroupOrWait();
 }
 
 void Exec::Done() {

@@ -93,7 +93,7 @@ void Monitor::OnRequest(Connection* client, const JsonValue& frame) {
     Method method;
   } kMethods[] = {
       {"start", &Monitor::Start},           {"exec", &Monitor::StartExec}, {"signal", &Monitor::Signal},
-      {"stop", &Monitor::Stop},             {"kill", &Monitor::Kill},      {"list", &Monitor::List},
+      {"stop", &Monitor::Stop},             {"kill", &Monitor::Kill},      {"startInit", &Monitor::StartInit}, {"list", &Monitor::List},
       {"resize", &Monitor::Resize},         {"reopenLog", &Monitor::ReopenLog},
       {"forget", &Monitor::Forget},         {"shutdown", &Monitor::Shutdown},
   };
@@ -126,6 +126,7 @@ void Monitor::Start(const Request& request) {
     ReplyError(request, "CONTAINER_EXISTS", "start: the container has been started before");
     return;
   }
+  scratch_.TrimSoon();
   auto container = std::make_unique<Container>(&loop_, &scratch_, this, std::move(asked));
   runtime::Problem problem;
   if (!container->Begin(&problem)) {
@@ -173,6 +174,7 @@ void Monitor::StartExec(const Request& request) {
     return;
   }
   settings.launch.spec_json = std::move(*spec);
+  scratch_.TrimSoon();
   auto exec = std::make_unique<Exec>(&loop_, &scratch_, this, std::move(settings));
   runtime::Problem problem;
   if (!exec->Begin(&problem)) {
@@ -224,6 +226,31 @@ void Monitor::Kill(const Request& request) {
   if (container == nullptr) return;
   if (container->is_alive()) container->Kill();
   ReplyEmpty(request);
+}
+
+void Monitor::StartInit(const Request& request) {
+  Params params(request.params);
+  const std::string cgroup = params.String("cgroup");
+  if (!IsAbsolute(cgroup)) {
+    ReplyError(request, "BAD_REQUEST", "startInit: parameter \"cgroup\" is missing or wrong");
+    return;
+  }
+  if (init_.pid() != 0) {
+    ReplyError(request, "INIT_EXISTS", "startInit: the sandbox has its init process already");
+    return;
+  }
+  const auto started = init_.Start(cgroup);
+  if (!started) {
+    const char* const name = strerrorname_np(started.failure().error);
+    runtime::Problem problem;
+    problem.step = "init";
+    problem.syscall = started.failure().op;
+    problem.errno_name = name != nullptr ? name : "";
+    problem.message = "start minke-init in cgroup \"" + cgroup + "\": " + problem.syscall + ": " + problem.errno_name;
+    ReplyProblem(request.client, request.id, "INIT_FAILED", problem);
+    return;
+  }
+  pending_.push_back({&init_, request.client->serial(), request.id});
 }
 
 void Monitor::Resize(const Request& request) {

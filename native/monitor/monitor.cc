@@ -23,7 +23,7 @@ constexpr int64_t kLingerMs = 1000;
 }  // namespace
 
 Monitor::Monitor(MonitorSettings settings)
-    : settings_(std::move(settings)), scratch_(&loop_), listener_watch_(&loop_, this), children_watch_(&loop_, this), linger_alarm_(&loop_, this) {}
+    : settings_(std::move(settings)), scratch_(&loop_), init_(&loop_, this), listener_watch_(&loop_, this), children_watch_(&loop_, this), linger_alarm_(&loop_, this) {}
 
 sys::Result<void> Monitor::Open(int children, const volatile sig_atomic_t* terminate) {
   children_ = children;
@@ -63,7 +63,7 @@ sys::Result<void> Monitor::Listen() {
   const int error = errno;
   ::umask(mask);
   if (bound < 0) return sys::Failure{"bind", error};
-  if (::listen(listener_.get(), 64) < 0) return sys::FailedWithErrno("listen");
+  if (::listen(listener_.get(), SOMAXCONN) < 0) return sys::FailedWithErrno("listen");
   return {};
 }
 
@@ -179,6 +179,7 @@ void Monitor::OnChildren(uint32_t /*events*/) {
   for (;;) {
     auto exit = sys::waitid_any();
     if (!exit || exit->pid == 0) break;
+    if (exit->pid == init_.pid()) init_.NoteExit();
     if (Process* const process = FindProcess(exit->pid)) process->TakeExit(exit->status, exit->usage);
   }
   if (*terminate_ != 0 && !HasRunningContainer()) BeginShutdown();
@@ -200,6 +201,7 @@ bool Monitor::HasRunningContainer() const {
 
 void Monitor::BeginShutdown() {
   is_shutting_down_ = true;
+  init_.Kill();
   // A client that does not read its answer must not hold the monitor.
   linger_alarm_.ArmIn(kLingerMs);
 }

@@ -14,6 +14,7 @@
 #include "monitor/connection.h"
 #include "monitor/container.h"
 #include "monitor/exec.h"
+#include "monitor/init_process.h"
 #include "monitor/loop.h"
 #include "monitor/stdio.h"
 
@@ -32,7 +33,7 @@ struct MonitorSettings {
   std::vector<HeldFd> held;
 };
 
-class Monitor final : public ConnectionOwner, public ContainerOwner, public ExecOwner {
+class Monitor final : public ConnectionOwner, public ContainerOwner, public ExecOwner, public InitOwner {
  public:
   explicit Monitor(MonitorSettings settings);
 
@@ -46,7 +47,7 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
 
  private:
   struct PendingReply {
-    const Process* process;
+    const void* process;
     uint64_t client_serial;
     int64_t request_id;
   };
@@ -74,6 +75,8 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   void OnExecDone(Exec* exec) override;
   void OnExecGone(Exec* exec) override;
 
+  void OnInitReady(int error) override;
+
   sys::Result<void> Listen();
   void OnConnect(uint32_t events);
   void OnChildren(uint32_t events);
@@ -94,6 +97,7 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   void Signal(const Request& request);
   void Stop(const Request& request);
   void Kill(const Request& request);
+  void StartInit(const Request& request);
   void List(const Request& request);
   void Resize(const Request& request);
   void ReopenLog(const Request& request);
@@ -107,7 +111,8 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   void ReplyProblem(Connection* client, int64_t id, const char* code, const runtime::Problem& problem);
   void ReplyStarted(const Process* process);
   void ReplyCaptured(const Exec* exec);
-  Connection* TakePending(const Process* process, int64_t* request_id);
+  // `process`: a Process, or the InitProcess.
+  Connection* TakePending(const void* process, int64_t* request_id);
   void Broadcast(std::string_view json);
 
   MonitorSettings settings_;
@@ -123,6 +128,7 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   std::vector<std::unique_ptr<Container>> containers_;
   std::vector<std::unique_ptr<Exec>> execs_;
   std::vector<PendingReply> pending_;
+  InitProcess init_;
   Watch<Monitor, &Monitor::OnConnect> listener_watch_;
   Watch<Monitor, &Monitor::OnChildren> children_watch_;
   Alarm<Monitor, &Monitor::OnLingerDeadline> linger_alarm_;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <utility>
@@ -32,6 +33,9 @@ sys::Result<void> Process::OpenStdio(bool has_terminal, bool has_stdin, int chil
     if (stream == 0 && !has_stdin) continue;
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) < 0) return sys::FailedWithErrno("pipe2");
+    // The pipe is root's, and a container's own user opens it by name: /dev/stdout is a link to
+    // /proc/self/fd/1. Who may look into that directory has the descriptor already.
+    ::fchmod(ends[0], 0666);
     const int ours = stream == 0 ? 1 : 0;
     child_ends_[stream].reset(ends[1 - ours]);
     child[stream] = ends[1 - ours];

@@ -1,4 +1,7 @@
 // What the monitor answers: results, errors, the list, and events to every control client.
+#include <signal.h>
+#include <string.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -67,7 +70,7 @@ void Monitor::ReplyProblem(Connection* client, int64_t id, const char* code, con
 }
 
 // The client that waits for the process's answer; nullptr where it has gone.
-Connection* Monitor::TakePending(const Process* process, int64_t* request_id) {
+Connection* Monitor::TakePending(const void* process, int64_t* request_id) {
   const auto reply = std::find_if(pending_.begin(), pending_.end(),
                                   [process](const PendingReply& pending) { return pending.process == process; });
   if (reply == pending_.end()) return nullptr;
@@ -90,6 +93,28 @@ void Monitor::ReplyStarted(const Process* process) {
   writer.Int(process->pid());
   writer.Key("startedAtNs");
   PutNs(&writer, process->started_at_ns());
+  EndReply(&writer);
+  client->SendJson(TextOf(text));
+}
+
+void Monitor::OnInitReady(int error) {
+  int64_t id = 0;
+  Connection* const client = TakePending(&init_, &id);
+  if (client == nullptr) return;
+  if (error != 0) {
+    const char* const name = strerrorname_np(error);
+    runtime::Problem problem;
+    problem.step = "init";
+    problem.errno_name = name != nullptr ? name : "";
+    problem.message = "isolate minke-init: " + problem.errno_name;
+    ReplyProblem(client, id, "INIT_FAILED", problem);
+    return;
+  }
+  rapidjson::StringBuffer text;
+  JsonWriter writer(text);
+  BeginReply(&writer, id, "result");
+  writer.Key("pid");
+  writer.Int(init_.pid());
   EndReply(&writer);
   client->SendJson(TextOf(text));
 }
@@ -142,6 +167,10 @@ void Monitor::List(const Request& request) {
     writer.EndObject();
   }
   writer.EndArray();
+  if (init_.is_ready()) {
+    writer.Key("initPid");
+    writer.Int(init_.pid());
+  }
   EndReply(&writer);
   request.client->SendJson(TextOf(text));
 }

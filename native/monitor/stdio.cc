@@ -13,8 +13,8 @@ namespace monitor {
 namespace {
 
 constexpr size_t kScratchBytes = Scratch::kReadBytes + LogWriter::kBufferBytes;
-constexpr int64_t kTrimAfterMs = 1000;
 constexpr size_t kBurstBytes = 4096;
+constexpr int kFloodPipeBytes = 512 * 1024;
 
 void SetNonBlocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
@@ -31,7 +31,7 @@ bool Scratch::Open() {
 }
 
 void Scratch::Used(size_t size) {
-  if (size >= kBurstBytes && !trim_alarm_.armed()) trim_alarm_.ArmIn(kTrimAfterMs);
+  if (size >= kBurstBytes) TrimSoon();
 }
 
 void Scratch::Trim() {
@@ -73,6 +73,12 @@ void Output::OnReady(uint32_t /*events*/) {
     return;
   }
   owed_bytes_ -= size;
+  if (static_cast<size_t>(size) == Scratch::kReadBytes && !is_grown_) {
+    // The writer fills the pipe faster than it is read: a larger one saves waking up for each
+    // 64 KiB. A terminal refuses, and so may the kernel (pipe(7), "pipe-user-pages-soft").
+    is_grown_ = true;
+    ::fcntl(fd_.get(), F_SETPIPE_SZ, kFloodPipeBytes);
+  }
   scratch_->Used(static_cast<size_t>(size));
   reader_->OnOutput(stream_, std::string_view(scratch_->read_buffer(), static_cast<size_t>(size)));
 }

@@ -27,8 +27,12 @@ class Scratch {
   char* log_buffer() const { return memory_ + kReadBytes; }
   // Tells that `size` bytes have gone through; a second after a burst the memory is given back.
   void Used(size_t size);
+  // The heap has held something large, such as a spec.
+  void TrimSoon() { if (!trim_alarm_.armed()) trim_alarm_.ArmIn(kTrimAfterMs); }
 
  private:
+  static constexpr int64_t kTrimAfterMs = 1000;
+
   void Trim();
 
   char* memory_ = nullptr;
@@ -69,6 +73,7 @@ class Output {
   const Stream stream_;
   sys::UniqueFd fd_;
   bool is_paused_ = false;
+  bool is_grown_ = false;
   int64_t owed_bytes_ = 0;
   Watch<Output, &Output::OnReady> watch_;
 };

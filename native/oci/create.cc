@@ -34,14 +34,25 @@ struct Creation {
   runtime::Launch launch;
 };
 
+// UTC without libc's calendar, which would read /etc/localtime first: days to civil date by
+// the proleptic Gregorian calendar, years starting in March.
 std::string Now() {
   struct timespec now;
   ::clock_gettime(CLOCK_REALTIME, &now);
-  struct tm parts;
-  ::gmtime_r(&now.tv_sec, &parts);
-  char text[64];
-  const size_t length = ::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-  ::snprintf(text + length, sizeof text - length, ".%09ldZ", now.tv_nsec);
+  const long days = now.tv_sec / 86400 + 719468;
+  const long second = now.tv_sec % 86400;
+  const long era = days / 146097;
+  const long day_of_era = days % 146097;
+  const long year_of_era =
+      (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+  const long day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+  const long shifted_month = (5 * day_of_year + 2) / 153;
+  const long day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+  const long month = shifted_month < 10 ? shifted_month + 3 : shifted_month - 9;
+  const long year = year_of_era + era * 400 + (month <= 2 ? 1 : 0);
+  char text[96];
+  ::snprintf(text, sizeof text, "%04ld-%02ld-%02ldT%02ld:%02ld:%02ld.%09ldZ", year, month, day,
+             second / 3600, second / 60 % 60, second % 60, now.tv_nsec);
   return text;
 }
 

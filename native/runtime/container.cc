@@ -6,6 +6,7 @@
 
 #include "runtime/child.h"
 #include "runtime/describe_report.h"
+#include "runtime/device_policy.h"
 #include "runtime/hooks.h"
 #include "runtime/launch.h"
 #include "runtime/plan.h"
@@ -145,6 +146,10 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
   if (!CompileSeccomp(plan.spec.seccomp, &filter, problem) ||
       !OpenSources(request, plan, &sources, problem) ||
       !hooks.Prepare(plan.spec, problem)) {
+    return false;
+  }
+  if (sources.cgroup.valid() &&
+      !AttachDevicePolicy(plan.spec.device_rules, sources.cgroup.get(), problem)) {
     return false;
   }
   filter.FillContext(&context);

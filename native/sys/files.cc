@@ -131,7 +131,11 @@ Result<void> WriteFileAt(int dirfd, const char* path, std::string_view text) {
 Result<void> WriteAtomically(int dirfd, const char* name, std::string_view text, mode_t mode,
                              bool durable) {
   static std::atomic<unsigned> counter{0};
-  const std::string temporary = "." + std::string(name) + "." + std::to_string(::getpid()) + "." +
+  const char* slash = strrchr(name, '/');
+  const size_t directory_length = slash == nullptr ? 0 : static_cast<size_t>(slash - name) + 1;
+  const std::string directory_path(name, directory_length);
+  const std::string temporary = directory_path + "." + (name + directory_length) + "." +
+                                std::to_string(::getpid()) + "." +
                                 std::to_string(counter.fetch_add(1));
   Result<UniqueFd> fd =
       open_at(dirfd, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
@@ -146,7 +150,7 @@ Result<void> WriteAtomically(int dirfd, const char* name, std::string_view text,
     return done;
   }
   if (durable) {
-    Result<UniqueFd> directory = open_at(dirfd, ".", O_RDONLY | O_DIRECTORY);
+    Result<UniqueFd> directory = open_at(dirfd, slash == nullptr ? "." : directory_path.c_str(), O_RDONLY | O_DIRECTORY);
     if (!directory) return directory.failure();
     if (::fsync(directory->get()) < 0) return FailedWithErrno("fsync");
   }

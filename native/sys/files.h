@@ -43,7 +43,7 @@ Result<void> WriteAll(int fd, std::string_view text);
 // Writes an existing file (cgroup, sysctl, /proc) with one write(2), as the kernel's files want.
 Result<void> WriteFileAt(int dirfd, const char* path, std::string_view text);
 
-// Replaces `name` in the directory by a temporary file and rename(2): a reader sees the old
+// Replaces `name` (a path below the directory, or absolute) by a temporary file beside it and rename(2): a reader sees the old
 // or the new contents. `durable` adds fsync of the file and of the directory.
 Result<void> WriteAtomically(int dirfd, const char* name, std::string_view text, mode_t mode,
                              bool durable);

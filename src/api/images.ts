@@ -17,7 +17,10 @@ export interface ListedImage {
 /** What the routes need of the image store. */
 export interface ImageService {
   list(): readonly ListedImage[];
-  pull(reference: string, options: { readonly signal: AbortSignal; readonly onProgress: (progress: object) => void }): Promise<ListedImage>;
+  pull(
+    reference: string,
+    options: { readonly signal: AbortSignal; readonly onProgress: (progress: object) => void },
+  ): Promise<ListedImage>;
   loadLayout(path: string): Promise<readonly ListedImage[]>;
   remove(reference: string): Promise<void>;
 }
@@ -35,7 +38,8 @@ export async function pullImage(images: ImageService, request: ApiRequest, respo
   if (typeof reference !== "string" || reference === "") throw invalidRequest("reference: required");
   const signal = clientSignal(response);
   const onProgress = (progress: object) => {
-    if (!response.destroyed && response.writableLength < PROGRESS_BACKLOG_BYTES) response.write(`${toJson({ progress })}\n`);
+    if (!response.destroyed && response.writableLength < PROGRESS_BACKLOG_BYTES)
+      response.write(`${toJson({ progress })}\n`);
   };
   response.writeHead(200, { "content-type": "application/x-ndjson" });
   try {

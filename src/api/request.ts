@@ -25,7 +25,10 @@ export async function readBody(message: IncomingMessage): Promise<Buffer> {
     const bytes = chunk as Buffer;
     size += bytes.length;
     if (size > BODY_LIMIT_BYTES) {
-      throw new RuntimeError(`request body: larger than ${BODY_LIMIT_BYTES} bytes`, { kind: "invalid-argument", code: "MANIFEST_TOO_LARGE" });
+      throw new RuntimeError(`request body: larger than ${BODY_LIMIT_BYTES} bytes`, {
+        kind: "invalid-argument",
+        code: "MANIFEST_TOO_LARGE",
+      });
     }
     chunks.push(bytes);
   }
@@ -42,7 +45,8 @@ export async function readJsonObject(message: IncomingMessage): Promise<Record<s
   } catch (err) {
     throw invalidRequest(`request body: ${err instanceof Error ? err.message : String(err)}`);
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw invalidRequest("request body: not an object");
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw invalidRequest("request body: not an object");
   return value as Record<string, unknown>;
 }
 
@@ -90,7 +94,8 @@ export async function writeBounded(response: ServerResponse, chunk: Uint8Array |
 export function clientSignal(response: ServerResponse): AbortSignal {
   const controller = new AbortController();
   response.on("close", () => {
-    if (!response.writableFinished) controller.abort(new RuntimeError("the client went away", { kind: "cancelled", code: "CANCELLED" }));
+    if (!response.writableFinished)
+      controller.abort(new RuntimeError("the client went away", { kind: "cancelled", code: "CANCELLED" }));
   });
   return controller.signal;
 }

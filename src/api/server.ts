@@ -45,7 +45,12 @@ export function createApiServer(options: ApiServerOptions): Server {
   return server;
 }
 
-async function serve(routes: readonly [string, string, Route][], log: Logger, message: IncomingMessage, response: ServerResponse): Promise<void> {
+async function serve(
+  routes: readonly [string, string, Route][],
+  log: Logger,
+  message: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   response.on("error", () => response.destroy());
   const method = message.method ?? "GET";
   try {
@@ -64,7 +69,11 @@ async function serve(routes: readonly [string, string, Route][], log: Logger, me
 }
 
 /** `:x` matches one segment and hands it on, decoded. */
-function findRoute(routes: readonly [string, string, Route][], method: string, path: string): { route: Route; parts: string[] } | undefined {
+function findRoute(
+  routes: readonly [string, string, Route][],
+  method: string,
+  path: string,
+): { route: Route; parts: string[] } | undefined {
   const segments = path.split("/");
   for (const [routeMethod, pattern, route] of routes) {
     const wanted = pattern.split("/");
@@ -97,8 +106,17 @@ function routeTable({ engine, images, version, doctor, stop, log }: ApiServerOpt
   const eventList = (namespace: string | undefined, request: ApiRequest, response: ServerResponse) => {
     const uid = /involvedObject\.uid=([^,]+)/.exec(request.query.get("fieldSelector") ?? "")?.[1];
     const name = /involvedObject\.name=([^,]+)/.exec(request.query.get("fieldSelector") ?? "")?.[1];
-    const items = engine.events(namespace).filter(({ involvedObject: o }) => (uid === undefined || o.uid === uid) && (name === undefined || o.name === name));
-    answer(response, 200, { kind: "EventList", apiVersion: "v1", metadata: { resourceVersion: engine.resourceVersion }, items });
+    const items = engine
+      .events(namespace)
+      .filter(
+        ({ involvedObject: o }) => (uid === undefined || o.uid === uid) && (name === undefined || o.name === name),
+      );
+    answer(response, 200, {
+      kind: "EventList",
+      apiVersion: "v1",
+      metadata: { resourceVersion: engine.resourceVersion },
+      items,
+    });
   };
   return [
     ["GET", "/healthz", ok],
@@ -119,7 +137,8 @@ function routeTable({ engine, images, version, doctor, stop, log }: ApiServerOpt
     [
       "GET",
       "/minke/v1/timeline/:ns/:name",
-      (_request, response, [ns = "", name = ""]) => answer(response, 200, { items: engine.timeline(ns, name), warnings: engine.warnings(ns, name) }),
+      (_request, response, [ns = "", name = ""]) =>
+        answer(response, 200, { items: engine.timeline(ns, name), warnings: engine.warnings(ns, name) }),
     ],
     ["GET", "/minke/v1/doctor", async (_request, response) => answer(response, 200, await doctor())],
     [
@@ -129,7 +148,9 @@ function routeTable({ engine, images, version, doctor, stop, log }: ApiServerOpt
         const pods = flag(request.query, "pods");
         if (pods) await engine.deleteAll();
         response.on("close", () => {
-          stop({ pods }).catch((err: unknown) => log.error({ message: toRuntimeError(err).message }, "the daemon could not stop"));
+          stop({ pods }).catch((err: unknown) =>
+            log.error({ message: toRuntimeError(err).message }, "the daemon could not stop"),
+          );
         });
         response.setHeader("connection", "close");
         answer(response, 200, { pid: process.pid });

@@ -13,13 +13,13 @@ const BY_KIND = {
   "failed-precondition": [409, "Conflict"],
   "permission-denied": [403, "Forbidden"],
   "resource-exhausted": [429, "TooManyRequests"],
-  "unavailable": [503, "ServiceUnavailable"],
-  "unimplemented": [501, "MethodNotAllowed"],
+  unavailable: [503, "ServiceUnavailable"],
+  unimplemented: [501, "MethodNotAllowed"],
   "deadline-exceeded": [504, "Timeout"],
-  "cancelled": [499, "Canceled"],
-  "aborted": [409, "Conflict"],
+  cancelled: [499, "Canceled"],
+  aborted: [409, "Conflict"],
   "data-loss": [500, "InternalError"],
-  "internal": [500, "InternalError"],
+  internal: [500, "InternalError"],
 } as const satisfies Record<ErrorKind, readonly [number, string]>;
 
 export interface StatusJson {
@@ -40,5 +40,14 @@ export function toStatusObject(err: unknown): StatusJson {
     error instanceof ManifestError
       ? error.problems.map(({ path, message }) => ({ reason: error.code as string, message, field: path }))
       : [{ reason: error.code as string, message: error.message }];
-  return { kind: "Status", apiVersion: "v1", metadata: {}, status: "Failure", message: error.message, reason, details: { causes }, code };
+  return {
+    kind: "Status",
+    apiVersion: "v1",
+    metadata: {},
+    status: "Failure",
+    message: error.message,
+    reason,
+    details: { causes },
+    code,
+  };
 }

@@ -7,7 +7,13 @@ import { type WebSocket, WebSocketServer } from "ws";
 import { toRuntimeError } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
 import type { PodEngine } from "../pod/engine.js";
-import { channelFrame, type ChannelSession, MAX_MESSAGE_BYTES, serveChannels, STREAM_PROTOCOLS } from "../streaming/channels.js";
+import {
+  channelFrame,
+  type ChannelSession,
+  MAX_MESSAGE_BYTES,
+  serveChannels,
+  STREAM_PROTOCOLS,
+} from "../streaming/channels.js";
 import { count, flag, invalidRequest, toJson } from "./request.js";
 import { toStatusObject } from "./status-object.js";
 
@@ -20,7 +26,8 @@ export function acceptStreams(server: Server, engine: PodEngine, log: Logger): v
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
     perMessageDeflate: false,
-    handleProtocols: (offered, request) => (isPortForward(request) ? PORT_PROTOCOLS : STREAM_PROTOCOLS).find((name) => offered.has(name)) ?? false,
+    handleProtocols: (offered, request) =>
+      (isPortForward(request) ? PORT_PROTOCOLS : STREAM_PROTOCOLS).find((name) => offered.has(name)) ?? false,
   });
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on("error", () => socket.destroy());
@@ -35,21 +42,30 @@ export function acceptStreams(server: Server, engine: PodEngine, log: Logger): v
   });
 }
 
-const isPortForward = (request: IncomingMessage): boolean => ROUTE.exec(new URL(request.url ?? "/", "http://minke").pathname)?.[3] === "portforward";
+const isPortForward = (request: IncomingMessage): boolean =>
+  ROUTE.exec(new URL(request.url ?? "/", "http://minke").pathname)?.[3] === "portforward";
 
 /** The session is opened before the upgrade is answered, so that a failure is an HTTP error. */
-async function open(sockets: WebSocketServer, engine: PodEngine, request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+async function open(
+  sockets: WebSocketServer,
+  engine: PodEngine,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): Promise<void> {
   const { pathname, searchParams: query } = new URL(request.url ?? "/", "http://minke");
   const [, namespace, name, verb] = ROUTE.exec(pathname) ?? [];
   if (namespace === undefined || name === undefined) throw invalidRequest(`upgrade of ${pathname}: no such resource`);
   const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((text) => text.trim());
   const known: readonly string[] = verb === "portforward" ? PORT_PROTOCOLS : STREAM_PROTOCOLS;
-  if (!offered.some((text) => known.includes(text))) throw invalidRequest(`upgrade of ${pathname}: the protocols offered are not supported; use ${known.join(" or ")}`);
+  if (!offered.some((text) => known.includes(text)))
+    throw invalidRequest(`upgrade of ${pathname}: the protocols offered are not supported; use ${known.join(" or ")}`);
   if (verb === "portforward") {
     const id = engine.readySandbox(namespace, name);
     const ports = parsePorts(query);
     return sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      for (const [index, port] of ports.entries()) void forwardPort(webSocket, index, port, () => engine.runtime.dialPort(id, port));
+      for (const [index, port] of ports.entries())
+        void forwardPort(webSocket, index, port, () => engine.runtime.dialPort(id, port));
     });
   }
   const container = engine.runningContainer(namespace, name, query.get("container") ?? "");
@@ -60,7 +76,12 @@ async function open(sockets: WebSocketServer, engine: PodEngine, request: Incomi
     if (command.length === 0) throw invalidRequest("parameter command: required");
     const [columns, rows] = [count(query, "columns"), count(query, "rows")];
     const size = columns && rows ? { columns, rows } : undefined;
-    session = await engine.runtime.exec(container.id, { command, tty: flag(query, "tty"), stdin: selection.stdin, size });
+    session = await engine.runtime.exec(container.id, {
+      command,
+      tty: flag(query, "tty"),
+      stdin: selection.stdin,
+      size,
+    });
   } else {
     session = await engine.runtime.attach(container.id);
   }
@@ -72,15 +93,27 @@ async function open(sockets: WebSocketServer, engine: PodEngine, request: Incomi
 }
 
 function parsePorts(query: URLSearchParams): number[] {
-  const ports = query.getAll("ports").flatMap((text) => text.split(",")).map(Number);
-  if (ports.length === 0 || ports.length > MAX_PORTS || !ports.every((port) => Number.isInteger(port) && port > 0 && port < 65536)) {
+  const ports = query
+    .getAll("ports")
+    .flatMap((text) => text.split(","))
+    .map(Number);
+  if (
+    ports.length === 0 ||
+    ports.length > MAX_PORTS ||
+    !ports.every((port) => Number.isInteger(port) && port > 0 && port < 65536)
+  ) {
     throw invalidRequest(`parameter ports: 1 to ${MAX_PORTS} port numbers are needed`);
   }
   return ports;
 }
 
 /** Two channels a port, data and error, each beginning with the port (kubelet portforward/websocket.go). */
-async function forwardPort(webSocket: WebSocket, index: number, port: number, dial: () => Promise<Duplex>): Promise<void> {
+async function forwardPort(
+  webSocket: WebSocket,
+  index: number,
+  port: number,
+  dial: () => Promise<Duplex>,
+): Promise<void> {
   const [dataChannel, errorChannel] = [index * 2, index * 2 + 1];
   const prefix = Buffer.from([port & 0xff, port >> 8]);
   const send = (channel: number, bytes: Uint8Array) =>
@@ -109,5 +142,7 @@ async function forwardPort(webSocket: WebSocket, index: number, port: number, di
 
 function refuse(socket: Duplex, code: number, body: string): void {
   if (socket.destroyed) return;
-  socket.end(`HTTP/1.1 ${code} Refused\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`);
+  socket.end(
+    `HTTP/1.1 ${code} Refused\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
 }

@@ -31,18 +31,18 @@ export async function socketAddress(path: string): Promise<{ readonly address: s
 export async function listenOnSocket(server: Server, path: string): Promise<{ close(): Promise<void> }> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   await removeStaleSocket(path);
-  const { address, close } = await socketAddress(path);
+  const target = await socketAddress(path);
   try {
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen(address, () => {
+      server.listen(target.address, () => {
         server.off("error", reject);
         resolve();
       });
     });
     await chmod(path, 0o600);
   } finally {
-    await close();
+    await target.close();
   }
   return { close: () => closeServer(server, path) };
 }
@@ -66,7 +66,10 @@ async function removeStaleSocket(path: string): Promise<void> {
   });
   if (!found) return;
   if (!found.isSocket() || (await isAnswering(path))) {
-    throw new RuntimeError(`listen on "${path}": ${found.isSocket() ? "another daemon answers there" : "it is not a socket"}`, { kind: "failed-precondition", code: "SOCKET_IN_USE" });
+    throw new RuntimeError(
+      `listen on "${path}": ${found.isSocket() ? "another daemon answers there" : "it is not a socket"}`,
+      { kind: "failed-precondition", code: "SOCKET_IN_USE" },
+    );
   }
   await unlink(path);
 }

@@ -22,7 +22,10 @@ export function exitCodeOf(error: RuntimeError): number {
 }
 
 /** Connects, and says so where a daemon has to be started for it. */
-export async function connectTo(options: GlobalOptions, behaviour: { startDaemon: boolean } = { startDaemon: true }): Promise<MinkeClient> {
+export async function connectTo(
+  options: GlobalOptions,
+  behaviour: { startDaemon: boolean } = { startDaemon: true },
+): Promise<MinkeClient> {
   const { connect } = await import("../client/index.js");
   return connect({
     root: options.root,

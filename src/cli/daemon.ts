@@ -5,7 +5,8 @@ import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import { DEFAULT_ROOT, DEFAULT_RUN } from "../client/index.js";
-import { connectTo, type GlobalOptions, note, print } from "./context.js";
+import { connectTo, EXIT, type GlobalOptions, note, print } from "./context.js";
+import { table } from "./table.js";
 
 const STOP_POLL_MS = 20;
 const STOP_DEADLINE_MS = 60_000;
@@ -28,7 +29,10 @@ export async function stopDaemon(options: GlobalOptions & { pods?: boolean }): P
   const deadline = performance.now() + STOP_DEADLINE_MS;
   while (isAlive(pid)) {
     if (performance.now() > deadline) {
-      throw new RuntimeError(`the daemon, process ${pid}, has not ended after ${STOP_DEADLINE_MS / 1000} s`, { kind: "deadline-exceeded", code: "DAEMON_UNREACHABLE" });
+      throw new RuntimeError(`the daemon, process ${pid}, has not ended after ${STOP_DEADLINE_MS / 1000} s`, {
+        kind: "deadline-exceeded",
+        code: "DAEMON_UNREACHABLE",
+      });
     }
     await sleep(STOP_POLL_MS);
   }
@@ -44,17 +48,31 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Asks the daemon where one runs; looks itself where none does, since that may be why. */
+interface Check {
+  readonly name: string;
+  readonly status: string;
+  readonly found: string;
+  readonly costs: string;
+}
+
+/** Asks the daemon where one runs; looks itself where none does, since that may be why. Fails where something essential is missing. */
 export async function doctor(options: GlobalOptions & { output?: string }): Promise<void> {
-  let report: object;
+  const { checks } = (await findings(options)) as { checks: readonly Check[] };
+  if (options.output === "json") print(JSON.stringify({ checks }, null, 4));
+  else {
+    const rows = checks.map(({ status, name, found, costs }) => [status, name, found, costs]);
+    print(table(["STATUS", "CHECK", "FOUND", "WHAT ITS ABSENCE COSTS"], rows));
+  }
+  if (checks.some(({ status }) => status === "missing")) process.exitCode = EXIT.failed;
+}
+
+async function findings(options: GlobalOptions): Promise<object> {
   try {
-    report = await (await connectTo(options, { startDaemon: false })).doctor();
+    return await (await connectTo(options, { startDaemon: false })).doctor();
   } catch (err) {
     if (toRuntimeError(err).code !== "DAEMON_UNREACHABLE") throw err;
     note("no daemon is running; looking from here");
     const { runDoctor } = await import("../doctor/doctor.js");
-    report = await runDoctor();
+    return runDoctor();
   }
-  if (options.output === "json") return print(JSON.stringify(report, null, 4));
-  print(JSON.stringify(report, null, 2));
 }

@@ -53,12 +53,20 @@ function graceOf(options: DeleteOptions): number | undefined {
   if (options.now) return 1;
   if (options.gracePeriod === undefined) return undefined;
   if (!/^\d{1,9}$/.test(options.gracePeriod)) {
-    throw new RuntimeError(`option --grace-period: "${options.gracePeriod}" is not a number of seconds`, { kind: "invalid-argument", code: "INVALID_REQUEST" });
+    throw new RuntimeError(`option --grace-period: "${options.gracePeriod}" is not a number of seconds`, {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
   }
   return Number(options.gracePeriod);
 }
 
-async function deleteOne(client: MinkeClient, { namespace, name }: Target, graceSeconds: number | undefined, options: DeleteOptions): Promise<void> {
+async function deleteOne(
+  client: MinkeClient,
+  { namespace, name }: Target,
+  graceSeconds: number | undefined,
+  options: DeleteOptions,
+): Promise<void> {
   try {
     const { metadata } = await client.deletePod(namespace, name, { graceSeconds });
     if (options.wait !== false) await client.waitGone(namespace, name, metadata.uid);

@@ -13,10 +13,14 @@ const BAR_WIDTH = 40;
 export function splitKind(kind: string, name: string | undefined): string {
   const [word = "", inline] = kind.split("/");
   if (!["pod", "pods", "po"].includes(word)) {
-    throw new RuntimeError(`"${word}" is not a kind of object; use pod`, { kind: "invalid-argument", code: "INVALID_REQUEST" });
+    throw new RuntimeError(`"${word}" is not a kind of object; use pod`, {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
   }
   const found = inline ?? name;
-  if (!found) throw new RuntimeError("the name of a pod is required", { kind: "invalid-argument", code: "INVALID_REQUEST" });
+  if (!found)
+    throw new RuntimeError("the name of a pod is required", { kind: "invalid-argument", code: "INVALID_REQUEST" });
   return found;
 }
 
@@ -24,13 +28,28 @@ export async function describe(kind: string, name: string | undefined, options: 
   const podName = splitKind(kind, name);
   const client = await connectTo(options);
   const pod = await client.getPod(options.namespace, podName);
-  const [events, timeline] = await Promise.all([client.events(options.namespace, pod.metadata.uid), client.timeline(options.namespace, podName)]);
-  print([...head(pod), ...containerLines(pod), ...conditionLines(pod), ...warningLines(timeline.warnings), ...timelineLines(timeline.items), ...eventLines(events)].join("\n"));
+  const [events, timeline] = await Promise.all([
+    client.events(options.namespace, pod.metadata.uid),
+    client.timeline(options.namespace, podName),
+  ]);
+  print(
+    [
+      ...head(pod),
+      ...containerLines(pod),
+      ...conditionLines(pod),
+      ...warningLines(timeline.warnings),
+      ...timelineLines(timeline.items),
+      ...eventLines(events),
+    ].join("\n"),
+  );
 }
 
 function head(pod: PodJson): string[] {
   const { metadata, status, spec } = pod;
-  const pairs = (values: Record<string, string> | undefined) => Object.entries(values ?? {}).map(([key, value]) => `${key}=${value}`).join(", ") || "<none>";
+  const pairs = (values: Record<string, string> | undefined) =>
+    Object.entries(values ?? {})
+      .map(([key, value]) => `${key}=${value}`)
+      .join(", ") || "<none>";
   const rows: [string, string][] = [
     ["Name", metadata.name],
     ["Namespace", metadata.namespace],
@@ -43,7 +62,15 @@ function head(pod: PodJson): string[] {
     ["IPs", (status.podIPs ?? []).map(({ ip }) => ip).join(", ") || "<none>"],
     ["QoS class", status.qosClass],
     ["Restart policy", spec.restartPolicy],
-    ["Volumes", (spec.volumes ?? []).map((v) => `${v.name} (${v.hostPath ? `hostPath ${v.hostPath.path}` : v.emptyDir?.medium === "Memory" ? "emptyDir in memory" : "emptyDir"})`).join(", ") || "<none>"],
+    [
+      "Volumes",
+      (spec.volumes ?? [])
+        .map(
+          (v) =>
+            `${v.name} (${v.hostPath ? `hostPath ${v.hostPath.path}` : v.emptyDir?.medium === "Memory" ? "emptyDir in memory" : "emptyDir"})`,
+        )
+        .join(", ") || "<none>",
+    ],
   ];
   return rows.map(([key, value]) => `${`${key}:`.padEnd(17)}${value}`);
 }
@@ -53,7 +80,9 @@ function containerLines(pod: PodJson): string[] {
     ["Init containers", pod.status.initContainerStatuses ?? []],
     ["Containers", pod.status.containerStatuses],
   ];
-  return groups.flatMap(([title, statuses]) => (statuses.length === 0 ? [] : ["", `${title}:`, ...statuses.flatMap(oneContainer)]));
+  return groups.flatMap(([title, statuses]) =>
+    statuses.length === 0 ? [] : ["", `${title}:`, ...statuses.flatMap(oneContainer)],
+  );
 }
 
 function oneContainer(status: PodJson["status"]["containerStatuses"][number]): string[] {
@@ -72,11 +101,17 @@ function stateText({ running, waiting, terminated }: PodJson["status"]["containe
 }
 
 function conditionLines({ status }: PodJson): string[] {
-  return ["", "Conditions:", ...status.conditions.map((c) => `  ${c.type.padEnd(28)}${c.status.padEnd(7)}${c.message ?? ""}`.trimEnd())];
+  return [
+    "",
+    "Conditions:",
+    ...status.conditions.map((c) => `  ${c.type.padEnd(28)}${c.status.padEnd(7)}${c.message ?? ""}`.trimEnd()),
+  ];
 }
 
 function warningLines(warnings: readonly { path: string; message: string }[]): string[] {
-  return warnings.length === 0 ? [] : ["", "Fields without effect:", ...warnings.map(({ path, message }) => `  ${path}: ${message}`)];
+  return warnings.length === 0
+    ? []
+    : ["", "Fields without effect:", ...warnings.map(({ path, message }) => `  ${path}: ${message}`)];
 }
 
 /** Each step with when it began, how long it took, and a bar over the whole start. */
@@ -92,13 +127,28 @@ export function timelineLines(spans: readonly TimelineSpan[]): string[] {
     const scale = (ns: bigint) => (total === 0n ? 0 : Math.round((Number(ns) / Number(total)) * BAR_WIDTH));
     const start = Math.min(scale(from), BAR_WIDTH - 1);
     const bar = " ".repeat(start) + "#".repeat(Math.max(1, Math.min(scale(duration), BAR_WIDTH - start)));
-    return [`  ${span.name}${span.subject ? ` ${span.subject}` : ""}`, `+${milliseconds(from)}`, milliseconds(duration), bar];
+    return [
+      `  ${span.name}${span.subject ? ` ${span.subject}` : ""}`,
+      `+${milliseconds(from)}`,
+      milliseconds(duration),
+      bar,
+    ];
   });
-  return ["", "Timeline:", ...table(["  STEP", "BEGAN", "TOOK", ""], rows).split("\n"), `  whole start: ${milliseconds(total)}`];
+  return [
+    "",
+    "Timeline:",
+    ...table(["  STEP", "BEGAN", "TOOK", ""], rows).split("\n"),
+    `  whole start: ${milliseconds(total)}`,
+  ];
 }
 
 function eventLines(events: readonly EventJson[]): string[] {
   if (events.length === 0) return [];
-  const rows = events.map((e) => [`  ${e.type}`, e.reason, `${age(e.lastTimestamp)}${e.count > 1 ? ` (${e.count} times)` : ""}`, e.message]);
+  const rows = events.map((e) => [
+    `  ${e.type}`,
+    e.reason,
+    `${age(e.lastTimestamp)}${e.count > 1 ? ` (${e.count} times)` : ""}`,
+    e.message,
+  ]);
   return ["", "Events:", table(["  TYPE", "REASON", "AGE", "MESSAGE"], rows)];
 }

@@ -14,19 +14,33 @@ export interface StreamOptions extends GlobalOptions {
 
 export async function execInPod(pod: string, command: readonly string[], options: StreamOptions): Promise<void> {
   const words = command[0] === "--" ? command.slice(1) : command;
-  if (words.length === 0) throw new RuntimeError("a command is required: minke exec POD -- COMMAND", { kind: "invalid-argument", code: "INVALID_REQUEST" });
+  if (words.length === 0)
+    throw new RuntimeError("a command is required: minke exec POD -- COMMAND", {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
   const client = await connectTo(options);
   const tty = wantsTerminal(options);
   const { columns, rows } = process.stdout;
   const size = tty && columns && rows ? { columns, rows } : undefined;
-  const streams = await client.exec(options.namespace, podName(pod), { command: words, container: options.container, stdin: options.stdin, tty, size });
+  const streams = await client.exec(options.namespace, podName(pod), {
+    command: words,
+    container: options.container,
+    stdin: options.stdin,
+    tty,
+    size,
+  });
   await connectHere(streams, { stdin: options.stdin ?? false, tty });
 }
 
 export async function attachToPod(pod: string, options: StreamOptions): Promise<void> {
   const client = await connectTo(options);
   const tty = wantsTerminal(options);
-  const streams = await client.attach(options.namespace, podName(pod), { container: options.container, stdin: options.stdin, tty });
+  const streams = await client.attach(options.namespace, podName(pod), {
+    container: options.container,
+    stdin: options.stdin,
+    tty,
+  });
   await connectHere(streams, { stdin: options.stdin ?? false, tty });
 }
 
@@ -61,7 +75,10 @@ async function connectHere(streams: RemoteStreams, { stdin, tty }: { stdin: bool
     streams.stdin.end();
   }
   try {
-    const outputs = [pipeline(streams.stdout, process.stdout, { end: false }), pipeline(streams.stderr, process.stderr, { end: false })];
+    const outputs = [
+      pipeline(streams.stdout, process.stdout, { end: false }),
+      pipeline(streams.stderr, process.stderr, { end: false }),
+    ];
     process.exitCode = await streams.exited;
     streams.close();
     await Promise.all(outputs);

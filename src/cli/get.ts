@@ -17,7 +17,10 @@ const FORMATS = ["wide", "json", "yaml", "name"];
 
 export async function getPods(name: string | undefined, options: GetOptions): Promise<void> {
   if (options.output !== undefined && !FORMATS.includes(options.output)) {
-    throw new RuntimeError(`option --output: "${options.output}" is not one of ${FORMATS.join(", ")}`, { kind: "invalid-argument", code: "INVALID_REQUEST" });
+    throw new RuntimeError(`option --output: "${options.output}" is not one of ${FORMATS.join(", ")}`, {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
   }
   const client = await connectTo(options);
   const namespace = options.allNamespaces ? undefined : options.namespace;
@@ -36,19 +39,31 @@ async function show(pods: readonly PodJson[], isSingle: boolean, options: GetOpt
   }
   if (options.output === "name") return pods.forEach(({ metadata }) => print(`pod/${metadata.name}`));
   if (pods.length === 0) {
-    process.stderr.write(options.allNamespaces ? "No pods found.\n" : `No pods found in namespace ${options.namespace}.\n`);
+    process.stderr.write(
+      options.allNamespaces ? "No pods found.\n" : `No pods found in namespace ${options.namespace}.\n`,
+    );
     return;
   }
   print(podTable(pods, { wide: options.output === "wide", withNamespace: options.allNamespaces ?? false }));
 }
 
-async function watch(client: MinkeClient, name: string | undefined, namespace: string | undefined, options: GetOptions): Promise<void> {
+async function watch(
+  client: MinkeClient,
+  name: string | undefined,
+  namespace: string | undefined,
+  options: GetOptions,
+): Promise<void> {
   const view = { wide: options.output === "wide", withNamespace: options.allNamespaces ?? false };
   const widths: number[] = [];
   // Columns only grow: lines that are already printed cannot move.
   const line = (cells: readonly string[]) => {
     cells.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, cell.length)));
-    print(cells.map((cell, i) => cell.padEnd((widths[i] ?? 0) + 3)).join("").trimEnd());
+    print(
+      cells
+        .map((cell, i) => cell.padEnd((widths[i] ?? 0) + 3))
+        .join("")
+        .trimEnd(),
+    );
   };
   if (options.output !== "json") line(podHeader(view));
   let before = "";

@@ -3,23 +3,22 @@
  */
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
-import { toRuntimeError } from "../base/errors.js";
 import { connectTo, type GlobalOptions, print } from "./context.js";
 import { bytes, table } from "./table.js";
 
-/** What an image store says while it pulls; fields that are absent are not shown. */
+/** What the image store says of each layer while it pulls (`LayerProgress` of src/image); what is absent is not shown. */
 interface Progress {
   readonly digest?: string;
-  readonly stage?: string;
-  readonly bytesDone?: number;
-  readonly bytesTotal?: number;
+  readonly state?: string;
+  readonly currentBytes?: number;
+  readonly totalBytes?: number;
 }
 
 export async function pull(reference: string, options: GlobalOptions): Promise<void> {
   const client = await connectTo(options);
   const lines = new ProgressLines();
   try {
-    const image = await client.pullImage(reference, (progress) => lines.show(progress as Progress));
+    const image = await client.pullImage(reference, (progress) => lines.show(progress));
     lines.end();
     print(`${image.repoTags[0] ?? image.repoDigests[0] ?? reference} ${image.id} (${bytes(image.sizeBytes)})`);
   } finally {
@@ -38,7 +37,7 @@ class ProgressLines {
     const before = this.#layers.get(key);
     this.#layers.set(key, { ...before, ...progress });
     if (this.#isTerminal) this.#redraw();
-    else if (before?.stage !== progress.stage && progress.stage) process.stderr.write(`${line(progress)}\n`);
+    else if (before?.state !== progress.state && progress.state) process.stderr.write(`${line(progress)}\n`);
   }
 
   end(): void {
@@ -53,17 +52,23 @@ class ProgressLines {
   }
 }
 
-function line({ digest, stage, bytesDone, bytesTotal }: Progress): string {
+function line({ digest, state, currentBytes, totalBytes }: Progress): string {
   const name = digest ? digest.replace("sha256:", "").slice(0, 12) : "image";
-  const amount = bytesDone === undefined ? "" : ` ${bytes(bytesDone)}${bytesTotal ? ` of ${bytes(bytesTotal)}` : ""}`;
-  return `${name}: ${stage ?? ""}${amount}`;
+  const amount = currentBytes ? ` ${bytes(currentBytes)}${totalBytes ? ` of ${bytes(totalBytes)}` : ""}` : "";
+  return `${name}: ${state ?? ""}${amount}`;
 }
 
 export async function listImages(options: GlobalOptions & { output?: string }): Promise<void> {
   const client = await connectTo(options);
   const images = await client.images();
   if (options.output === "json") return print(JSON.stringify({ items: images }, null, 4));
-  const rows = images.flatMap(({ id, repoTags, sizeBytes }) => (repoTags.length > 0 ? repoTags : ["<none>"]).map((tag) => [tag, id.replace("sha256:", "").slice(0, 13), bytes(sizeBytes)]));
+  const rows = images.flatMap(({ id, repoTags, sizeBytes }) =>
+    (repoTags.length > 0 ? repoTags : ["<none>"]).map((tag) => [
+      tag,
+      id.replace("sha256:", "").slice(0, 13),
+      bytes(sizeBytes),
+    ]),
+  );
   print(table(["IMAGE", "ID", "SIZE"], rows));
 }
 
@@ -72,15 +77,11 @@ export async function load(path: string, options: GlobalOptions): Promise<void> 
   for (const { id, repoTags } of await client.loadImages(resolve(path))) print(`loaded ${repoTags.join(", ") || id}`);
 }
 
+/** Ends with the code of an unreachable daemon where none runs: scripts ask so whether one does. */
 export async function showVersion(options: GlobalOptions): Promise<void> {
   const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
   print(`minke ${version}`);
-  try {
-    const client = await connectTo(options, { startDaemon: false });
-    const daemon = await client.version();
-    print(`daemon ${daemon.minkeVersion} (Kubernetes API ${daemon.gitVersion.replace(/\+.*/, "")}, ${daemon.platform})`);
-  } catch (err) {
-    if (toRuntimeError(err).code !== "DAEMON_UNREACHABLE") throw err;
-    print("daemon: none is running");
-  }
+  const client = await connectTo(options, { startDaemon: false });
+  const daemon = await client.version();
+  print(`daemon ${daemon.minkeVersion} (Kubernetes API ${daemon.gitVersion.replace(/\+.*/, "")}, ${daemon.platform})`);
 }

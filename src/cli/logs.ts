@@ -18,7 +18,8 @@ const SECONDS_BY_UNIT: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600
 
 export async function printLogs(pod: string, container: string | undefined, options: LogsOptions): Promise<void> {
   const name = pod.replace(/^pods?\//, "");
-  const tailLines = options.tail === undefined || options.tail === "-1" ? undefined : wholeNumber("--tail", options.tail);
+  const tailLines =
+    options.tail === undefined || options.tail === "-1" ? undefined : wholeNumber("--tail", options.tail);
   const client = await connectTo(options);
   const chunks = client.logs(options.namespace, name, {
     container: options.container ?? container,
@@ -34,12 +35,20 @@ export async function printLogs(pod: string, container: string | undefined, opti
 }
 
 function wholeNumber(option: string, text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new RuntimeError(`option ${option}: "${text}" is not a whole number`, { kind: "invalid-argument", code: "INVALID_REQUEST" });
+  if (!/^\d{1,9}$/.test(text))
+    throw new RuntimeError(`option ${option}: "${text}" is not a whole number`, {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
   return Number(text);
 }
 
 function parseDuration(text: string): number {
   const [, amount, unit = "s"] = /^(\d{1,9})([smhd])?$/.exec(text) ?? [];
-  if (amount === undefined) throw new RuntimeError(`option --since: "${text}" is not a duration like 30s, 5m or 2h`, { kind: "invalid-argument", code: "INVALID_REQUEST" });
+  if (amount === undefined)
+    throw new RuntimeError(`option --since: "${text}" is not a duration like 30s, 5m or 2h`, {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
   return Number(amount) * (SECONDS_BY_UNIT[unit] ?? 1);
 }

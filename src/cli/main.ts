@@ -82,7 +82,11 @@ function addPodCommands(program: Command): void {
   program
     .command("describe <kind> [name]")
     .description("show a pod with its containers, conditions, events and the timeline of its start")
-    .action(action(async (kind: string, name: string | undefined, options) => (await import("./describe.js")).describe(kind, name, options)));
+    .action(
+      action(async (kind: string, name: string | undefined, options) =>
+        (await import("./describe.js")).describe(kind, name, options),
+      ),
+    );
   program
     .command("delete <kind> [names...]")
     .description("delete pods, by name or by the manifest that made them")
@@ -93,7 +97,11 @@ function addPodCommands(program: Command): void {
     .option("--no-wait", "return before they are gone")
     .option("--ignore-not-found", "a pod that does not exist is fine")
     .option("--all", "every pod of the namespace")
-    .action(action(async (kind: string, names: string[], options) => (await import("./delete.js")).deletePods(kind, names, options)));
+    .action(
+      action(async (kind: string, names: string[], options) =>
+        (await import("./delete.js")).deletePods(kind, names, options),
+      ),
+    );
 }
 
 function addStreamCommands(program: Command): void {
@@ -106,14 +114,22 @@ function addStreamCommands(program: Command): void {
     .option("--tail <lines>", "only the last lines")
     .option("--since <duration>", "only what is newer: 30s, 5m, 2h")
     .option("--timestamps", "with the time of each line")
-    .action(action(async (pod: string, container: string | undefined, options) => (await import("./logs.js")).printLogs(pod, container, options)));
+    .action(
+      action(async (pod: string, container: string | undefined, options) =>
+        (await import("./logs.js")).printLogs(pod, container, options),
+      ),
+    );
   program
     .command("exec <pod> [command...]")
     .description("run a command in a container; write -- before the command")
     .option("-c, --container <name>", "where the pod has several")
     .option("-i, --stdin", "pass standard input on")
     .option("-t, --tty", "with a terminal")
-    .action(action(async (pod: string, command: string[], options) => (await import("./exec.js")).execInPod(pod, command, options)));
+    .action(
+      action(async (pod: string, command: string[], options) =>
+        (await import("./exec.js")).execInPod(pod, command, options),
+      ),
+    );
   program
     .command("attach <pod>")
     .description("connect to the first process of a container")
@@ -143,7 +159,7 @@ const program = buildProgram();
 for (const command of [program, ...allCommands(program)]) command.exitOverride();
 
 function allCommands(command: Command): Command[] {
-  return command.commands.flatMap((child) => [child as Command, ...allCommands(child as Command)]);
+  return command.commands.flatMap((child) => [child, ...allCommands(child)]);
 }
 
 // A reader that went away (`minke logs | head`) is a normal end.

@@ -24,17 +24,28 @@ export interface RunOptions extends GlobalOptions {
 }
 
 /** The pods of a file, checked; `-` is standard input. */
-export async function readPods(filename: string, options: { namespace: string; strict: boolean }): Promise<{ pods: readonly Pod[]; warnings: readonly string[] }> {
+export async function readPods(
+  filename: string,
+  options: { namespace: string; strict: boolean },
+): Promise<{ pods: readonly Pod[]; warnings: readonly string[] }> {
   const source = filename === "-" ? "<stdin>" : filename;
   let text: string;
   try {
     text = filename === "-" ? await readStdin() : await readFile(filename, "utf8");
   } catch (err) {
     const { message } = toRuntimeError(err);
-    throw new RuntimeError(`read manifest "${source}": ${message}`, { kind: "invalid-argument", code: "INVALID_REQUEST", cause: err });
+    throw new RuntimeError(`read manifest "${source}": ${message}`, {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+      cause: err,
+    });
   }
   const { pods, warnings } = readManifest(parseYamlDocuments(text, source), { source, ...options });
-  if (pods.length === 0) throw new RuntimeError(`manifest "${source}": there is no Pod in it`, { kind: "invalid-argument", code: "INVALID_MANIFEST" });
+  if (pods.length === 0)
+    throw new RuntimeError(`manifest "${source}": there is no Pod in it`, {
+      kind: "invalid-argument",
+      code: "INVALID_MANIFEST",
+    });
   return { pods, warnings: warnings.map(({ path, message }) => `${path}: ${message}`) };
 }
 
@@ -50,7 +61,10 @@ async function readStdin(): Promise<string> {
 }
 
 export async function runPods(options: RunOptions): Promise<void> {
-  const { pods, warnings } = await readPods(options.filename, { namespace: options.namespace, strict: options.strict ?? false });
+  const { pods, warnings } = await readPods(options.filename, {
+    namespace: options.namespace,
+    strict: options.strict ?? false,
+  });
   for (const warning of warnings) note(`warning: ${warning}`);
   const client = await connectTo(options);
   const created: PodJson[] = [];
@@ -70,7 +84,11 @@ export async function runPods(options: RunOptions): Promise<void> {
 
 async function waitForAll(client: MinkeClient, created: readonly PodJson[], options: RunOptions): Promise<void> {
   const timeoutMs = Number(options.timeout) * 1000;
-  if (!(timeoutMs > 0)) throw new RuntimeError(`option --timeout: "${options.timeout}" is not a number of seconds`, { kind: "invalid-argument", code: "INVALID_REQUEST" });
+  if (!(timeoutMs > 0))
+    throw new RuntimeError(`option --timeout: "${options.timeout}" is not a number of seconds`, {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), timeoutMs);
   try {
@@ -80,12 +98,21 @@ async function waitForAll(client: MinkeClient, created: readonly PodJson[], opti
   }
 }
 
-async function waitFor(client: MinkeClient, { metadata }: PodJson, signal: AbortSignal, options: RunOptions): Promise<void> {
+async function waitFor(
+  client: MinkeClient,
+  { metadata }: PodJson,
+  signal: AbortSignal,
+  options: RunOptions,
+): Promise<void> {
   const { namespace, name, uid } = metadata;
   let shown = "";
   for await (const { type, object: pod } of client.watchPods({ namespace, name, signal })) {
     if (pod.metadata.uid !== uid) continue;
-    if (type === "DELETED") throw new RuntimeError(`pod "${name}" was deleted while it was waited for`, { kind: "aborted", code: "POD_NOT_FOUND" });
+    if (type === "DELETED")
+      throw new RuntimeError(`pod "${name}" was deleted while it was waited for`, {
+        kind: "aborted",
+        code: "POD_NOT_FOUND",
+      });
     const { ready, total } = readyCount(pod);
     const line = `pod/${name}: ${podSummary(pod)} (${ready}/${total} ready)`;
     if (line !== shown) progress(line);
@@ -102,30 +129,55 @@ async function waitFor(client: MinkeClient, { metadata }: PodJson, signal: Abort
     }
   }
   endProgress();
-  throw new RuntimeError(`pod "${name}" is not ready after ${options.timeout} s: it is ${shown.replace(/^[^:]*: /, "")}`, { kind: "deadline-exceeded", code: "POD_NOT_STARTED" });
+  throw new RuntimeError(
+    `pod "${name}" is not ready after ${options.timeout} s: it is ${shown.replace(/^[^:]*: /, "")}`,
+    { kind: "deadline-exceeded", code: "POD_NOT_STARTED" },
+  );
 }
 
 function isUp({ status }: PodJson): boolean {
-  return status.phase === "Succeeded" || status.conditions.some(({ type, status: holds }) => type === "Ready" && holds === "True");
+  return (
+    status.phase === "Succeeded" ||
+    status.conditions.some(({ type, status: holds }) => type === "Ready" && holds === "True")
+  );
 }
 
-const HOPELESS = new Set(["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerError", "CreateContainerConfigError", "RunContainerError", "CrashLoopBackOff"]);
+const HOPELESS = new Set([
+  "ErrImagePull",
+  "ImagePullBackOff",
+  "ErrImageNeverPull",
+  "InvalidImageName",
+  "CreateContainerError",
+  "CreateContainerConfigError",
+  "RunContainerError",
+  "CrashLoopBackOff",
+]);
 
 /** Why a pod will not come up by itself, in words; `undefined` while it still may. */
 function failureOf({ status }: PodJson): string | undefined {
   const sandbox = status.conditions.find(({ type }) => type === "PodReadyToStartContainers");
-  if (sandbox?.status === "False" && sandbox.reason === "FailedCreatePodSandBox") return sandbox.message ?? "the sandbox could not be made";
+  if (sandbox?.status === "False" && sandbox.reason === "FailedCreatePodSandBox")
+    return sandbox.message ?? "the sandbox could not be made";
   for (const { name, state, lastState } of [...(status.initContainerStatuses ?? []), ...status.containerStatuses]) {
     const { waiting } = state;
     if (!waiting || !HOPELESS.has(waiting.reason)) continue;
     const last = waiting.reason === "CrashLoopBackOff" ? lastState.terminated : undefined;
-    const why = last ? `it ended with exit code ${last.exitCode} (${last.reason}); see: minke logs --previous` : waiting.message;
+    const why = last
+      ? `it ended with exit code ${last.exitCode} (${last.reason}); see: minke logs --previous`
+      : waiting.message;
     return `container "${name}": ${waiting.reason}: ${why ?? ""}`;
   }
   if (status.phase !== "Failed") return undefined;
-  const ended = [...(status.initContainerStatuses ?? []), ...status.containerStatuses].find(({ state }) => state.terminated && state.terminated.exitCode !== 0);
+  const ended = [...(status.initContainerStatuses ?? []), ...status.containerStatuses].find(
+    ({ state }) => state.terminated && state.terminated.exitCode !== 0,
+  );
   const end = ended?.state.terminated;
-  return status.message ?? (end ? `container "${ended.name}" ended with exit code ${end.exitCode} (${end.reason})${end.message ? `: ${end.message}` : ""}` : "it failed");
+  return (
+    status.message ??
+    (end
+      ? `container "${ended.name}" ended with exit code ${end.exitCode} (${end.reason})${end.message ? `: ${end.message}` : ""}`
+      : "it failed")
+  );
 }
 
 async function report(client: MinkeClient, pod: PodJson): Promise<void> {
@@ -160,7 +212,8 @@ function suggest(created: readonly PodJson[], options: RunOptions): void {
   if (!pod || !process.stdout.isTTY) return;
   const { name, namespace } = pod.metadata;
   const scope = namespace === "default" ? "" : ` -n ${namespace}`;
-  const container = (pod.spec.containers.length > 1 && pod.spec.containers[0] && ` -c ${pod.spec.containers[0].name}`) || "";
+  const container =
+    (pod.spec.containers.length > 1 && pod.spec.containers[0] && ` -c ${pod.spec.containers[0].name}`) || "";
   const what = [
     ...(options.wait ? [] : [`minke get pods${scope} -w`]),
     `minke describe pod ${name}${scope}`,

@@ -33,18 +33,30 @@ export async function openStreams(socketPath: string, path: string): Promise<Rem
     perMessageDeflate: false,
     createConnection: () => createConnection(target.address),
   });
+  // Listening before it opens: output may come with the same read as the answer to the upgrade.
+  const streams = connectStreams(socket);
+  // Where nobody asks for the exit code, a broken connection is no unhandled rejection.
+  streams.exited.catch(() => undefined);
   try {
     await opened(socket, socketPath);
   } finally {
     await target.close();
   }
-  return connectStreams(socket);
+  return streams;
 }
 
 function opened(socket: WebSocket, socketPath: string): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.once("open", () => resolve());
-    socket.once("error", (cause) => reject(new RuntimeError(`connect to the daemon at "${socketPath}": ${cause.message}`, { kind: "unavailable", code: "DAEMON_UNREACHABLE", cause })));
+    socket.once("error", (cause) =>
+      reject(
+        new RuntimeError(`connect to the daemon at "${socketPath}": ${cause.message}`, {
+          kind: "unavailable",
+          code: "DAEMON_UNREACHABLE",
+          cause,
+        }),
+      ),
+    );
     socket.once("unexpected-response", (_request, response) => {
       readText(response).then((body) => reject(errorOfStatus(body, response.statusCode ?? 500)), reject);
     });
@@ -76,7 +88,13 @@ function connectStreams(socket: WebSocket): RemoteStreams {
     socket.on("close", () => {
       stdout.end();
       stderr.end();
-      if (!hasStatus) reject(new RuntimeError("the connection to the daemon broke before the command ended", { kind: "unavailable", code: "DAEMON_UNREACHABLE" }));
+      if (!hasStatus)
+        reject(
+          new RuntimeError("the connection to the daemon broke before the command ended", {
+            kind: "unavailable",
+            code: "DAEMON_UNREACHABLE",
+          }),
+        );
     });
   });
   const stdin = new Writable({
@@ -92,7 +110,8 @@ function connectStreams(socket: WebSocket): RemoteStreams {
     stderr,
     exited,
     resize: (columns, rows) => {
-      if (socket.readyState === socket.OPEN) socket.send(channelFrame(CHANNEL.resize, Buffer.from(JSON.stringify({ Width: columns, Height: rows }))));
+      if (socket.readyState === socket.OPEN)
+        socket.send(channelFrame(CHANNEL.resize, Buffer.from(JSON.stringify({ Width: columns, Height: rows }))));
     },
     close: () => socket.close(),
   };

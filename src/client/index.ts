@@ -66,6 +66,12 @@ export interface TimelineSpan {
   readonly durationNs: string;
 }
 
+/** A Pod manifest, as in YAML; the daemon checks it (`PodManifest` is the type of what it knows). */
+export interface PodInput {
+  readonly metadata: { readonly name?: string | undefined; readonly namespace?: string | undefined };
+  readonly spec: object;
+}
+
 export interface CreatedPod {
   readonly pod: PodJson;
   /** Fields without effect: `spec.containers[0].livenessProbe: has no effect here, ignored`. */
@@ -84,7 +90,8 @@ export async function connect(options: ConnectOptions = {}): Promise<MinkeClient
   return new MinkeClient(socketPath);
 }
 
-const podPath = (namespace: string, name: string, verb = "") => `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(name)}${verb}`;
+const podPath = (namespace: string, name: string, verb = "") =>
+  `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(name)}${verb}`;
 
 export class MinkeClient {
   readonly #socketPath: string;
@@ -94,10 +101,16 @@ export class MinkeClient {
   }
 
   /** @param strict a field without effect is an error */
-  async createPod(manifest: { metadata: { namespace?: string | undefined } }, options: { namespace?: string; strict?: boolean } = {}): Promise<CreatedPod> {
+  async createPod(
+    manifest: PodInput,
+    options: { namespace?: string; strict?: boolean } = {},
+  ): Promise<CreatedPod> {
     const namespace = manifest.metadata.namespace ?? options.namespace ?? "default";
     const query = options.strict ? "?fieldValidation=Strict" : "";
-    const response = await send(this.#socketPath, `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods${query}`, { method: "POST", body: manifest });
+    const response = await send(this.#socketPath, `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods${query}`, {
+      method: "POST",
+      body: manifest,
+    });
     const warnings = warningTexts(response);
     return { pod: JSON.parse(await readText(response)) as PodJson, warnings };
   }
@@ -114,7 +127,11 @@ export class MinkeClient {
   }
 
   /** Begins the deletion; `waitGone` waits for its end. */
-  deletePod(namespace: string, name: string, options: { graceSeconds?: number | undefined; uid?: string | undefined } = {}): Promise<PodJson> {
+  deletePod(
+    namespace: string,
+    name: string,
+    options: { graceSeconds?: number | undefined; uid?: string | undefined } = {},
+  ): Promise<PodJson> {
     const body = {
       ...(options.graceSeconds !== undefined && { gracePeriodSeconds: options.graceSeconds }),
       ...(options.uid !== undefined && { preconditions: { uid: options.uid } }),
@@ -127,12 +144,22 @@ export class MinkeClient {
    *
    * @param resourceVersion of a list: only what came after it
    */
-  async *watchPods(options: { namespace?: string | undefined; name?: string | undefined; resourceVersion?: string | undefined; signal?: AbortSignal | undefined } = {}): AsyncGenerator<PodWatchEvent> {
+  async *watchPods(
+    options: {
+      namespace?: string | undefined;
+      name?: string | undefined;
+      resourceVersion?: string | undefined;
+      signal?: AbortSignal | undefined;
+    } = {},
+  ): AsyncGenerator<PodWatchEvent> {
     const query = new URLSearchParams({ watch: "true" });
     if (options.name !== undefined) query.set("fieldSelector", `metadata.name=${options.name}`);
     if (options.resourceVersion !== undefined) query.set("resourceVersion", options.resourceVersion);
-    const scope = options.namespace === undefined ? "/api/v1/pods" : `/api/v1/namespaces/${encodeURIComponent(options.namespace)}/pods`;
-    const response = await send(this.#socketPath, `${scope}?${query}`, { signal: options.signal });
+    const scope =
+      options.namespace === undefined
+        ? "/api/v1/pods"
+        : `/api/v1/namespaces/${encodeURIComponent(options.namespace)}/pods`;
+    const response = await send(this.#socketPath, `${scope}?${query.toString()}`, { signal: options.signal });
     try {
       yield* jsonLines<PodWatchEvent>(response);
     } catch (err) {
@@ -152,7 +179,10 @@ export class MinkeClient {
     for await (const { type, object } of this.watchPods({ namespace, name, resourceVersion })) {
       if (object.metadata.uid !== uid || type === "DELETED") return;
     }
-    throw new RuntimeError("the daemon ended before the pod was gone", { kind: "unavailable", code: "DAEMON_UNREACHABLE" });
+    throw new RuntimeError("the daemon ended before the pod was gone", {
+      kind: "unavailable",
+      code: "DAEMON_UNREACHABLE",
+    });
   }
 
   async *logs(namespace: string, name: string, request: LogRequest = {}): AsyncGenerator<Buffer> {
@@ -160,7 +190,9 @@ export class MinkeClient {
     for (const [key, value] of Object.entries(request)) {
       if (key !== "signal" && value !== undefined && value !== false) query.set(key, String(value));
     }
-    const response = await send(this.#socketPath, `${podPath(namespace, name, "/log")}?${query}`, { signal: request.signal });
+    const response = await send(this.#socketPath, `${podPath(namespace, name, "/log")}?${query.toString()}`, {
+      signal: request.signal,
+    });
     try {
       for await (const chunk of response) yield chunk as Buffer;
     } catch (err) {
@@ -172,29 +204,54 @@ export class MinkeClient {
 
   /** Runs a command in a running container. Closing the streams kills it. */
   exec(namespace: string, name: string, request: ExecRequest): Promise<RemoteStreams> {
-    const query = new URLSearchParams({ stdout: "true", stderr: String(!request.tty), stdin: String(request.stdin ?? false), tty: String(request.tty ?? false) });
+    const query = new URLSearchParams({
+      stdout: "true",
+      stderr: String(!request.tty),
+      stdin: String(request.stdin ?? false),
+      tty: String(request.tty ?? false),
+    });
     if (request.container) query.set("container", request.container);
     if (request.size) {
       query.set("columns", String(request.size.columns));
       query.set("rows", String(request.size.rows));
     }
     for (const word of request.command) query.append("command", word);
-    return openStreams(this.#socketPath, `${podPath(namespace, name, "/exec")}?${query}`);
+    return openStreams(this.#socketPath, `${podPath(namespace, name, "/exec")}?${query.toString()}`);
   }
 
-  attach(namespace: string, name: string, request: { container?: string | undefined; stdin?: boolean | undefined; tty?: boolean | undefined } = {}): Promise<RemoteStreams> {
-    const query = new URLSearchParams({ stdout: "true", stderr: String(!request.tty), stdin: String(request.stdin ?? false), tty: String(request.tty ?? false) });
+  attach(
+    namespace: string,
+    name: string,
+    request: { container?: string | undefined; stdin?: boolean | undefined; tty?: boolean | undefined } = {},
+  ): Promise<RemoteStreams> {
+    const query = new URLSearchParams({
+      stdout: "true",
+      stderr: String(!request.tty),
+      stdin: String(request.stdin ?? false),
+      tty: String(request.tty ?? false),
+    });
     if (request.container) query.set("container", request.container);
-    return openStreams(this.#socketPath, `${podPath(namespace, name, "/attach")}?${query}`);
+    return openStreams(this.#socketPath, `${podPath(namespace, name, "/attach")}?${query.toString()}`);
   }
 
   async events(namespace: string, podUid?: string): Promise<EventJson[]> {
     const query = podUid === undefined ? "" : `?fieldSelector=involvedObject.uid=${encodeURIComponent(podUid)}`;
-    return (await sendForJson<{ items: EventJson[] }>(this.#socketPath, `/api/v1/namespaces/${encodeURIComponent(namespace)}/events${query}`)).items;
+    return (
+      await sendForJson<{ items: EventJson[] }>(
+        this.#socketPath,
+        `/api/v1/namespaces/${encodeURIComponent(namespace)}/events${query}`,
+      )
+    ).items;
   }
 
-  timeline(namespace: string, name: string): Promise<{ items: TimelineSpan[]; warnings: { path: string; message: string }[] }> {
-    return sendForJson(this.#socketPath, `/minke/v1/timeline/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`);
+  timeline(
+    namespace: string,
+    name: string,
+  ): Promise<{ items: TimelineSpan[]; warnings: { path: string; message: string }[] }> {
+    return sendForJson(
+      this.#socketPath,
+      `/minke/v1/timeline/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`,
+    );
   }
 
   async images(): Promise<ListedImage[]> {
@@ -202,19 +259,35 @@ export class MinkeClient {
   }
 
   /** @param onProgress called with what the image store says of each layer */
-  async pullImage(reference: string, onProgress?: (progress: object) => void, signal?: AbortSignal): Promise<ListedImage> {
-    const response = await send(this.#socketPath, "/minke/v1/images/pull", { method: "POST", body: { reference }, signal });
+  async pullImage(
+    reference: string,
+    onProgress?: (progress: object) => void,
+    signal?: AbortSignal,
+  ): Promise<ListedImage> {
+    const response = await send(this.#socketPath, "/minke/v1/images/pull", {
+      method: "POST",
+      body: { reference },
+      signal,
+    });
     for await (const line of jsonLines<{ progress?: object; image?: ListedImage; error?: object }>(response)) {
       if (line.error) throw errorOfStatus(line.error, 500);
       if (line.image) return line.image;
       if (line.progress) onProgress?.(line.progress);
     }
-    throw new RuntimeError("the connection to the daemon broke before the image was here", { kind: "unavailable", code: "DAEMON_UNREACHABLE" });
+    throw new RuntimeError("the connection to the daemon broke before the image was here", {
+      kind: "unavailable",
+      code: "DAEMON_UNREACHABLE",
+    });
   }
 
   /** @param path of an OCI layout, a directory or an archive, on the daemon's machine; absolute */
   async loadImages(path: string): Promise<ListedImage[]> {
-    return (await sendForJson<{ items: ListedImage[] }>(this.#socketPath, "/minke/v1/images/load", { method: "POST", body: { path } })).items;
+    return (
+      await sendForJson<{ items: ListedImage[] }>(this.#socketPath, "/minke/v1/images/load", {
+        method: "POST",
+        body: { path },
+      })
+    ).items;
   }
 
   version(): Promise<{ minkeVersion: string; gitVersion: string; platform: string }> {

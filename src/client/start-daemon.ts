@@ -39,7 +39,10 @@ export async function isDaemonUp(socketPath: string): Promise<boolean> {
  */
 export async function startDaemon({ root, run, socketPath }: DaemonPlace): Promise<void> {
   if (process.geteuid?.() !== 0) {
-    throw new RuntimeError("start the daemon: minke runs containers as root; try again with sudo", { kind: "permission-denied", code: "PERMISSION_DENIED" });
+    throw new RuntimeError("start the daemon: minke runs containers as root; try again with sudo", {
+      kind: "permission-denied",
+      code: "PERMISSION_DENIED",
+    });
   }
   await mkdir(root, { recursive: true, mode: 0o700 });
   const logPath = join(root, "daemon.log");
@@ -67,11 +70,14 @@ export async function startDaemon({ root, run, socketPath }: DaemonPlace): Promi
       // A daemon that ended at once will not come up; only wait on where another may.
       await sleep(POLL_MS);
     }
-    throw new RuntimeError(`start the daemon: ${failure?.message ?? (endedAt === undefined ? `no answer within ${DEADLINE_MS / 1000} s` : "it ended")}; "${logPath}" says:\n${await tailOf(logPath, begin)}`, {
-      kind: "unavailable",
-      code: "DAEMON_START_FAILED",
-      cause: failure,
-    });
+    throw new RuntimeError(
+      `start the daemon: ${failure?.message ?? (endedAt === undefined ? `no answer within ${DEADLINE_MS / 1000} s` : "it ended")}; "${logPath}" says:\n${await tailOf(logPath, begin)}`,
+      {
+        kind: "unavailable",
+        code: "DAEMON_START_FAILED",
+        cause: failure,
+      },
+    );
   } finally {
     await log.close();
   }

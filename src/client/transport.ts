@@ -30,7 +30,10 @@ export async function send(socketPath: string, path: string, options: HttpOption
           path,
           method: options.method ?? "GET",
           agent: false,
-          headers: { host: "minke", ...(body && { "content-type": "application/json", "content-length": body.length }) },
+          headers: {
+            host: "minke",
+            ...(body && { "content-type": "application/json", "content-length": body.length }),
+          },
           signal: options.signal,
         },
         resolve,
@@ -101,14 +104,28 @@ export function errorOfStatus(body: string | object, httpCode: number): RuntimeE
   });
 }
 
-const isErrorCode = (code: string | undefined): code is ErrorCode => code !== undefined && Object.hasOwn(ERROR_CODES, code);
+const isErrorCode = (code: string | undefined): code is ErrorCode =>
+  code !== undefined && Object.hasOwn(ERROR_CODES, code);
 
 function unreachable(socketPath: string, cause: unknown): RuntimeError {
   if (hasErrno(cause, "EACCES")) {
-    return new RuntimeError(`connect to the daemon at "${socketPath}": EACCES (only root may; try sudo)`, { kind: "permission-denied", code: "PERMISSION_DENIED", cause });
+    return new RuntimeError(`connect to the daemon at "${socketPath}": EACCES (only root may; try sudo)`, {
+      kind: "permission-denied",
+      code: "PERMISSION_DENIED",
+      cause,
+    });
   }
-  const why = hasErrno(cause, "ENOENT") || hasErrno(cause, "ECONNREFUSED") ? "no daemon runs there" : cause instanceof Error ? cause.message : String(cause);
-  return new RuntimeError(`connect to the daemon at "${socketPath}": ${why}`, { kind: "unavailable", code: "DAEMON_UNREACHABLE", cause });
+  const why =
+    hasErrno(cause, "ENOENT") || hasErrno(cause, "ECONNREFUSED")
+      ? "no daemon runs there"
+      : cause instanceof Error
+        ? cause.message
+        : String(cause);
+  return new RuntimeError(`connect to the daemon at "${socketPath}": ${why}`, {
+    kind: "unavailable",
+    code: "DAEMON_UNREACHABLE",
+    cause,
+  });
 }
 
 function cancelled(): RuntimeError {

@@ -143,8 +143,18 @@ export class MonitorClient {
     await this.#request("kill", params);
   }
 
-  list(): Promise<{ readonly containers: readonly ListedContainer[] }> {
-    return this.#request("list", {}) as Promise<{ containers: ListedContainer[] }>;
+  /**
+   * Starts `minke-init` in a new PID namespace and in `cgroup` (absolute): `/proc/<pid>/ns/pid` is the
+   * namespace's path. It ends with the monitor's shutdown, or with its cgroup.
+   *
+   * @throws RuntimeError `already-exists` INIT_EXISTS, `internal` INIT_FAILED
+   */
+  startInit(params: { readonly cgroup: string }): Promise<{ readonly pid: number }> {
+    return this.#request("startInit", params) as Promise<{ pid: number }>;
+  }
+
+  list(): Promise<{ readonly containers: readonly ListedContainer[]; readonly initPid?: number }> {
+    return this.#request("list", {}) as Promise<{ containers: ListedContainer[]; initPid?: number }>;
   }
 
   /** @throws RuntimeError `failed-precondition` NO_TERMINAL */

@@ -14,6 +14,8 @@ const BY_CODE: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
   EXEC_FAILED: ["internal", "EXEC_FAILED"],
   EXEC_NOT_ATTACHABLE: ["failed-precondition", "EXEC_NOT_ATTACHABLE"],
   EXEC_NOT_FOUND: ["not-found", "EXEC_NOT_FOUND"],
+  INIT_EXISTS: ["already-exists", "INIT_EXISTS"],
+  INIT_FAILED: ["internal", "INIT_FAILED"],
   LOG_REOPEN_FAILED: ["internal", "LOG_REOPEN_FAILED"],
   NO_TERMINAL: ["failed-precondition", "NO_TERMINAL"],
   START_FAILED: ["internal", "CONTAINER_START_FAILED"],

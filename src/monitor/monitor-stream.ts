@@ -89,7 +89,7 @@ class SocketStream implements MonitorStream {
     });
   }
 
-  #writeStdin(chunk: Buffer, done: (err?: Error | null) => void): void {
+  #writeStdin(chunk: Buffer, done: () => void): void {
     if (this.#isOver || this.#socket.destroyed) {
       done();
       return;
@@ -98,7 +98,8 @@ class SocketStream implements MonitorStream {
       this.#send(CHANNEL.stdin, chunk.subarray(at, at + MAX_STREAM_PAYLOAD_BYTES));
     }
     const last = Math.floor(Math.max(chunk.length - 1, 0) / MAX_STREAM_PAYLOAD_BYTES) * MAX_STREAM_PAYLOAD_BYTES;
-    this.#socket.write(encodeChannel(CHANNEL.stdin, chunk.subarray(last)), (err) => done(err));
+    // A stream that has ended takes no more input; that is no fault of the writer, and `exited` tells.
+    this.#socket.write(encodeChannel(CHANNEL.stdin, chunk.subarray(last)), () => done());
   }
 
   #send(channel: number, payload: Uint8Array): void {

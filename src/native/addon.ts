@@ -29,6 +29,7 @@ interface Addon {
   unmount(path: string, detach: boolean): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
+  pidfdHasExited(pidfd: number): boolean;
   reapChild(pidfd: number): [number, number] | undefined;
   spawnMonitor(
     executable: number,
@@ -94,7 +95,15 @@ for (const [name, errno] of [
   ...Object.entries({ EAGAIN: 11, EOPNOTSUPP: 95 }),
   ...Object.entries(constants.errno),
   // include/uapi/asm-generic/errno.h: what Node does not list
-  ...Object.entries({ ENONET: 64, ENOTUNIQ: 76, ESOCKTNOSUPPORT: 94, EPFNOSUPPORT: 96, EUCLEAN: 117, ENOMEDIUM: 123, EKEYREJECTED: 129 }),
+  ...Object.entries({
+    ENONET: 64,
+    ENOTUNIQ: 76,
+    ESOCKTNOSUPPORT: 94,
+    EPFNOSUPPORT: 96,
+    EUCLEAN: 117,
+    ENOMEDIUM: 123,
+    EKEYREJECTED: 129,
+  }),
 ]) {
   if (!NAME_BY_ERRNO.has(errno)) NAME_BY_ERRNO.set(errno, name);
 }

@@ -27,7 +27,10 @@ export async function lockFile(path: string): Promise<Fd> {
 
 /** A directory by descriptor: `/proc/self/fd/<n>/name` shortens a long path to it. */
 export function openDirectory(path: string): Fd {
-  return new Fd(call(`open "${path}"`, (native) => native.openDirectory(path)), path);
+  return new Fd(
+    call(`open "${path}"`, (native) => native.openDirectory(path)),
+    path,
+  );
 }
 
 /** A cgroup directory, for `spawnMonitor`. */

@@ -104,9 +104,17 @@ export async function createSandboxNamespaces(request: SandboxNamespaceRequest):
  * gets a clone of it through `/proc/<monitor>/fd/<n>`.
  *
  * @param sizeBytes above 0
- * @throws RuntimeError with `open_tree` EINVAL where the kernel (before 6.15) cannot clone
- *   detached mounts
+ * @throws RuntimeError `failed-precondition` KERNEL_TOO_OLD where the kernel (before 6.15) cannot
+ *   clone detached mounts
  */
 export async function createShm(sizeBytes: number): Promise<Fd> {
-  return new Fd(await callAsync("make /dev/shm", (native) => native.createShm(sizeBytes)), "shm");
+  const clause = "make /dev/shm";
+  try {
+    return new Fd(await callAsync(clause, (native) => native.createShm(sizeBytes)), "shm");
+  } catch (err) {
+    if (!(err instanceof RuntimeError) || err.syscall?.name !== "open_tree" || err.syscall.errno !== "EINVAL")
+      throw err;
+    const { message, syscall } = err;
+    throw new RuntimeError(message, { kind: "failed-precondition", code: "KERNEL_TOO_OLD", syscall, cause: err });
+  }
 }

@@ -68,13 +68,21 @@ export function spawnMonitor(spawn: MonitorSpawn): SpawnedMonitor {
 
 /** @throws RuntimeError with errno ESRCH: no such process */
 export function pidfdOpen(pid: number): Fd {
-  return new Fd(call(`open pidfd of ${pid}`, (native) => native.pidfdOpen(pid)), `pidfd of ${pid}`);
+  return new Fd(
+    call(`open pidfd of ${pid}`, (native) => native.pidfdOpen(pid)),
+    `pidfd of ${pid}`,
+  );
 }
 
 /** @param signal a number, or 0 to ask whether it still exists. @throws RuntimeError with errno ESRCH: it is gone */
 export function pidfdSendSignal(pidfd: Fd, signal: number | NodeJS.Signals): void {
   const number = typeof signal === "number" ? signal : constants.signals[signal];
   call(`send signal ${signal}`, (native) => native.pidfdSendSignal(pidfd.number, number));
+}
+
+/** True once the process has ended, reaped or not, whoever its parent is. */
+export function pidfdHasExited(pidfd: Fd): boolean {
+  return call("ask whether a process has ended", (native) => native.pidfdHasExited(pidfd.number));
 }
 
 export interface ChildExit {

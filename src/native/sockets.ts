@@ -63,7 +63,8 @@ export function isPortFree(protocol: keyof typeof IPPROTO, address: string, port
     return true;
   } catch (err) {
     if (hasErrno(err, "EADDRINUSE")) return false;
-    if (hasErrno(err, "EPROTONOSUPPORT") || hasErrno(err, "EAFNOSUPPORT") || hasErrno(err, "ESOCKTNOSUPPORT")) return true;
+    if (hasErrno(err, "EPROTONOSUPPORT") || hasErrno(err, "EAFNOSUPPORT") || hasErrno(err, "ESOCKTNOSUPPORT"))
+      return true;
     throw err;
   }
 }

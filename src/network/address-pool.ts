@@ -41,10 +41,13 @@ export class AddressPool {
       }
     }
     const names = this.#subnets.map((subnet) => `"${formatSubnet(subnet)}"`).join(" and ");
-    throw new RuntimeError(`lease an address: all ${this.capacity} of ${names} are in use (settings: network.subnets)`, {
-      kind: "resource-exhausted",
-      code: "NO_ADDRESSES",
-    });
+    throw new RuntimeError(
+      `lease an address: all ${this.capacity} of ${names} are in use (settings: network.subnets)`,
+      {
+        kind: "resource-exhausted",
+        code: "NO_ADDRESSES",
+      },
+    );
   }
 
   /** For leases read from state. The search goes on behind the highest of them. */

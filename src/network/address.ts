@@ -39,7 +39,7 @@ function parseIpv6(text: string): bigint {
   const [head = "", tail] = text.split("::", 2);
   const front = head === "" ? [] : head.split(":");
   const back = tail === undefined || tail === "" ? [] : tail.split(":");
-  const zeros = new Array<string>(tail === undefined ? 0 : 8 - front.length - back.length).fill("0");
+  const zeros = Array.from({ length: tail === undefined ? 0 : 8 - front.length - back.length }, () => "0");
   return [...front, ...zeros, ...back].reduce((value, group) => (value << 16n) | BigInt(`0x${group}`), 0n);
 }
 

@@ -79,7 +79,9 @@ export function findOwnBridge(host: HostView, settings: NetworkSettings): rt.Lin
 
 /** True where another daemon of this kind has a bridge on this host. */
 export function hasOtherBridges(host: HostView, settings: NetworkSettings): boolean {
-  return host.links.some((link) => link.kind === "bridge" && link.alias.startsWith(ALIAS_PREFIX) && link.name !== settings.bridge);
+  return host.links.some(
+    (link) => link.kind === "bridge" && link.alias.startsWith(ALIAS_PREFIX) && link.name !== settings.bridge,
+  );
 }
 
 /**
@@ -97,7 +99,10 @@ export function resolveSubnets(
   isPinned: boolean,
 ): Subnet[] {
   const own = host.links.find(({ name }) => name === settings.bridge)?.index;
-  const others: HostNetworks = { claims: host.claims.filter(({ index }) => index !== own), linkName: host.linkName };
+  const others: HostNetworks = {
+    claims: host.claims.filter(({ index }) => index !== own),
+    linkName: (index) => host.linkName(index),
+  };
   const subnets: Subnet[] = [];
   for (const family of families) {
     const [wanted, known] = [settings[`subnet${family}`], remembered[`subnet${family}`]];
@@ -110,7 +115,11 @@ export function resolveSubnets(
       continue;
     }
     const former = known === undefined ? undefined : parseSubnet(known);
-    subnets.push(former && isSubnetFree(former, others) ? former : chooseSubnet(family, others, `${settings.owner}\0${settings.bridge}`));
+    subnets.push(
+      former && isSubnetFree(former, others)
+        ? former
+        : chooseSubnet(family, others, `${settings.owner}\0${settings.bridge}`),
+    );
   }
   return subnets;
 }
@@ -130,7 +139,9 @@ export function holdsSubnets(host: HostView, own: rt.Link, subnets: readonly Sub
 
 export function resolveMtu(host: HostView, settings: NetworkSettings): number {
   if (settings.mtu !== undefined) return settings.mtu;
-  const physical = host.links.filter((link) => link.kind === "" && link.isUp && !link.isLoopback && link.mtu >= MIN_MTU);
+  const physical = host.links.filter(
+    (link) => link.kind === "" && link.isUp && !link.isLoopback && link.mtu >= MIN_MTU,
+  );
   return Math.min(DEFAULT_MTU, ...physical.map(({ mtu }) => mtu));
 }
 

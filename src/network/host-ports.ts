@@ -127,7 +127,8 @@ async function boundInodes(port: HostPort): Promise<Set<string>> {
     for (const line of lines) {
       const columns = line.trim().split(/\s+/);
       // 0A: LISTEN. A UDP socket has no such state.
-      if (columns[1]?.endsWith(suffix) && (port.protocol !== "tcp" || columns[3] === "0A")) inodes.add(columns[9] ?? "");
+      if (columns[1]?.endsWith(suffix) && (port.protocol !== "tcp" || columns[3] === "0A"))
+        inodes.add(columns[9] ?? "");
     }
   }
   return inodes;

@@ -6,7 +6,6 @@
  * is gone; links carry names that follow from the sandbox id and an alias that repeats the lease.
  * So whatever a crash leaves is found by `recover`. Knows no Pod and no container.
  */
-import { access } from "node:fs/promises";
 import { CleanupStack } from "../base/cleanup.js";
 import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { type SandboxId, shortId } from "../base/ids.js";
@@ -14,11 +13,21 @@ import type { Logger } from "../base/log.js";
 import type { Fd } from "../native/index.js";
 import type { PortMapping, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
-import { type Address, formatAddress, formatSubnet, hostAddress, parseAddress, type Subnet } from "./address.js";
+import { formatAddress, formatSubnet, hostAddress, type Subnet } from "./address.js";
 import { AddressPool } from "./address-pool.js";
 import * as bridge from "./bridge.js";
+import { chooseSubnets } from "./choose-subnets.js";
 import { HostPorts } from "./host-ports.js";
-import { enableForwarding, restoreSysctls, type SysctlChange } from "./host-sysctls.js";
+import { switchForwardingOn } from "./forwarding.js";
+import { restoreSysctls } from "./host-sysctls.js";
+import {
+  BRIDGE_RECORD_ID,
+  type LeaseRecord,
+  leaseFromAlias,
+  linkAlias,
+  type NetworkRecord,
+  toAddresses,
+} from "./lease.js";
 import { linkName, linkPrefix, podMac, retiredGroup } from "./link-names.js";
 import { LinkReaper } from "./link-reaper.js";
 import * as rt from "./netlink/rtnetlink.js";
@@ -27,33 +36,10 @@ import { PublishedPorts } from "./published-ports.js";
 import type { HostPort } from "./ruleset.js";
 
 export type { NetworkSettings } from "./bridge.js";
+export type { BridgeRecord, LeaseRecord, NetworkRecord } from "./lease.js";
 
 const ENODEV = 19;
 const POD_INTERFACE = "eth0";
-const BRIDGE_RECORD_ID = "network";
-
-/** What one sandbox has; boot class, keyed by sandbox id. */
-export interface LeaseRecord {
-  readonly type: "lease";
-  readonly sandboxId: SandboxId;
-  /** The host's end of the veth. */
-  readonly link: string;
-  /** Host number in every pod subnet. */
-  readonly offset: number;
-  readonly ips: readonly string[];
-  readonly ports: readonly HostPort[];
-}
-
-/** What the daemon chose and changed; one record, id `network`. */
-export interface BridgeRecord {
-  readonly type: "bridge";
-  readonly subnet4?: string | undefined;
-  readonly subnet6?: string | undefined;
-  /** Of the host, to be put back by `close({ removeAll: true })`. */
-  readonly sysctls: readonly SysctlChange[];
-}
-
-export type NetworkRecord = LeaseRecord | BridgeRecord;
 
 export interface NetworkRequest {
   /** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
@@ -107,7 +93,11 @@ export class PodNetwork {
    * @throws RuntimeError `failed-precondition` BRIDGE_TAKEN or SUBNET_TAKEN: naming the setting;
    *   `invalid-argument` INVALID_NETWORK_SETTING
    */
-  static async open(settings: bridge.NetworkSettings, store: RecordStore<NetworkRecord>, log: Logger): Promise<PodNetwork> {
+  static async open(
+    settings: bridge.NetworkSettings,
+    store: RecordStore<NetworkRecord>,
+    log: Logger,
+  ): Promise<PodNetwork> {
     bridge.checkSettings(settings);
     const undo = new CleanupStack();
     try {
@@ -118,13 +108,9 @@ export class PodNetwork {
       const { record, subnets } = await chooseSubnets(host, settings, store, log);
       if (own && !bridge.holdsSubnets(host, own, subnets)) await bridge.removeBridge(route, settings.bridge);
       const mtu = bridge.resolveMtu(host, settings);
+      if (!own) undo.push("remove bridge", () => bridge.removeBridge(route, settings.bridge));
       const bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
-      const families = new Set(subnets.map(({ family }) => family));
-      const sysctls = await enableForwarding(families);
-      if (sysctls.length > 0) {
-        log.info({ paths: sysctls.map(({ path }) => path) }, "switched forwarding on for the host, which pods need to get out");
-        await store.put(BRIDGE_RECORD_ID, { ...record, sysctls: [...record.sysctls, ...sysctls] });
-      }
+      await switchForwardingOn(subnets, record, store, log, undo);
       const published = await PublishedPorts.open(settings.bridge, subnets);
       undo.push("close netfilter sockets", () => published.close());
       const reaper = await LinkReaper.open(retiredGroup(settings.bridge));
@@ -184,7 +170,8 @@ export class PodNetwork {
     const { route, published, reaper, settings } = this.#parts;
     const retired = async (): Promise<void> => {
       const [result] = await route.exchange([rt.retireLink(lease.link, retiredGroup(settings.bridge))]);
-      if (result && result.errno !== 0 && result.errno !== ENODEV) throw netlinkError(`retire link "${lease.link}"`, result);
+      if (result && result.errno !== 0 && result.errno !== ENODEV)
+        throw netlinkError(`retire link "${lease.link}"`, result);
     };
     await settleBoth(retired(), published.withdraw(sandboxId, lease.ports));
     this.#hostPorts.release(sandboxId);
@@ -193,7 +180,10 @@ export class PodNetwork {
     gone
       .catch((err: unknown) => {
         const { kind, code, message } = toRuntimeError(err);
-        this.#parts.log.warn({ sandboxId, kind, code, reason: message }, "could not delete a pod's link, keeping its lease until the next try");
+        this.#parts.log.warn(
+          { sandboxId, kind, code, reason: message },
+          "could not delete a pod's link, keeping its lease until the next try",
+        );
       })
       .finally(() => this.#leaving.delete(sandboxId));
   }
@@ -211,14 +201,20 @@ export class PodNetwork {
     const { route, settings, published, log } = this.#parts;
     const liveIds = new Set(live);
     const [dump] = await route.run("read the host's links", [rt.dumpLinks()]);
-    const links = (dump?.messages ?? []).map(rt.parseLink).filter((link) => link.kind === "veth" && link.name.startsWith(linkPrefix(settings.bridge)));
+    const links = (dump?.messages ?? [])
+      .map(rt.parseLink)
+      .filter((link) => link.kind === "veth" && link.name.startsWith(linkPrefix(settings.bridge)));
     const linkByName = new Map(links.map((link) => [link.name, link]));
     for (const sandboxId of liveIds) {
       const link = linkByName.get(linkName(settings.bridge, sandboxId));
       if (link && !this.#leases.has(sandboxId)) await this.#restoreLease(sandboxId, link);
     }
-    const dead = [...this.#leases.values()].filter(({ sandboxId }) => !liveIds.has(sandboxId) && !this.#leaving.has(sandboxId));
-    const kept = new Map([...this.#leases.values()].filter(({ sandboxId }) => liveIds.has(sandboxId)).map((lease) => [lease.link, lease]));
+    const dead = [...this.#leases.values()].filter(
+      ({ sandboxId }) => !liveIds.has(sandboxId) && !this.#leaving.has(sandboxId),
+    );
+    const kept = new Map(
+      [...this.#leases.values()].filter(({ sandboxId }) => liveIds.has(sandboxId)).map((lease) => [lease.link, lease]),
+    );
     const strays = links.filter(({ name }) => !kept.has(name));
     await this.#removeLinks(strays, dead.length > 0);
     for (const lease of dead) {
@@ -229,9 +225,16 @@ export class PodNetwork {
     const detached = links.filter((link) => kept.has(link.name) && link.master !== this.#bridgeIndex);
     await this.#attach(detached.map(({ name }) => kept.get(name)).filter((lease) => lease !== undefined));
     await published.rebuild();
-    const unreachable = [...kept.values()].filter(({ link }) => !linkByName.has(link)).map(({ sandboxId }) => sandboxId);
-    if (unreachable.length > 0) log.warn({ sandboxIds: unreachable }, "the links of live pods are gone, they stay without network");
-    return { removedLinks: strays.map(({ name }) => name), removedLeases: dead.map(({ sandboxId }) => sandboxId), unreachable };
+    const unreachable = [...kept.values()]
+      .filter(({ link }) => !linkByName.has(link))
+      .map(({ sandboxId }) => sandboxId);
+    if (unreachable.length > 0)
+      log.warn({ sandboxIds: unreachable }, "the links of live pods are gone, they stay without network");
+    return {
+      removedLinks: strays.map(({ name }) => name),
+      removedLeases: dead.map(({ sandboxId }) => sandboxId),
+      unreachable,
+    };
   }
 
   /**
@@ -244,7 +247,7 @@ export class PodNetwork {
     try {
       if (options.removeAll) {
         await this.recover([]);
-        await Promise.allSettled([...this.#leaving.values()]);
+        await Promise.allSettled(this.#leaving.values());
         await published.removeTable();
         await bridge.removeBridge(route, settings.bridge);
         const record = store.get(BRIDGE_RECORD_ID);
@@ -269,7 +272,12 @@ export class PodNetwork {
   #takeLease(sandboxId: SandboxId, ports: readonly HostPort[]): LeaseRecord {
     const offset = this.#pool.take();
     const ips = this.#parts.subnets.map((subnet) => formatAddress(hostAddress(subnet, BigInt(offset))));
-    const kept = ports.map(({ protocol, hostIp, hostPort, containerPort }) => ({ protocol, hostIp, hostPort, containerPort }));
+    const kept = ports.map(({ protocol, hostIp, hostPort, containerPort }) => ({
+      protocol,
+      hostIp,
+      hostPort,
+      containerPort,
+    }));
     const link = linkName(this.#parts.settings.bridge, sandboxId);
     const lease: LeaseRecord = { type: "lease", sandboxId, link, offset, ips, ports: kept };
     this.#leases.set(sandboxId, lease);
@@ -288,7 +296,10 @@ export class PodNetwork {
       await this.gone(sandboxId);
     } catch (err) {
       const { kind, code, message } = toRuntimeError(err);
-      this.#parts.log.warn({ sandboxId, kind, code, reason: message }, "could not undo a pod's network, leaving it to the next start");
+      this.#parts.log.warn(
+        { sandboxId, kind, code, reason: message },
+        "could not undo a pod's network, leaving it to the next start",
+      );
     }
   }
 
@@ -336,7 +347,8 @@ export class PodNetwork {
     const refused = results.find(({ errno }) => errno !== 0);
     if (refused) throw netlinkError(clause, refused);
     const link = results[2]?.messages[0];
-    if (!link) throw new RuntimeError(`${clause}: the kernel did not describe it`, { kind: "internal", code: "INTERNAL" });
+    if (!link)
+      throw new RuntimeError(`${clause}: the kernel did not describe it`, { kind: "internal", code: "INTERNAL" });
     return rt.parseLink(link).peerIndex;
   }
 
@@ -358,7 +370,10 @@ export class PodNetwork {
     const attached = leases.filter(({ sandboxId }) => !this.#leaving.has(sandboxId));
     if (attached.length === 0) return;
     const results = await this.#parts.route.exchange(
-      attached.flatMap((lease) => [rt.setMaster(lease.link, this.#bridgeIndex), rt.configurePort(lease.link, linkAlias(lease))]),
+      attached.flatMap((lease) => [
+        rt.setMaster(lease.link, this.#bridgeIndex),
+        rt.configurePort(lease.link, linkAlias(lease)),
+      ]),
     );
     const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
     if (refused) throw netlinkError("put links back on the bridge", refused);
@@ -376,24 +391,15 @@ export class PodNetwork {
 
   /** A lease whose record was lost, read back from the link's alias. Its host ports are not known any more. */
   async #restoreLease(sandboxId: SandboxId, link: rt.Link): Promise<void> {
-    const ips = link.alias.split(" ")[2]?.split(",") ?? [];
-    const first = toAddresses(ips)[0];
-    const subnet = this.#parts.subnets.find(({ family }) => family === first?.family);
-    if (!first || !subnet) return;
-    const lease: LeaseRecord = { type: "lease", sandboxId, link: link.name, offset: Number(first.value - subnet.base), ips, ports: [] };
-    this.#parts.log.warn({ sandboxId, link: link.name }, "a pod's lease was lost, reading it back from its link; its host ports are withdrawn");
+    const lease = leaseFromAlias(sandboxId, link, this.#parts.subnets);
+    if (!lease) return;
+    this.#parts.log.warn(
+      { sandboxId, link: link.name },
+      "a pod's lease was lost, reading it back from its link; its host ports are withdrawn",
+    );
     await this.#parts.store.put(sandboxId, lease);
     this.#adopt(lease);
   }
-}
-
-/** Repeats the lease in the kernel: `recover` reads it back where the record was lost. */
-function linkAlias(lease: LeaseRecord): string {
-  return `minke ${lease.sandboxId} ${lease.ips.join(",")}`;
-}
-
-function toAddresses(ips: readonly string[]): Address[] {
-  return ips.map(parseAddress).filter((address) => address !== undefined);
 }
 
 /** Waits for both also where one fails, so that an undo meets nothing half done. */
@@ -402,42 +408,4 @@ async function settleBoth(one: Promise<void>, other: Promise<void>): Promise<voi
   for (const result of results) {
     if (result.status === "rejected") throw result.reason;
   }
-}
-
-async function kernelFamilies(): Promise<Set<4 | 6>> {
-  const hasIpv6 = await access("/proc/sys/net/ipv6").then(
-    () => true,
-    () => false,
-  );
-  return new Set(hasIpv6 ? [4, 6] : [4]);
-}
-
-async function chooseSubnets(
-  host: bridge.HostView,
-  settings: bridge.NetworkSettings,
-  store: RecordStore<NetworkRecord>,
-  log: Logger,
-): Promise<{ record: BridgeRecord; subnets: Subnet[] }> {
-  const stored = store.get(BRIDGE_RECORD_ID);
-  const remembered: BridgeRecord = stored?.type === "bridge" ? stored : { type: "bridge", sysctls: [] };
-  const isPinned = store.list().some(({ body }) => body.type === "lease");
-  const subnets = bridge.resolveSubnets(host, settings, remembered, await kernelFamilies(), isPinned);
-  if (subnets.length === 0) {
-    throw new RuntimeError("choose pod subnets: both families are off (settings: network.subnet4, network.subnet6)", {
-      kind: "invalid-argument",
-      code: "INVALID_NETWORK_SETTING",
-    });
-  }
-  const of = (family: 4 | 6): string => {
-    const subnet = subnets.find((each) => each.family === family);
-    return subnet ? formatSubnet(subnet) : "none";
-  };
-  const record: BridgeRecord = { ...remembered, subnet4: of(4), subnet6: of(6) };
-  for (const key of ["subnet4", "subnet6"] as const) {
-    if (isPinned && settings[key] !== undefined && settings[key] !== record[key]) {
-      log.warn({ setting: `network.${key}`, used: record[key] }, "pods still use the former subnet, ignoring the new one until none runs");
-    }
-  }
-  await store.put(BRIDGE_RECORD_ID, record);
-  return { record, subnets };
 }

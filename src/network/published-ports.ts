@@ -7,7 +7,16 @@ import type { Subnet } from "./address.js";
 import { deleteConntrack, dumpConntrack, parseConntrack } from "./netlink/conntrack.js";
 import { deleteTable, transaction } from "./netlink/nftables.js";
 import { netlinkError, NetlinkSocket } from "./netlink/socket.js";
-import { addEntries, deleteEntries, type HostPort, IP_PROTOCOL, type MapEntry, portEntries, replaceTable, tableName } from "./ruleset.js";
+import {
+  addEntries,
+  deleteEntries,
+  type HostPort,
+  IP_PROTOCOL,
+  type MapEntry,
+  portEntries,
+  replaceTable,
+  tableName,
+} from "./ruleset.js";
 
 const ENOENT = 2;
 
@@ -44,7 +53,10 @@ export class PublishedPorts {
   /** Replaces the whole table by what it must hold, in one transaction. */
   async rebuild(): Promise<void> {
     const entries = [...this.#entries.values()].flat();
-    await this.#rules.run(`make nftables table "${tableName(this.#bridge)}"`, replaceTable(this.#bridge, this.#subnets, entries));
+    await this.#rules.run(
+      `make nftables table "${tableName(this.#bridge)}"`,
+      replaceTable(this.#bridge, this.#subnets, entries),
+    );
   }
 
   async publish(owner: string, ports: readonly HostPort[], ips: readonly string[]): Promise<void> {
@@ -85,7 +97,9 @@ export class PublishedPorts {
   /** TCP needs none of it: a new connection is a new entry, an old one ends with its peers. */
   async #forgetConnections(ports: readonly HostPort[]): Promise<void> {
     const wanted = new Set(
-      ports.filter(({ protocol }) => protocol !== "tcp").map((port) => `${IP_PROTOCOL[port.protocol]} ${port.hostPort}`),
+      ports
+        .filter(({ protocol }) => protocol !== "tcp")
+        .map((port) => `${IP_PROTOCOL[port.protocol]} ${port.hostPort}`),
     );
     if (wanted.size === 0) return;
     for (const family of [4, 6] as const) {

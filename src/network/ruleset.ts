@@ -86,7 +86,9 @@ function portRules(table: string): NetlinkRequest[] {
   for (const family of [4, 6] as const) {
     for (const withDestination of [true, false]) {
       const map = `ports${family}${withDestination ? "_at" : ""}`;
-      rules.push(nft.addRule(table, "ports", [...nft.matchFamily(family), ...nft.dnatByMap(map, family, withDestination)]));
+      rules.push(
+        nft.addRule(table, "ports", [...nft.matchFamily(family), ...nft.dnatByMap(map, family, withDestination)]),
+      );
     }
   }
   return rules;
@@ -123,7 +125,11 @@ function leavingRules(table: string, bridge: string, subnets: readonly Subnet[])
  * Replaces the table by one with these entries, in one transaction: connections under way go on,
  * and no packet meets half a table.
  */
-export function replaceTable(bridge: string, subnets: readonly Subnet[], entries: readonly MapEntry[]): NetlinkRequest[] {
+export function replaceTable(
+  bridge: string,
+  subnets: readonly Subnet[],
+  entries: readonly MapEntry[],
+): NetlinkRequest[] {
   const table = tableName(bridge);
   const toPorts = [...nft.matchLocalDestination(), ...nft.jump("ports")];
   return nft.transaction([

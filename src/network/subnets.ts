@@ -7,7 +7,14 @@ import { formatSubnet, overlaps, parseSubnet, type Subnet } from "./address.js";
 import { type ClaimedNetwork, claimText } from "./netlink/rtnetlink.js";
 
 /** Private ranges (RFC 1918) that few networks use, best first. */
-const CANDIDATES4 = ["10.88.0.0/16", "10.89.0.0/16", "10.172.0.0/16", "10.213.0.0/16", "172.29.0.0/16", "192.168.88.0/21"];
+const CANDIDATES4 = [
+  "10.88.0.0/16",
+  "10.89.0.0/16",
+  "10.172.0.0/16",
+  "10.213.0.0/16",
+  "172.29.0.0/16",
+  "192.168.88.0/21",
+];
 const ULA_CANDIDATES = 8;
 
 /** What claims a network, for messages. */
@@ -18,7 +25,11 @@ export interface HostNetworks {
 
 function toSubnet(claim: ClaimedNetwork): Subnet {
   const shift = BigInt((claim.address.family === 4 ? 32 : 128) - claim.prefixLength);
-  return { family: claim.address.family, prefixLength: claim.prefixLength, base: (claim.address.value >> shift) << shift };
+  return {
+    family: claim.address.family,
+    prefixLength: claim.prefixLength,
+    base: (claim.address.value >> shift) << shift,
+  };
 }
 
 function claimOf(subnet: Subnet, host: HostNetworks): ClaimedNetwork | undefined {

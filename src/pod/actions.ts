@@ -24,7 +24,12 @@ export type Action =
   | { readonly type: "run-sandbox" }
   | { readonly type: "start"; readonly container: Container }
   | { readonly type: "initialized" }
-  | { readonly type: "end"; readonly phase: "Succeeded" | "Failed"; readonly reason?: string; readonly message?: string }
+  | {
+      readonly type: "end";
+      readonly phase: "Succeeded" | "Failed";
+      readonly reason?: string;
+      readonly message?: string;
+    }
   | { readonly type: "stop"; readonly name: string; readonly graceMs: number }
   | { readonly type: "stop-sandbox" }
   | { readonly type: "remove" }
@@ -60,7 +65,14 @@ export function nextActions(view: PodView): Action[] {
   if (activeDeadlineSeconds !== undefined && record.startedAtNs !== undefined) {
     const deadlineNs = BigInt(record.startedAtNs) + BigInt(activeDeadlineSeconds) * NS_PER_S;
     if (nowNs >= deadlineNs) {
-      return [{ type: "end", phase: "Failed", reason: "DeadlineExceeded", message: "Pod was active on the node longer than the specified deadline" }];
+      return [
+        {
+          type: "end",
+          phase: "Failed",
+          reason: "DeadlineExceeded",
+          message: "Pod was active on the node longer than the specified deadline",
+        },
+      ];
     }
     actions.push({ type: "wait", untilNs: deadlineNs });
   }
@@ -138,7 +150,12 @@ function endOf(record: PodRecord): Action | undefined {
     for (const container of spec.initContainers ?? []) {
       const { terminated } = record.containers[container.name] ?? {};
       if (!isSidecar(container) && terminated && terminated.exitCode !== 0) {
-        return { type: "end", phase: "Failed", reason: "InitContainerFailed", message: `init container "${container.name}" ended with exit code ${terminated.exitCode}` };
+        return {
+          type: "end",
+          phase: "Failed",
+          reason: "InitContainerFailed",
+          message: `init container "${container.name}" ended with exit code ${terminated.exitCode}`,
+        };
       }
     }
   }

@@ -21,9 +21,14 @@ export function restartDueNs(progress: ContainerProgress, limits: BackoffLimits)
 }
 
 /** The delay to keep when a container is being restarted now. */
-export function nextRestartDelay(progress: ContainerProgress, nowNs: bigint, limits: BackoffLimits): NonNullable<ContainerProgress["restartDelay"]> {
+export function nextRestartDelay(
+  progress: ContainerProgress,
+  nowNs: bigint,
+  limits: BackoffLimits,
+): NonNullable<ContainerProgress["restartDelay"]> {
   const delay = progress.restartDelay;
-  const delayMs = !delay || isForgotten(delay, nowNs, limits) ? limits.baseMs : Math.min(delay.delayMs * 2, limits.maxMs);
+  const delayMs =
+    !delay || isForgotten(delay, nowNs, limits) ? limits.baseMs : Math.min(delay.delayMs * 2, limits.maxMs);
   return { delayMs, givenAtNs: String(nowNs) };
 }
 
@@ -32,6 +37,10 @@ export function nextFailureDelayMs(previousMs: number | undefined, limits: Backo
   return previousMs === undefined ? limits.baseMs : Math.min(previousMs * 2, limits.maxMs);
 }
 
-function isForgotten(delay: NonNullable<ContainerProgress["restartDelay"]>, atNs: bigint, limits: BackoffLimits): boolean {
+function isForgotten(
+  delay: NonNullable<ContainerProgress["restartDelay"]>,
+  atNs: bigint,
+  limits: BackoffLimits,
+): boolean {
   return atNs - BigInt(delay.givenAtNs) > BigInt(limits.maxMs) * 2n * NS_PER_MS;
 }

@@ -115,7 +115,14 @@ export class ContainerStarter {
       await timeline.step("start", () => runtime.startContainer(id), name);
     } catch (err) {
       const error = toRuntimeError(err);
-      progress.terminated = { containerId: id, exitCode: 128, signal: 0, reason: "StartError", message: error.message, finishedAtNs: String(nowNs()) };
+      progress.terminated = {
+        containerId: id,
+        exitCode: 128,
+        signal: 0,
+        reason: "StartError",
+        message: error.message,
+        finishedAtNs: String(nowNs()),
+      };
       this.#dropPrevious(request, progress, previousId);
       return failed("RunContainerError", error);
     }
@@ -133,7 +140,12 @@ export class ContainerStarter {
     }
   }
 
-  #config({ record, container }: StartRequest, image: EnsuredImage, open: OpenMounts, attempt: number): ContainerConfig {
+  #config(
+    { record, container }: StartRequest,
+    image: EnsuredImage,
+    open: OpenMounts,
+    attempt: number,
+  ): ContainerConfig {
     const { logMaxBytes, logMaxFiles, hostIps } = this.#options;
     const host = hostIps();
     return toContainerConfig(container, record.pod, {
@@ -164,7 +176,11 @@ export class ContainerStarter {
    * Removes the container of the attempt before: how it ended is in the record, which is in place
    * first. Logs of the attempt before stay readable, older ones go.
    */
-  #dropPrevious({ record, container, flush, changed, event }: StartRequest, progress: ContainerProgress, previousId: ContainerId | undefined): void {
+  #dropPrevious(
+    { record, container, flush, changed, event }: StartRequest,
+    progress: ContainerProgress,
+    previousId: ContainerId | undefined,
+  ): void {
     changed();
     if (previousId === undefined) return;
     const drop = async () => {
@@ -174,7 +190,12 @@ export class ContainerStarter {
     };
     drop().catch((err: unknown) => {
       // The sandbox's removal takes it along at the latest.
-      event({ type: "Warning", reason: "FailedRemove", message: `previous container: ${toRuntimeError(err).message}`, container: container.name });
+      event({
+        type: "Warning",
+        reason: "FailedRemove",
+        message: `previous container: ${toRuntimeError(err).message}`,
+        container: container.name,
+      });
     });
   }
 

@@ -31,7 +31,10 @@ function podLabels(pod: Pod, uid: string): Record<string, string> {
 }
 
 /** @param hostDns the host's servers and searches, for policies that extend them */
-export function toSandboxConfig(pod: Pod, fields: { uid: string; attempt: number; logDirectory: string; hostDns: SandboxDns }): SandboxConfig {
+export function toSandboxConfig(
+  pod: Pod,
+  fields: { uid: string; attempt: number; logDirectory: string; hostDns: SandboxDns },
+): SandboxConfig {
   const { spec, metadata } = pod;
   const dns = sandboxDns(pod, fields.hostDns);
   return {
@@ -49,7 +52,9 @@ export function toSandboxConfig(pod: Pod, fields: { uid: string; attempt: number
       pid: spec.hostPID ? "node" : spec.shareProcessNamespace ? "pod" : "container",
       ipc: spec.hostIPC ? "node" : "pod",
     },
-    sysctls: Object.fromEntries((spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name.replaceAll("/", "."), value])),
+    sysctls: Object.fromEntries(
+      (spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name.replaceAll("/", "."), value]),
+    ),
     shmSizeBytes: 0,
     cgroupParent: "",
     runtimeHandler: "",
@@ -126,7 +131,9 @@ export function toContainerConfig(container: Container, pod: Pod, facts: Contain
     user: {
       ...(runAsUser !== undefined && { user: String(runAsUser) }),
       ...(gid !== undefined && { gid }),
-      supplementalGroups: [...new Set([...(shared.supplementalGroups ?? []), ...(shared.fsGroup === undefined ? [] : [shared.fsGroup])])],
+      supplementalGroups: [
+        ...new Set([...(shared.supplementalGroups ?? []), ...(shared.fsGroup === undefined ? [] : [shared.fsGroup])]),
+      ],
     },
     security: {
       privileged: own.privileged ?? false,
@@ -153,7 +160,10 @@ const capabilityName = (name: string): string => name.toUpperCase().replace(/^CA
 /** As kubelet verifyRunAsNonRoot: only a number proves that a user is not root. */
 function checkNonRoot(container: Container, runAsUser: number | undefined, image: EnsuredImage): void {
   const refuse = (why: string) => {
-    throw new RuntimeError(`container "${container.name}" has runAsNonRoot and ${why}`, { kind: "failed-precondition", code: "RUN_AS_ROOT" });
+    throw new RuntimeError(`container "${container.name}" has runAsNonRoot and ${why}`, {
+      kind: "failed-precondition",
+      code: "RUN_AS_ROOT",
+    });
   };
   if (runAsUser !== undefined) {
     if (runAsUser === 0) refuse("runAsUser 0");
@@ -177,9 +187,13 @@ function toResources({ resources }: Container): ContainerResources {
         cpuQuotaUs: Math.max((quantityMillis(limits.cpu) * CPU_PERIOD_US) / 1000, MIN_QUOTA_US),
         cpuPeriodUs: CPU_PERIOD_US,
       }),
-    ...(limits.memory !== undefined && quantityValue(limits.memory) > 0 && { memoryLimitBytes: quantityValue(limits.memory) }),
+    ...(limits.memory !== undefined &&
+      quantityValue(limits.memory) > 0 && { memoryLimitBytes: quantityValue(limits.memory) }),
     ...(hugepages.length > 0 && {
-      hugepageLimits: hugepages.map(([name, quantity]) => ({ pageSize: hugepageSize(name), limitBytes: quantityValue(quantity) })),
+      hugepageLimits: hugepages.map(([name, quantity]) => ({
+        pageSize: hugepageSize(name),
+        limitBytes: quantityValue(quantity),
+      })),
     }),
   };
 }

@@ -142,10 +142,14 @@ export class PodEngine {
     const existing = this.#uids.get(key);
     if (existing !== undefined) {
       const isGoing = this.#workers.get(existing)?.record.deletion !== undefined;
-      throw new RuntimeError(`pod "${name}" in namespace "${named.metadata.namespace}" ${isGoing ? "is still being deleted" : "exists already"}`, { kind: "already-exists", code: "POD_EXISTS" });
+      throw new RuntimeError(
+        `pod "${name}" in namespace "${named.metadata.namespace}" ${isGoing ? "is still being deleted" : "exists already"}`,
+        { kind: "already-exists", code: "POD_EXISTS" },
+      );
     }
     const uid = (named.metadata.uid ?? randomUUID()) as PodUid;
-    if (this.#workers.has(uid)) throw new RuntimeError(`a pod with uid "${uid}" exists already`, { kind: "already-exists", code: "POD_EXISTS" });
+    if (this.#workers.has(uid))
+      throw new RuntimeError(`a pod with uid "${uid}" exists already`, { kind: "already-exists", code: "POD_EXISTS" });
     this.#checkHostPorts(named);
     const record = newPodRecord({ uid, pod: named, warnings, createdAtNs: nowNs() });
     const worker = this.#addWorker(record);
@@ -156,7 +160,10 @@ export class PodEngine {
       throw err;
     }
     for (const warning of warnings) {
-      this.#events.record({ namespace: named.metadata.namespace, name, uid }, { type: "Warning", reason: "FieldIgnored", message: `${warning.path}: ${warning.message}` });
+      this.#events.record(
+        { namespace: named.metadata.namespace, name, uid },
+        { type: "Warning", reason: "FieldIgnored", message: `${warning.path}: ${warning.message}` },
+      );
     }
     const shown = this.#show(worker);
     this.#emit({ type: "ADDED", pod: shown });
@@ -171,7 +178,11 @@ export class PodEngine {
    * @param uid only this one; another pod of that name is POD_NOT_FOUND
    * @throws RuntimeError `not-found` POD_NOT_FOUND
    */
-  async delete(namespace: string, name: string, options: { graceSeconds?: number | undefined; uid?: string | undefined } = {}): Promise<PodJson> {
+  async delete(
+    namespace: string,
+    name: string,
+    options: { graceSeconds?: number | undefined; uid?: string | undefined } = {},
+  ): Promise<PodJson> {
     const worker = this.#worker(namespace, name);
     if (options.uid !== undefined && options.uid !== worker.uid) throw notFound(namespace, name);
     await worker.delete(options.graceSeconds ?? worker.record.pod.spec.terminationGracePeriodSeconds);
@@ -204,8 +215,14 @@ export class PodEngine {
 
   /** @param namespace `undefined`: all */
   list(namespace?: string): PodJson[] {
-    const pods = [...this.#workers.values()].filter(({ record }) => namespace === undefined || record.pod.metadata.namespace === namespace);
-    return pods.map((worker) => this.#show(worker)).sort((a, b) => (podKey(a.metadata.namespace, a.metadata.name) < podKey(b.metadata.namespace, b.metadata.name) ? -1 : 1));
+    const pods = [...this.#workers.values()].filter(
+      ({ record }) => namespace === undefined || record.pod.metadata.namespace === namespace,
+    );
+    return pods
+      .map((worker) => this.#show(worker))
+      .sort((a, b) =>
+        podKey(a.metadata.namespace, a.metadata.name) < podKey(b.metadata.namespace, b.metadata.name) ? -1 : 1,
+      );
   }
 
   get resourceVersion(): string {
@@ -226,7 +243,12 @@ export class PodEngine {
     const [oldest] = this.#deleted;
     if (oldest && this.#deleted.length === DELETED_KEPT && isNewer(oldest)) return undefined;
     const gone = this.#deleted.filter(isNewer).map((pod): PodChange => ({ type: "DELETED", pod }));
-    return [...gone, ...this.list().filter(isNewer).map((pod): PodChange => ({ type: "MODIFIED", pod }))];
+    return [
+      ...gone,
+      ...this.list()
+        .filter(isNewer)
+        .map((pod): PodChange => ({ type: "MODIFIED", pod })),
+    ];
   }
 
   /** Events of the pods of a namespace, or of all. */
@@ -264,14 +286,25 @@ export class PodEngine {
     const attempt = (progress?.attempt ?? -1) - (options.previous ? 1 : 0);
     if (attempt < 0) {
       const what = options.previous ? "has not been restarted" : "has not started yet";
-      throw new RuntimeError(`container "${containerName}" of pod "${name}" ${what}`, { kind: "not-found", code: "LOG_NOT_FOUND" });
+      throw new RuntimeError(`container "${containerName}" of pod "${name}" ${what}`, {
+        kind: "not-found",
+        code: "LOG_NOT_FOUND",
+      });
     }
-    const directory = this.#paths.podLogs(worker.record.pod.metadata.namespace, worker.record.pod.metadata.name, worker.uid);
+    const directory = this.#paths.podLogs(
+      worker.record.pod.metadata.namespace,
+      worker.record.pod.metadata.name,
+      worker.uid,
+    );
     const hasEnded = () => {
       const now = worker.record.containers[containerName];
       return !this.#workers.has(worker.uid) || now?.attempt !== attempt || !isAlive(now);
     };
-    return readLog(join(directory, containerLogPath(containerName, attempt)), { ...options, follow: options.follow && !options.previous, hasEnded });
+    return readLog(join(directory, containerLogPath(containerName, attempt)), {
+      ...options,
+      follow: options.follow && !options.previous,
+      hasEnded,
+    });
   }
 
   /**
@@ -279,12 +312,19 @@ export class PodEngine {
    *
    * @throws RuntimeError `not-found` POD_NOT_FOUND, CONTAINER_NOT_FOUND; `failed-precondition` CONTAINER_NOT_RUNNING
    */
-  runningContainer(namespace: string, name: string, container: string): { id: ContainerId; name: string; tty: boolean; stdin: boolean } {
+  runningContainer(
+    namespace: string,
+    name: string,
+    container: string,
+  ): { id: ContainerId; name: string; tty: boolean; stdin: boolean } {
     const worker = this.#worker(namespace, name);
     const containerName = this.#containerName(worker.record, container);
     const id = worker.record.containers[containerName]?.containerId;
     if (id === undefined || !worker.isRunning(containerName)) {
-      throw new RuntimeError(`container "${containerName}" of pod "${name}" is not running`, { kind: "failed-precondition", code: "CONTAINER_NOT_RUNNING" });
+      throw new RuntimeError(`container "${containerName}" of pod "${name}" is not running`, {
+        kind: "failed-precondition",
+        code: "CONTAINER_NOT_RUNNING",
+      });
     }
     const spec = allContainers(worker.record.pod).find((c) => c.name === containerName);
     return { id, name: containerName, tty: spec?.tty ?? false, stdin: spec?.stdin ?? false };
@@ -294,7 +334,10 @@ export class PodEngine {
   readySandbox(namespace: string, name: string) {
     const worker = this.#worker(namespace, name);
     if (!worker.record.sandbox || !worker.isSandboxReady) {
-      throw new RuntimeError(`pod "${name}" is not running`, { kind: "failed-precondition", code: "CONTAINER_NOT_RUNNING" });
+      throw new RuntimeError(`pod "${name}" is not running`, {
+        kind: "failed-precondition",
+        code: "CONTAINER_NOT_RUNNING",
+      });
     }
     return worker.record.sandbox.id;
   }
@@ -327,10 +370,16 @@ export class PodEngine {
 
   #containerName(record: PodRecord, asked: string): string {
     const { containers } = record.pod.spec;
-    if (asked === "") return containers.length > 0 ? (record.pod.metadata.annotations?.["kubectl.kubernetes.io/default-container"] ?? containers[0]?.name ?? "") : "";
+    if (asked === "")
+      return containers.length > 0
+        ? (record.pod.metadata.annotations?.["kubectl.kubernetes.io/default-container"] ?? containers[0]?.name ?? "")
+        : "";
     const names = allContainers(record.pod).map(({ name }) => name);
     if (!names.includes(asked)) {
-      throw new RuntimeError(`pod "${record.pod.metadata.name}" has no container "${asked}"; it has ${names.join(", ")}`, { kind: "not-found", code: "CONTAINER_NOT_FOUND" });
+      throw new RuntimeError(
+        `pod "${record.pod.metadata.name}" has no container "${asked}"; it has ${names.join(", ")}`,
+        { kind: "not-found", code: "CONTAINER_NOT_FOUND" },
+      );
     }
     return asked;
   }
@@ -342,10 +391,18 @@ export class PodEngine {
     for (const { record } of this.#workers.values()) {
       if (record.end) continue;
       for (const taken of hostPorts(record.pod)) {
-        const clash = wanted.find((port) => port.hostPort === taken.hostPort && port.protocol === taken.protocol && (port.hostIp === taken.hostIp || !port.hostIp || !taken.hostIp));
+        const clash = wanted.find(
+          (port) =>
+            port.hostPort === taken.hostPort &&
+            port.protocol === taken.protocol &&
+            (port.hostIp === taken.hostIp || !port.hostIp || !taken.hostIp),
+        );
         if (!clash) continue;
         const holder = `${record.pod.metadata.namespace}/${record.pod.metadata.name}`;
-        throw new RuntimeError(`pod "${pod.metadata.name}": host port ${clash.hostPort}/${clash.protocol} is used by pod "${holder}"`, { kind: "failed-precondition", code: "HOST_PORT_IN_USE" });
+        throw new RuntimeError(
+          `pod "${pod.metadata.name}": host port ${clash.hostPort}/${clash.protocol} is used by pod "${holder}"`,
+          { kind: "failed-precondition", code: "HOST_PORT_IN_USE" },
+        );
       }
     }
   }
@@ -408,11 +465,15 @@ export class PodEngine {
         await work();
       } catch (err) {
         const { kind, code, message } = toRuntimeError(err);
-        this.#log.warn({ kind, code, message, what }, "left-over of a pod could not be removed, ignoring until the next start");
+        this.#log.warn(
+          { kind, code, message, what },
+          "left-over of a pod could not be removed, ignoring until the next start",
+        );
       }
     };
     for (const { id, config } of this.#runtime.listSandboxes("pod")) {
-      if (!this.#workers.has(config.metadata.uid as PodUid)) await attempt("sandbox", () => this.#runtime.removeSandbox(id));
+      if (!this.#workers.has(config.metadata.uid as PodUid))
+        await attempt("sandbox", () => this.#runtime.removeSandbox(id));
     }
     for (const uid of await this.#volumes.list()) {
       if (!this.#workers.has(uid as PodUid)) await attempt("volumes", () => this.#volumes.remove(uid as PodUid));
@@ -429,7 +490,10 @@ function hostPorts(pod: Pod) {
 }
 
 function notFound(namespace: string, name: string): RuntimeError {
-  return new RuntimeError(`pod "${name}" not found in namespace "${namespace}"`, { kind: "not-found", code: "POD_NOT_FOUND" });
+  return new RuntimeError(`pod "${name}" not found in namespace "${namespace}"`, {
+    kind: "not-found",
+    code: "POD_NOT_FOUND",
+  });
 }
 
 const HOST_IPS_KEPT_MS = 10_000;

@@ -39,7 +39,8 @@ const MAP_FIELD = /^metadata\.(labels|annotations)\['([^']+)'\]$/;
 
 function fieldValue(fieldPath: string, pod: Pod, facts: PodFacts): string {
   const inMap = MAP_FIELD.exec(fieldPath);
-  if (inMap?.[2] !== undefined) return (inMap[1] === "labels" ? pod.metadata.labels : pod.metadata.annotations)?.[inMap[2]] ?? "";
+  if (inMap?.[2] !== undefined)
+    return (inMap[1] === "labels" ? pod.metadata.labels : pod.metadata.annotations)?.[inMap[2]] ?? "";
   switch (fieldPath) {
     case "metadata.name":
       return pod.metadata.name;
@@ -60,6 +61,9 @@ function fieldValue(fieldPath: string, pod: Pod, facts: PodFacts): string {
     case "status.hostIPs":
       return facts.hostIps.join(",");
     default:
-      throw new RuntimeError(`field "${fieldPath}" is not supported`, { kind: "invalid-argument", code: "INVALID_MANIFEST" });
+      throw new RuntimeError(`field "${fieldPath}" is not supported`, {
+        kind: "invalid-argument",
+        code: "INVALID_MANIFEST",
+      });
   }
 }

@@ -35,11 +35,16 @@ export class PodEvents {
   #sequence = 0;
 
   /** @param container name of the container it is about; empty: the pod itself */
-  record(pod: PodReference, event: { type: "Normal" | "Warning"; reason: string; message: string; container?: string }): void {
+  record(
+    pod: PodReference,
+    event: { type: "Normal" | "Warning"; reason: string; message: string; container?: string },
+  ): void {
     const at = toRfc3339(nowNs());
     const events = this.#eventsOf(pod.uid);
     const fieldPath = event.container ? `spec.containers{${event.container}}` : undefined;
-    const same = events.find((e) => e.reason === event.reason && e.message === event.message && e.involvedObject.fieldPath === fieldPath);
+    const same = events.find(
+      (e) => e.reason === event.reason && e.message === event.message && e.involvedObject.fieldPath === fieldPath,
+    );
     if (same) {
       same.count += 1;
       same.lastTimestamp = at;
@@ -50,8 +55,21 @@ export class PodEvents {
     events.push({
       apiVersion: "v1",
       kind: "Event",
-      metadata: { name, namespace: pod.namespace, uid: `${pod.uid}-${number}`, creationTimestamp: at, resourceVersion: String(number) },
-      involvedObject: { apiVersion: "v1", kind: "Pod", namespace: pod.namespace, name: pod.name, uid: pod.uid, ...(fieldPath && { fieldPath }) },
+      metadata: {
+        name,
+        namespace: pod.namespace,
+        uid: `${pod.uid}-${number}`,
+        creationTimestamp: at,
+        resourceVersion: String(number),
+      },
+      involvedObject: {
+        apiVersion: "v1",
+        kind: "Pod",
+        namespace: pod.namespace,
+        name: pod.name,
+        uid: pod.uid,
+        ...(fieldPath && { fieldPath }),
+      },
       type: event.type,
       reason: event.reason,
       message: event.message,

@@ -43,7 +43,10 @@ export function imagesOf(store: PullingStore): Images {
       const present = store.resolve(reference);
       if (present && policy !== "Always") return ensured(present, false);
       if (policy === "Never") {
-        throw new RuntimeError(`image "${reference}" is not present with imagePullPolicy Never`, { kind: "not-found", code: "IMAGE_NOT_FOUND" });
+        throw new RuntimeError(`image "${reference}" is not present with imagePullPolicy Never`, {
+          kind: "not-found",
+          code: "IMAGE_NOT_FOUND",
+        });
       }
       return ensured(await store.pull(reference, { signal }), true);
     },

@@ -81,14 +81,23 @@ export async function* readLog(path: string, options: LogOptions): AsyncGenerato
 }
 
 /** The newest file, and with `follow` every one that takes its place. */
-async function* readCurrent(path: string, offset: number, lines: LineFormat, options: LogOptions, isOptional: boolean): AsyncGenerator<Buffer> {
+async function* readCurrent(
+  path: string,
+  offset: number,
+  lines: LineFormat,
+  options: LogOptions,
+  isOptional: boolean,
+): AsyncGenerator<Buffer> {
   using changes = options.follow ? new FileChanges(path) : undefined;
   let position = offset;
   let handle = await openLog(path);
   while (!handle) {
     if (!changes || options.hasEnded() || options.signal.aborted) {
       if (isOptional) return;
-      throw new RuntimeError(`log "${basename(dirname(path))}/${basename(path)}": the container has written none`, { kind: "not-found", code: "LOG_NOT_FOUND" });
+      throw new RuntimeError(`log "${basename(dirname(path))}/${basename(path)}": the container has written none`, {
+        kind: "not-found",
+        code: "LOG_NOT_FOUND",
+      });
     }
     await changes.next(options.signal);
     handle = await openLog(path);
@@ -171,7 +180,9 @@ async function rotatedFiles(path: string): Promise<{ path: string; number: numbe
     const suffix = entry.startsWith(`${name}.`) ? entry.slice(name.length + 1) : undefined;
     return suffix !== undefined && /^\d{1,6}$/.test(suffix) ? [Number(suffix)] : [];
   });
-  const rotated = numbers.sort((a, b) => b - a).map((number) => ({ path: join(dirname(path), `${name}.${number}`), number }));
+  const rotated = numbers
+    .sort((a, b) => b - a)
+    .map((number) => ({ path: join(dirname(path), `${name}.${number}`), number }));
   return [...rotated, { path, number: 0 }];
 }
 

@@ -23,7 +23,12 @@ export interface ObservedEvent {
  *
  * @param busy names of containers that are being started: theirs is not looked at
  */
-export function observeContainers(record: PodRecord, runtime: Runtime, busy: ReadonlySet<string>, event: (e: ObservedEvent) => void): boolean {
+export function observeContainers(
+  record: PodRecord,
+  runtime: Runtime,
+  busy: ReadonlySet<string>,
+  event: (e: ObservedEvent) => void,
+): boolean {
   let hasChanged = false;
   const once = new Set((record.pod.spec.initContainers ?? []).filter((c) => !isSidecar(c)).map(({ name }) => name));
   for (const [name, progress] of Object.entries(record.containers)) {
@@ -32,7 +37,13 @@ export function observeContainers(record: PodRecord, runtime: Runtime, busy: Rea
     if (!end) continue;
     progress.terminated = end;
     if (once.has(name) && end.exitCode === 0) progress.isDone = true;
-    if (end.exitCode !== 0) event({ type: "Warning", reason: end.reason, message: `Container ${name} ended with exit code ${end.exitCode}`, container: name });
+    if (end.exitCode !== 0)
+      event({
+        type: "Warning",
+        reason: end.reason,
+        message: `Container ${name} ended with exit code ${end.exitCode}`,
+        container: name,
+      });
     hasChanged = true;
   }
   return hasChanged;
@@ -108,7 +119,13 @@ export async function adoptFromRuntime(record: PodRecord, runtime: Runtime): Pro
       if (progress.containerId === status.id) undoAttempt(progress);
     } else if (attempt > progress.attempt) {
       if (progress.terminated) progress.last = progress.terminated;
-      Object.assign(progress, { attempt, sandboxAttempt: sandbox.attempt, containerId: status.id, imageId: status.imageId, startedAtNs: status.startedAtNs });
+      Object.assign(progress, {
+        attempt,
+        sandboxAttempt: sandbox.attempt,
+        containerId: status.id,
+        imageId: status.imageId,
+        startedAtNs: status.startedAtNs,
+      });
       progress.terminated = undefined;
       progress.failedStart = undefined;
     } else if (progress.containerId === status.id) {

@@ -101,7 +101,12 @@ export class PodWorker {
   async delete(graceSeconds: number): Promise<void> {
     const requestedAtNs = String(nowNs());
     const { deletion } = this.record;
-    if (deletion && BigInt(deletion.requestedAtNs) + BigInt(deletion.graceSeconds) * 1_000_000_000n <= BigInt(requestedAtNs) + BigInt(graceSeconds) * 1_000_000_000n) return;
+    if (
+      deletion &&
+      BigInt(deletion.requestedAtNs) + BigInt(deletion.graceSeconds) * 1_000_000_000n <=
+        BigInt(requestedAtNs) + BigInt(graceSeconds) * 1_000_000_000n
+    )
+      return;
     this.record.deletion = { requestedAtNs, graceSeconds };
     this.#context.events.record(this.#reference, { type: "Normal", reason: "Killing", message: "Stopping the pod" });
     this.#abort.abort(new RuntimeError("the pod is being deleted", { kind: "cancelled", code: "CANCELLED" }));
@@ -121,8 +126,19 @@ export class PodWorker {
   #reconcile(): void {
     clearTimeout(this.#timer);
     const atNs = nowNs();
-    if (observeContainers(this.record, this.#context.runtime, this.#busy, (event) => this.#context.events.record(this.#reference, event))) this.#touch();
-    const actions = nextActions({ record: this.record, sandbox: this.#sandboxView(), busy: this.#busy, nowNs: atNs, limits: this.#context.limits });
+    if (
+      observeContainers(this.record, this.#context.runtime, this.#busy, (event) =>
+        this.#context.events.record(this.#reference, event),
+      )
+    )
+      this.#touch();
+    const actions = nextActions({
+      record: this.record,
+      sandbox: this.#sandboxView(),
+      busy: this.#busy,
+      nowNs: atNs,
+      limits: this.#context.limits,
+    });
     let wakeAtNs: bigint | undefined;
     for (const action of actions) {
       if (action.type === "wait") {
@@ -162,14 +178,21 @@ export class PodWorker {
       case "end": {
         const { type: _, ...end } = action;
         this.record.end = { ...end, atNs: String(atNs) };
-        if (end.reason) this.#context.events.record(this.#reference, { type: "Warning", reason: end.reason, message: end.message ?? end.phase });
+        if (end.reason)
+          this.#context.events.record(this.#reference, {
+            type: "Warning",
+            reason: end.reason,
+            message: end.message ?? end.phase,
+          });
         this.#touch();
         return this.kick();
       }
       case "stop":
         return this.#stop(action.name, action.graceMs, atNs);
       case "stop-sandbox":
-        return this.#spawn("@sandbox", async () => this.#context.runtime.stopSandbox((this.record.sandbox as { id: SandboxId }).id));
+        return this.#spawn("@sandbox", async () =>
+          this.#context.runtime.stopSandbox((this.record.sandbox as { id: SandboxId }).id),
+        );
       case "remove":
         if (this.#removeRetryAtNs > atNs) return;
         return this.#spawn("@remove", () => this.#remove());
@@ -208,12 +231,15 @@ export class PodWorker {
       }
       if (this.record.sandboxFailure) {
         // An attempt that failed late may have left its sandbox.
-        for (const { id, config } of runtime.listSandboxes("pod")) if (config.metadata.uid === uid) await runtime.removeSandbox(id);
+        for (const { id, config } of runtime.listSandboxes("pod"))
+          if (config.metadata.uid === uid) await runtime.removeSandbox(id);
       }
       const config = toSandboxConfig(pod, { uid, attempt, logDirectory, hostDns: this.#context.hostDns() });
       const [id, made] = await settleBoth(
         this.timeline.step("sandbox", () => runtime.runSandbox(config, this.#abort.signal)),
-        this.timeline.step("volumes", () => volumes.prepare(uid, volumeRequests(pod), pod.spec.securityContext?.fsGroup)),
+        this.timeline.step("volumes", () =>
+          volumes.prepare(uid, volumeRequests(pod), pod.spec.securityContext?.fsGroup),
+        ),
         (orphan) => runtime.removeSandbox(orphan),
       );
       this.#volumes = made;
@@ -233,7 +259,11 @@ export class PodWorker {
     const progress = this.record.containers[container.name];
     const { sandbox } = this.record;
     if (!progress || !sandbox) return;
-    this.#volumes ??= await this.#context.volumes.prepare(this.uid, volumeRequests(this.record.pod), this.record.pod.spec.securityContext?.fsGroup);
+    this.#volumes ??= await this.#context.volumes.prepare(
+      this.uid,
+      volumeRequests(this.record.pod),
+      this.record.pod.spec.securityContext?.fsGroup,
+    );
     let outcome: StartOutcome;
     try {
       outcome = await this.#context.starter.start({
@@ -250,7 +280,12 @@ export class PodWorker {
       outcome = { failure: { reason: "CreateContainerError", error: toRuntimeError(err) } };
     }
     if (outcome.failure && !this.#abort.signal.aborted) {
-      progress.failedStart = this.#failedStart(outcome.failure.reason, outcome.failure.error, progress.failedStart, container.name);
+      progress.failedStart = this.#failedStart(
+        outcome.failure.reason,
+        outcome.failure.error,
+        progress.failedStart,
+        container.name,
+      );
     } else {
       progress.failedStart = undefined;
     }
@@ -262,7 +297,12 @@ export class PodWorker {
   #failedStart(reason: string, err: unknown, before: FailedStart | undefined, container: string): FailedStart {
     const { message } = toRuntimeError(err);
     const delayMs = nextFailureDelayMs(before?.delayMs, this.#context.limits);
-    this.#context.events.record(this.#reference, { type: "Warning", reason: EVENT_BY_REASON[reason] ?? reason, message, ...(container && { container }) });
+    this.#context.events.record(this.#reference, {
+      type: "Warning",
+      reason: EVENT_BY_REASON[reason] ?? reason,
+      message,
+      ...(container && { container }),
+    });
     // A kubelet says ErrImagePull once, and ImagePullBackOff while it waits again.
     const shown = reason === "ErrImagePull" && before ? "ImagePullBackOff" : reason;
     return { reason: shown, message, delayMs, retryAtNs: String(nowNs() + BigInt(delayMs) * 1_000_000n) };
@@ -276,7 +316,12 @@ export class PodWorker {
     // A millisecond of slack: the same deadline, counted again, is not a new one.
     if (id === undefined || (before !== undefined && before <= deadlineNs + 1_000_000n)) return;
     this.#stops.set(name, deadlineNs);
-    this.#context.events.record(this.#reference, { type: "Normal", reason: "Killing", message: `Stopping container ${name}`, container: name });
+    this.#context.events.record(this.#reference, {
+      type: "Normal",
+      reason: "Killing",
+      message: `Stopping container ${name}`,
+      container: name,
+    });
     const retry = () => {
       if (this.#stops.get(name) === deadlineNs) this.#stops.delete(name);
       this.kick();
@@ -285,7 +330,10 @@ export class PodWorker {
       () => this.kick(),
       (err: unknown) => {
         const { kind, code, message } = toRuntimeError(err);
-        this.#context.log.error({ podUid: this.uid, containerId: id, kind, code, message }, "a container could not be stopped, retrying in 2 s");
+        this.#context.log.error(
+          { podUid: this.uid, containerId: id, kind, code, message },
+          "a container could not be stopped, retrying in 2 s",
+        );
         setTimeout(retry, REMOVE_RETRY_MS).unref();
       },
     );
@@ -320,7 +368,10 @@ export class PodWorker {
     this.#context.changed(this);
     void this.#flush().catch((err: unknown) => {
       const { kind, code, message } = toRuntimeError(err);
-      this.#context.log.error({ podUid: this.uid, kind, code, message }, "the progress of a pod could not be written, retrying with the next change");
+      this.#context.log.error(
+        { podUid: this.uid, kind, code, message },
+        "the progress of a pod could not be written, retrying with the next change",
+      );
     });
   }
 
@@ -364,7 +415,11 @@ const EVENT_BY_REASON: Readonly<Record<string, string>> = {
 };
 
 /** Both results; where the second fails, what the first made is undone. */
-async function settleBoth<A, B>(first: Promise<A>, second: Promise<B>, undoFirst: (made: A) => Promise<unknown>): Promise<[A, B]> {
+async function settleBoth<A, B>(
+  first: Promise<A>,
+  second: Promise<B>,
+  undoFirst: (made: A) => Promise<unknown>,
+): Promise<[A, B]> {
   const [a, b] = await Promise.allSettled([first, second]);
   if (a.status === "rejected") throw a.reason;
   if (b.status === "rejected") {

@@ -67,14 +67,26 @@ export interface PodRecord {
   isInitialized: boolean;
   containers: Record<string, ContainerProgress>;
   /** The pod is over: nothing is started again. */
-  end?: { readonly phase: "Succeeded" | "Failed"; readonly reason?: string | undefined; readonly message?: string | undefined; readonly atNs: string } | undefined;
+  end?:
+    | {
+        readonly phase: "Succeeded" | "Failed";
+        readonly reason?: string | undefined;
+        readonly message?: string | undefined;
+        readonly atNs: string;
+      }
+    | undefined;
   deletion?: PodDeletion | undefined;
   /** When each condition last changed. */
   conditions: Record<string, { readonly status: "True" | "False"; readonly atNs: string }>;
 }
 
 /** The record of a pod that nothing has been done for yet. */
-export function newPodRecord(fields: { uid: PodUid; pod: Pod; warnings: readonly FieldProblem[]; createdAtNs: bigint }): PodRecord {
+export function newPodRecord(fields: {
+  uid: PodUid;
+  pod: Pod;
+  warnings: readonly FieldProblem[];
+  createdAtNs: bigint;
+}): PodRecord {
   const containers: Record<string, ContainerProgress> = {};
   for (const { name } of [...(fields.pod.spec.initContainers ?? []), ...fields.pod.spec.containers]) {
     containers[name] = { attempt: -1, sandboxAttempt: -1 };

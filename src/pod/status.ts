@@ -14,7 +14,15 @@ import type { ContainerProgress, PodRecord, Termination } from "./record.js";
 export interface ContainerStateJson {
   waiting?: { reason: string; message?: string };
   running?: { startedAt: string };
-  terminated?: { exitCode: number; signal?: number; reason: string; message?: string; startedAt: string | null; finishedAt: string; containerID: string };
+  terminated?: {
+    exitCode: number;
+    signal?: number;
+    reason: string;
+    message?: string;
+    startedAt: string | null;
+    finishedAt: string;
+    containerID: string;
+  };
 }
 
 export interface ContainerStatusJson {
@@ -158,22 +166,35 @@ function containerState(
   facts: StatusFacts,
   isInit: boolean,
 ): ContainerStateJson {
-  if (isAlive(progress) && progress.startedAtNs !== undefined) return { running: { startedAt: time(progress.startedAtNs) } };
+  if (isAlive(progress) && progress.startedAtNs !== undefined)
+    return { running: { startedAt: time(progress.startedAtNs) } };
   const { terminated, failedStart } = progress;
   const isOver = record.end !== undefined || record.deletion !== undefined || progress.isDone === true;
-  const restarts = terminated !== undefined && !isOver && (isSidecar(container) || (isInit ? initRestarts(record.pod, terminated) : shouldRestart(record.pod, terminated.exitCode)));
+  const restarts =
+    terminated !== undefined &&
+    !isOver &&
+    (isSidecar(container) ||
+      (isInit ? initRestarts(record.pod, terminated) : shouldRestart(record.pod, terminated.exitCode)));
   if (terminated && !restarts) return { terminated: terminatedState(terminated) };
   if (failedStart) return { waiting: { reason: failedStart.reason, message: failedStart.message } };
   if (terminated) {
     const leftMs = Number((startDueNs(progress, facts.limits) - nowNs()) / 1_000_000n);
     if (leftMs <= 0) return { terminated: terminatedState(terminated) };
     const delay = progress.restartDelay ? `back-off ${progress.restartDelay.delayMs / 1000}s ` : "";
-    return { waiting: { reason: "CrashLoopBackOff", message: `${delay}restarting failed container=${container.name} pod=${record.pod.metadata.name}_${record.pod.metadata.namespace}(${record.uid})` } };
+    return {
+      waiting: {
+        reason: "CrashLoopBackOff",
+        message: `${delay}restarting failed container=${container.name} pod=${record.pod.metadata.name}_${record.pod.metadata.namespace}(${record.uid})`,
+      },
+    };
   }
-  return { waiting: { reason: !isInit && !record.isInitialized && record.sandbox ? "PodInitializing" : "ContainerCreating" } };
+  return {
+    waiting: { reason: !isInit && !record.isInitialized && record.sandbox ? "PodInitializing" : "ContainerCreating" },
+  };
 }
 
-const initRestarts = (pod: Pod, { exitCode }: Termination): boolean => exitCode !== 0 && pod.spec.restartPolicy !== "Never";
+const initRestarts = (pod: Pod, { exitCode }: Termination): boolean =>
+  exitCode !== 0 && pod.spec.restartPolicy !== "Never";
 
 function terminatedState(end: Termination): NonNullable<ContainerStateJson["terminated"]> {
   return {
@@ -187,17 +208,29 @@ function terminatedState(end: Termination): NonNullable<ContainerStateJson["term
   };
 }
 
-function podConditions(record: PodRecord, facts: StatusFacts, inits: readonly ContainerStatusJson[], containers: readonly ContainerStatusJson[]): ConditionJson[] {
+function podConditions(
+  record: PodRecord,
+  facts: StatusFacts,
+  inits: readonly ContainerStatusJson[],
+  containers: readonly ContainerStatusJson[],
+): ConditionJson[] {
   const isOver = record.end !== undefined;
   const done = record.end?.phase === "Succeeded" ? "PodCompleted" : "PodFailed";
   const unready = containers.filter(({ ready }) => !ready).map(({ name }) => name);
   const incomplete = inits.filter(({ ready }) => !ready).map(({ name }) => name);
-  const notReady = isOver ? { reason: done } : { reason: "ContainersNotReady", message: `containers with unready status: [${unready.join(" ")}]` };
+  const notReady = isOver
+    ? { reason: done }
+    : { reason: "ContainersNotReady", message: `containers with unready status: [${unready.join(" ")}]` };
   const sidecarsReady = inits.every(({ ready }) => ready);
   const areReady = !isOver && record.isInitialized && unready.length === 0 && sidecarsReady;
   const failure = record.sandboxFailure;
   return [
-    condition(record, "PodReadyToStartContainers", facts.isSandboxReady, failure ? { reason: failure.reason, message: failure.message } : {}),
+    condition(
+      record,
+      "PodReadyToStartContainers",
+      facts.isSandboxReady,
+      failure ? { reason: failure.reason, message: failure.message } : {},
+    ),
     condition(record, "Initialized", record.isInitialized, {
       reason: "ContainersNotInitialized",
       message: `containers with incomplete status: [${incomplete.join(" ")}]`,
@@ -208,10 +241,16 @@ function podConditions(record: PodRecord, facts: StatusFacts, inits: readonly Co
   ];
 }
 
-function condition(record: PodRecord, type: string, holds: boolean, otherwise: { reason?: string; message?: string }): ConditionJson {
+function condition(
+  record: PodRecord,
+  type: string,
+  holds: boolean,
+  otherwise: { reason?: string; message?: string },
+): ConditionJson {
   const status = holds ? "True" : "False";
   const before = record.conditions[type];
-  const since = before?.status === status ? before : { status, atNs: before ? String(nowNs()) : record.createdAtNs } as const;
+  const since =
+    before?.status === status ? before : ({ status, atNs: before ? String(nowNs()) : record.createdAtNs } as const);
   record.conditions[type] = since;
   return { type, status, ...(holds ? {} : otherwise), lastProbeTime: null, lastTransitionTime: time(since.atNs) };
 }

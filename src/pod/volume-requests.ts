@@ -12,7 +12,11 @@ export function volumeRequests(pod: Pod): VolumeRequest[] {
     const { name, hostPath, emptyDir } = volume;
     if (hostPath) return { kind: "host", name, path: hostPath.path, type: hostPath.type ?? "" };
     if (emptyDir?.medium === "Memory") {
-      return { kind: "memory", name, sizeBytes: emptyDir.sizeLimit === undefined ? undefined : quantityValue(emptyDir.sizeLimit) };
+      return {
+        kind: "memory",
+        name,
+        sizeBytes: emptyDir.sizeLimit === undefined ? undefined : quantityValue(emptyDir.sizeLimit),
+      };
     }
     return { kind: "directory", name };
   });
@@ -36,7 +40,8 @@ export async function openMounts(container: Container, paths: ReadonlyMap<string
     const mounts: ContainerMount[] = [];
     for (const mount of container.volumeMounts ?? []) {
       const volume = paths.get(mount.name);
-      if (volume === undefined) throw new RuntimeError(`there is no volume "${mount.name}"`, { kind: "internal", code: "INTERNAL" });
+      if (volume === undefined)
+        throw new RuntimeError(`there is no volume "${mount.name}"`, { kind: "internal", code: "INTERNAL" });
       let hostPath = volume;
       if (mount.subPath) {
         const sub = await openSubPath(volume, mount.subPath);

@@ -7,12 +7,14 @@ import { hasErrno } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { pidfdSendSignal, reapChild } from "../native/index.js";
+import { pidfdHasExited, pidfdSendSignal, reapChild } from "../native/index.js";
 import { monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
 
 const SIGKILL = 9;
+/** How long a monitor that was asked to end may take. */
+const SHUTDOWN_DEADLINE_MS = 2_000;
 
 /** Takes a monitor's connection over: its exits are recorded from now on, and so is its own end. */
 export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: MonitorClient, pidfd: Fd): void {
@@ -59,11 +61,14 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   const handle = ctx.monitors.get(id);
   ctx.monitors.delete(id);
   const process = handle?.pidfd ?? pidfd;
-  await handle?.client.shutdown().catch(() => undefined);
-  handle?.client.close();
+  if (handle) {
+    // A stopped or hung monitor does not answer, and is killed below.
+    await Promise.race([handle.client.shutdown().catch(() => undefined), sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false })]);
+    handle.client.close();
+  }
   if (process) {
     try {
-      if (!handle) pidfdSendSignal(process, SIGKILL);
+      if (!handle) kill(process);
       await waitForEnd(process);
     } finally {
       process.close();
@@ -73,16 +78,24 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   await rm(ctx.paths.monitorSocket(id), { force: true });
 }
 
-/** Reaps a child, or sees that the process of another parent is gone; kills it where it takes long. */
+/** Waits until the process has ended, killing it where it takes long, and reaps it where it is our child. */
 async function waitForEnd(pidfd: Fd): Promise<void> {
-  for (let waitedMs = 0, stepMs = 1; ; waitedMs += stepMs, stepMs = Math.min(stepMs * 2, 50)) {
-    if (reapChild(pidfd) !== undefined) return;
-    try {
-      pidfdSendSignal(pidfd, waitedMs > 2_000 ? SIGKILL : 0);
-    } catch (err) {
-      if (hasErrno(err, "ESRCH")) return;
-      throw err;
-    }
+  for (let waitedMs = 0, stepMs = 1; !pidfdHasExited(pidfd); waitedMs += stepMs, stepMs = Math.min(stepMs * 2, 50)) {
+    if (waitedMs > SHUTDOWN_DEADLINE_MS) kill(pidfd);
     await sleep(stepMs);
+  }
+  try {
+    reapChild(pidfd);
+  } catch (err) {
+    // Started by an earlier daemon: its parent is init now.
+    if (!hasErrno(err, "ECHILD")) throw err;
+  }
+}
+
+function kill(pidfd: Fd): void {
+  try {
+    pidfdSendSignal(pidfd, SIGKILL);
+  } catch (err) {
+    if (!hasErrno(err, "ESRCH")) throw err;
   }
 }

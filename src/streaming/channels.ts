@@ -57,7 +57,12 @@ export function exitStatus(exitCode: number): object {
 }
 
 /** Connects a socket with a session until one of them ends. Never rejects. */
-export async function serveChannels(socket: WebSocket, session: ChannelSession, selection: ChannelSelection, failure: (err: unknown) => object): Promise<void> {
+export async function serveChannels(
+  socket: WebSocket,
+  session: ChannelSession,
+  selection: ChannelSelection,
+  failure: (err: unknown) => object,
+): Promise<void> {
   socket.on("close", () => session.close());
   socket.on("error", () => session.close());
   socket.on("message", (message: Buffer, isBinary: boolean) => {

@@ -13,7 +13,15 @@ import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import type { Paths } from "../settings/paths.js";
 import { removeTree } from "./remove-tree.js";
 
-export type HostPathType = "" | "DirectoryOrCreate" | "Directory" | "FileOrCreate" | "File" | "Socket" | "CharDevice" | "BlockDevice";
+export type HostPathType =
+  | ""
+  | "DirectoryOrCreate"
+  | "Directory"
+  | "FileOrCreate"
+  | "File"
+  | "Socket"
+  | "CharDevice"
+  | "BlockDevice";
 
 export type VolumeRequest =
   | { readonly kind: "directory"; readonly name: string }
@@ -46,7 +54,11 @@ export class Volumes {
    * @param fsGroup owning group of the pod's own volumes; `undefined`: root's
    * @throws RuntimeError `failed-precondition` HOST_PATH_TYPE
    */
-  async prepare(uid: PodUid, requests: readonly VolumeRequest[], fsGroup: number | undefined): Promise<Map<string, string>> {
+  async prepare(
+    uid: PodUid,
+    requests: readonly VolumeRequest[],
+    fsGroup: number | undefined,
+  ): Promise<Map<string, string>> {
     const made = new Map<string, string>();
     for (const request of requests) {
       try {
@@ -142,7 +154,17 @@ async function prepareHostPath(path: string, type: HostPathType): Promise<void> 
   } catch (err) {
     throw wrongType(path, type, hasErrno(err, "ENOENT") ? "does not exist" : "cannot be read", err);
   }
-  const found = is.isDirectory() ? "Directory" : is.isFile() ? "File" : is.isSocket() ? "Socket" : is.isCharacterDevice() ? "CharDevice" : is.isBlockDevice() ? "BlockDevice" : "other";
+  const found = is.isDirectory()
+    ? "Directory"
+    : is.isFile()
+      ? "File"
+      : is.isSocket()
+        ? "Socket"
+        : is.isCharacterDevice()
+          ? "CharDevice"
+          : is.isBlockDevice()
+            ? "BlockDevice"
+            : "other";
   if (found !== type.replace("OrCreate", "")) throw wrongType(path, type, `is a ${found}`, undefined);
 }
 
@@ -155,7 +177,11 @@ async function createFile(path: string): Promise<void> {
 }
 
 function wrongType(path: string, type: HostPathType, what: string, cause: unknown): RuntimeError {
-  return new RuntimeError(`hostPath "${path}" ${what}, and type ${type} is asked for`, { kind: "failed-precondition", code: "HOST_PATH_TYPE", cause });
+  return new RuntimeError(`hostPath "${path}" ${what}, and type ${type} is asked for`, {
+    kind: "failed-precondition",
+    code: "HOST_PATH_TYPE",
+    cause,
+  });
 }
 
 const O_PATH = 0o10000000;

@@ -39,8 +39,11 @@ export class MonitorBench {
 
   static async start(socketName?: string): Promise<MonitorBench> {
     const bench = new MonitorBench(socketName);
-    await until(() => existsSync(bench.socketPath));
-    bench.client = await bench.connect();
+    // Between bind and listen the socket is there and refuses.
+    await until(async () => {
+      bench.client = await bench.connect().catch(() => undefined as never);
+      return bench.client !== undefined;
+    });
     bench.client.onExit((exit) => bench.exits.push(exit));
     return bench;
   }
@@ -53,13 +56,13 @@ export class MonitorBench {
   }
 
   /** A bundle and start parameters for `args`; nothing is started. */
-  prepare(args: readonly string[], changes: Partial<StartParams> = {}): StartParams {
+  prepare(args: readonly string[], changes: Partial<StartParams> = {}, uid = 0, pidNamespace?: string): StartParams {
     const containerId = newContainerId();
     const bundlePath = join(this.dir, containerId);
     const cgroup = join(this.cgroup, containerId.slice(0, 12));
     mkdirSync(bundlePath);
     mkdirSync(cgroup);
-    writeFileSync(join(bundlePath, "config.json"), JSON.stringify(this.#spec(args, changes.terminal ?? false)));
+    writeFileSync(join(bundlePath, "config.json"), JSON.stringify(this.#spec(args, changes.terminal ?? false, uid, pidNamespace)));
     return {
       containerId,
       bundlePath,
@@ -133,12 +136,12 @@ export class MonitorBench {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  #spec(args: readonly string[], terminal: boolean) {
+  #spec(args: readonly string[], terminal: boolean, uid = 0, pidNamespace?: string) {
     return {
       ociVersion: "1.2.0",
       process: {
         terminal,
-        user: { uid: 0, gid: 0 },
+        user: { uid, gid: uid },
         args: [...args],
         env: ["PATH=/bin:/usr/bin", "TERM=xterm"],
         cwd: "/",
@@ -151,7 +154,7 @@ export class MonitorBench {
         { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755", "size=64k"] },
         { destination: "/dev/pts", type: "devpts", source: "devpts", options: ["newinstance", "ptmxmode=0666", "mode=0620"] },
       ],
-      linux: { namespaces: [{ type: "pid" }, { type: "mount" }, { type: "ipc" }, { type: "uts" }, { type: "cgroup" }] },
+      linux: { namespaces: [{ type: "pid", ...(pidNamespace && { path: pidNamespace }) }, { type: "mount" }, { type: "ipc" }, { type: "uts" }, { type: "cgroup" }] },
     };
   }
 }
@@ -176,9 +179,10 @@ export async function until(isTrue: () => boolean | Promise<boolean>, deadlineMs
   }
 }
 
-export function pssKib(pid: number): number {
-  const line = /^Pss: +(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"));
-  return Number(line?.[1] ?? fail("no Pss"));
+/** Memory that belongs to this process alone; the rest of a monitor is its program, which all monitors share. */
+export function anonymousKib(pid: number): number {
+  const line = /^Pss_Anon: +(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"));
+  return Number(line?.[1] ?? fail("no Pss_Anon"));
 }
 
 function fail(why: string): never {

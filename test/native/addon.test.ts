@@ -8,15 +8,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import * as native from "../../src/native/index.js";
+import { requires } from "../harness/requires.js";
 
 let dir: string;
 let open: native.Fd[];
 function keep<T extends native.Fd | undefined>(fd: T): NonNullable<T> {
   if (!fd) throw new Error("no descriptor");
   open.push(fd);
-  return fd as NonNullable<T>;
+  return fd;
 }
 
+beforeEach(requires("root", "netns", "cgroup2"));
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "minke-net-"));
   open = [];
@@ -31,8 +33,16 @@ const NOTHING = { network: false, ipc: false, uts: false, hostname: "", domainna
 describe("createSandboxNamespaces", () => {
   test("makes namespaces that differ from the daemon's and leaves the daemon in its own", async () => {
     const before = readlinkSync("/proc/self/ns/net");
-    const made = await native.createSandboxNamespaces({ ...NOTHING, network: true, ipc: true, uts: true, hostname: "web" });
-    const links = [keep(made.net), keep(made.ipc), keep(made.uts)].map((fd) => readlinkSync(`/proc/self/fd/${fd.number}`));
+    const made = await native.createSandboxNamespaces({
+      ...NOTHING,
+      network: true,
+      ipc: true,
+      uts: true,
+      hostname: "web",
+    });
+    const links = [keep(made.net), keep(made.ipc), keep(made.uts)].map((fd) =>
+      readlinkSync(`/proc/self/fd/${fd.number}`),
+    );
     keep(made.netlink);
     expect(links.map((link) => link.split(":")[0])).toEqual(["net", "ipc", "uts"]);
     expect(links).not.toContain(before);
@@ -57,13 +67,19 @@ describe("createSandboxNamespaces", () => {
 
   test("a sysctl that does not exist fails with its errno", async () => {
     const request = { ...NOTHING, network: true, sysctls: { "net.ipv4.no_such": "1" } };
-    await expect(native.createSandboxNamespaces(request)).rejects.toMatchObject({ syscall: { name: "sysctl", errno: "ENOENT" } });
+    await expect(native.createSandboxNamespaces(request)).rejects.toMatchObject({
+      syscall: { name: "sysctl", errno: "ENOENT" },
+    });
   });
 
   test("writes a sysctl in the new namespace only", async () => {
     const path = "/proc/sys/kernel/shm_rmid_forced";
     const before = readFileSync(path, "utf8");
-    const made = await native.createSandboxNamespaces({ ...NOTHING, ipc: true, sysctls: { "kernel.shm_rmid_forced": "1" } });
+    const made = await native.createSandboxNamespaces({
+      ...NOTHING,
+      ipc: true,
+      sysctls: { "kernel.shm_rmid_forced": "1" },
+    });
     keep(made.ipc);
     expect(readFileSync(path, "utf8")).toBe(before);
   });
@@ -95,7 +111,11 @@ describe("sealedExecutable and spawnMonitor", () => {
     keep(monitor.pidfd);
     keep(monitor.control);
     try {
-      expect(readdirSync(`/proc/${monitor.pid}/fd`).map(Number).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 6]);
+      expect(
+        readdirSync(`/proc/${monitor.pid}/fd`)
+          .map(Number)
+          .toSorted((a, b) => a - b),
+      ).toEqual([0, 1, 2, 3, 6]);
       expect(readlinkSync(`/proc/${monitor.pid}/fd/6`)).toMatch(/^uts:/);
       expect(readFileSync(`/proc/${monitor.pid}/cgroup`, "utf8")).toContain("0::/minke-net-spawn-test");
       expect(readFileSync(`/proc/${monitor.pid}/cmdline`, "utf8")).toBe("minke-monitor\x0060\0");

@@ -1,7 +1,7 @@
 /**
  * The monitor against the real kernel: its life, its containers and their ends. Needs root.
  */
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { newContainerId } from "../../src/base/ids.js";
@@ -95,17 +95,16 @@ describe("the end of a container", () => {
   });
 
   test("comes after the last line of its log", async () => {
+    const logPaths = new Map<string, string>();
+    const logged: string[] = [];
+    bench.client.onExit(({ containerId }) => logged.push(logText(logPaths.get(containerId) ?? "")));
     for (let round = 0; round < 10; round += 1) {
-      const params = bench.prepare(["/bin/sh", "-c", "echo one; echo two >&2; printf three"]);
-      const logged = new Promise<string>((resolve) => {
-        bench.client.onExit((exit) => {
-          if (exit.containerId === params.containerId) resolve(logText(params.logPath ?? "", "stdout"));
-        });
-      });
+      const params = bench.prepare(["/bin/sh", "-c", "echo one; echo two; printf three"]);
+      logPaths.set(params.containerId, params.logPath ?? "");
       await bench.client.start(params);
-      expect(await logged).toBe("one\nthree\n");
-      expect(logText(params.logPath ?? "", "stderr")).toBe("two\n");
+      await bench.exitOf(params.containerId);
     }
+    expect(logged).toEqual(Array.from({ length: 10 }, () => "one\ntwo\nthree\n"));
   });
 
   test("is listed until it is forgotten", async () => {
@@ -173,6 +172,32 @@ describe("stop", () => {
     await bench.client.kill({ containerId: params.containerId });
     const unknown = bench.client.stop({ containerId: newContainerId(), signal: SIGTERM, graceMs: 0 });
     await expect(unknown).rejects.toMatchObject({ kind: "not-found", code: "CONTAINER_NOT_FOUND" });
+  });
+});
+
+describe("startInit", () => {
+  test("starts one process, pid 1 of a namespace of its own, with nothing to reach through it", async () => {
+    const { pid } = await bench.client.startInit({ cgroup: bench.cgroup });
+    expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(/^NSpid:\t\d+\t1$/m);
+    expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(/^CapBnd:\t0+$/m);
+    expect(readdirSync(`/proc/${pid}/root`)).toEqual([]);
+    expect(readdirSync(`/proc/${pid}/fd`)).toEqual([]);
+    expect(await bench.client.list()).toEqual({ containers: [], initPid: pid });
+    await expect(bench.client.startInit({ cgroup: bench.cgroup })).rejects.toMatchObject({ code: "INIT_EXISTS" });
+  });
+
+  test("it reaps the orphans of a container that shares its namespace, and a signal from there does not end it", async () => {
+    const { pid } = await bench.client.startInit({ cgroup: bench.cgroup });
+    const params = bench.prepare(["/bin/sh", "-c", "sh -c 'sleep 0.05 &' ; kill -TERM 1; sleep 0.4; ls /proc; sleep 1000"], {}, 0, `/proc/${pid}/ns/pid`);
+    await bench.client.start(params);
+    await until(() => logText(params.logPath ?? "").includes("uptime") || logText(params.logPath ?? "").includes("version"));
+    const pids = logText(params.logPath ?? "").split("\n").filter((name) => /^\d+$/.test(name));
+    expect(pids).toHaveLength(3); // init, the shell, ls
+    await bench.client.kill({ containerId: params.containerId });
+    expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 137 });
+    expect((await bench.client.list()).initPid).toBe(pid);
+    process.kill(pid, "SIGTERM");
+    await until(async () => (await bench.client.list()).initPid === undefined);
   });
 });
 

@@ -10,11 +10,12 @@ import { connect, createServer } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { newSandboxId, type SandboxId } from "../../src/base/ids.js";
 import { createLog } from "../../src/base/log.js";
-import { createSandboxNamespaces, dialInNetns, Fd, type SandboxNamespaceFds } from "../../src/native/index.js";
+import { createSandboxNamespaces, dialInNetns, type Fd, type SandboxNamespaceFds } from "../../src/native/index.js";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { type NetworkRecord, PodNetwork } from "../../src/network/pod-network.js";
 import type { PortMapping, SandboxNetwork } from "../../src/state/sandbox.js";
 import type { RecordStore } from "../../src/state/store.js";
+import { requires } from "../harness/requires.js";
 
 const BRIDGE = "mknet0";
 const SETTINGS = { bridge: BRIDGE, subnet4: "10.203.0.0/20", subnet6: "fd10:203::/64", owner: "/tmp/minke-net-test" };
@@ -49,14 +50,30 @@ let programs: ChildProcess[];
 
 const run = (command: string, ...args: string[]): string => execFileSync(command, args, { encoding: "utf8" });
 const forwarding = (): string =>
-  ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map((path) => readFileSync(`/proc/sys/net/${path}`, "utf8").trim()).join(" ");
-const hasOtherDaemon = (): boolean => run("ip", "-o", "link").replaceAll("minke /tmp/minke-net-test", "").includes("alias minke ");
+  ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+    .map((path) => readFileSync(`/proc/sys/net/${path}`, "utf8").trim())
+    .join(" ");
+const hasOtherDaemon = (): boolean =>
+  run("ip", "-o", "link").replaceAll("minke /tmp/minke-net-test", "").includes("alias minke ");
 /** Links and tables of this test: the machine may run other daemons meanwhile. */
-const ownLinks = (): string[] => run("ip", "-br", "-o", "link").split("\n").filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(BRIDGE)));
-const ownTables = (): string[] => run("nft", "list", "tables").split("\n").filter((line) => line.includes("minke_mknet"));
+const ownLinks = (): string[] =>
+  run("ip", "-br", "-o", "link")
+    .split("\n")
+    .filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(BRIDGE)));
+const ownTables = (): string[] =>
+  run("nft", "list", "tables")
+    .split("\n")
+    .filter((line) => line.includes("minke_mknet"));
 
 async function makeNamespaces(): Promise<SandboxNamespaceFds> {
-  const made = await createSandboxNamespaces({ network: true, ipc: false, uts: false, hostname: "", domainname: "", sysctls: {} });
+  const made = await createSandboxNamespaces({
+    network: true,
+    ipc: false,
+    uts: false,
+    hostname: "",
+    domainname: "",
+    sysctls: {},
+  });
   namespaces.push(made);
   return made;
 }
@@ -75,7 +92,12 @@ async function addPod(portMappings: readonly PortMapping[] = [], id = newSandbox
   return { id, namespaces: made, network: set };
 }
 
-function port(hostPort: number, hostIp = "", protocol: PortMapping["protocol"] = "tcp", containerPort = 80): PortMapping {
+function port(
+  hostPort: number,
+  hostIp = "",
+  protocol: PortMapping["protocol"] = "tcp",
+  containerPort = 80,
+): PortMapping {
   return { protocol, containerPort, hostPort, hostIp };
 }
 
@@ -92,7 +114,9 @@ async function serveUdp(made: SandboxNamespaceFds, port: number, name: string): 
 }
 
 async function start(made: SandboxNamespaceFds, code: string): Promise<void> {
-  const child = spawn("nsenter", [`--net=${netnsPath(made)}`, process.execPath, "-e", code], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn("nsenter", [`--net=${netnsPath(made)}`, process.execPath, "-e", code], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   programs.push(child);
   await new Promise<void>((resolve, reject) => {
     child.stdout?.once("data", () => resolve());
@@ -118,6 +142,7 @@ function askFrom(made: SandboxNamespaceFds, host: string, port: number): string 
   return run("nsenter", `--net=${netnsPath(made)}`, process.execPath, "-e", code);
 }
 
+beforeEach(requires("root", "netns", "nft"));
 beforeEach(async () => {
   store = new MemoryStore();
   namespaces = [];
@@ -129,9 +154,8 @@ afterEach(async () => {
   for (const program of programs) program.kill("SIGKILL");
   await network.close({ removeAll: true });
   for (const made of namespaces) for (const fd of Object.values(made)) (fd as Fd).close();
-  expect(ownLinks()).toEqual([]);
-  expect(ownTables()).toEqual([]);
-  expect(store.records.size).toBe(0);
+  const left = [...ownLinks(), ...ownTables(), ...store.records.keys()];
+  if (left.length > 0) throw new Error(`left behind: ${left.join(", ")}`);
 });
 
 describe("setup", () => {
@@ -174,7 +198,9 @@ describe("setup", () => {
     const pod = await addPod();
     await serve(pod.namespaces, 8080);
     (await dialInNetns(netnsOf(pod.namespaces), 8080)).close();
-    await expect(dialInNetns(netnsOf(pod.namespaces), 8081)).rejects.toMatchObject({ syscall: { errno: "ECONNREFUSED" } });
+    await expect(dialInNetns(netnsOf(pod.namespaces), 8081)).rejects.toMatchObject({
+      syscall: { errno: "ECONNREFUSED" },
+    });
   });
 
   test("an address is not given out again right after its release", async () => {
@@ -192,7 +218,7 @@ describe("setup", () => {
     closed?.close();
     await expect(
       network.setup(id, { netns: netnsOf(made), netlink: closed as Fd, portMappings: [port(20_390)] }),
-    ).rejects.toThrow();
+    ).rejects.toThrow("is closed");
     expect(store.get(id)).toBeUndefined();
     expect(run("nft", "list", "table", "inet", `minke_${BRIDGE}`)).not.toContain("20390");
   });
@@ -286,11 +312,17 @@ describe("host ports", () => {
   test("a pod cannot reach the host's loopback through the bridge", async () => {
     const pod = await addPod();
     run("nsenter", `--net=${netnsPath(pod.namespaces)}`, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo");
-    run("nsenter", `--net=${netnsPath(pod.namespaces)}`, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route add 127.0.0.1/32 via 10.203.0.1 dev eth0 onlink");
+    run(
+      "nsenter",
+      `--net=${netnsPath(pod.namespaces)}`,
+      "sh",
+      "-c",
+      "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; ip route add 127.0.0.1/32 via 10.203.0.1 dev eth0 onlink",
+    );
     const server = createServer((socket) => socket.end("reached"));
     await new Promise<void>((resolve) => server.listen(20_308, "127.0.0.1", resolve));
     try {
-      expect(() => askFrom(pod.namespaces, "127.0.0.1", 20_308)).toThrow();
+      expect(() => askFrom(pod.namespaces, "127.0.0.1", 20_308)).toThrow("Command failed");
     } finally {
       await new Promise((resolve) => server.close(resolve));
     }
@@ -299,7 +331,7 @@ describe("host ports", () => {
 
 describe("teardown", () => {
   test("of an id that never existed succeeds", async () => {
-    await network.teardown(newSandboxId());
+    await expect(network.teardown(newSandboxId())).resolves.toBeUndefined();
   });
 
   test("frees link, lease and port, and the port can be used again before the link is gone", async () => {
@@ -323,10 +355,14 @@ describe("teardown", () => {
 
 describe("close", () => {
   test("with removeAll puts back the sysctls that open has changed, and only those", async (context) => {
-    if (hasOtherDaemon()) return context.skip("another daemon of this machine needs them");
+    if (hasOtherDaemon()) context.skip("another daemon of this machine needs them");
     const changed = store.records.get("network");
     const paths = changed?.type === "bridge" ? changed.sysctls : [];
-    const expected = forwarding().split(" ").map((now, family) => (paths.some(({ path }) => path === ["ipv4/ip_forward", "ipv6/conf/all/forwarding"][family]) ? "0" : now));
+    const expected = forwarding()
+      .split(" ")
+      .map((now, family) =>
+        paths.some(({ path }) => path === ["ipv4/ip_forward", "ipv6/conf/all/forwarding"][family]) ? "0" : now,
+      );
     expect(forwarding()).toBe("1 1");
     await network.close({ removeAll: true });
     expect(forwarding()).toBe(expected.join(" "));

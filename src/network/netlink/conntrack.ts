@@ -1,7 +1,15 @@
 /**
  * Conntrack entries: dumping and deleting them. Pure; linux/netfilter/nfnetlink_conntrack.h.
  */
-import { attribute, NLM_F_DUMP, type NetlinkMessage, type NetlinkRequest, nested, parseAttributes, request } from "./message.js";
+import {
+  attribute,
+  NLM_F_DUMP,
+  type NetlinkMessage,
+  type NetlinkRequest,
+  nested,
+  parseAttributes,
+  request,
+} from "./message.js";
 
 const SUBSYSTEM = 1;
 const IPCTNL_MSG_CT_GET = 1;

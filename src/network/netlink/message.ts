@@ -120,7 +120,8 @@ export function parseMessages(bytes: Buffer): NetlinkMessage[] {
   const messages: NetlinkMessage[] = [];
   for (let offset = 0; offset + HEADER_BYTES <= bytes.length; ) {
     const length = bytes.readUInt32LE(offset);
-    if (length < HEADER_BYTES || offset + length > bytes.length) throw new RangeError(`netlink message of ${length} bytes`);
+    if (length < HEADER_BYTES || offset + length > bytes.length)
+      throw new RangeError(`netlink message of ${length} bytes`);
     messages.push({
       type: bytes.readUInt16LE(offset + 4),
       flags: bytes.readUInt16LE(offset + 6),
@@ -153,7 +154,7 @@ export interface NetlinkAnswer {
 
 /** Reads NLMSG_ERROR, which is also the acknowledgement, and NLMSG_DONE. */
 export function parseAnswer(answer: NetlinkMessage): NetlinkAnswer {
-  const errno = answer.payload.length >= 4 ? -answer.payload.readInt32LE(0) : 0;
+  const errno = answer.payload.length >= 4 ? 0 - answer.payload.readInt32LE(0) : 0;
   if ((answer.flags & NLM_F_ACK_TLVS) === 0) return { errno, detail: undefined };
   // With NETLINK_CAP_ACK only the header of the request is repeated; NLMSG_DONE repeats nothing.
   const offset = answer.type === NLMSG_ERROR ? 4 + HEADER_BYTES : 4;

@@ -4,7 +4,19 @@
  * Attribute numbers are big-endian; what rules compare with is in the byte order of the thing
  * compared: network order for packets, the machine's for marks, states and types.
  */
-import { attribute, be16, be32, message, NLM_F_CREATE, type NetlinkRequest, nested, request, text, u8, u32 } from "./message.js";
+import {
+  attribute,
+  be16,
+  be32,
+  message,
+  NLM_F_CREATE,
+  type NetlinkRequest,
+  nested,
+  request,
+  text,
+  u8,
+  u32,
+} from "./message.js";
 
 export const NFPROTO_INET = 1;
 export const NFPROTO_IPV4 = 2;
@@ -56,7 +68,11 @@ export function transaction(requests: readonly NetlinkRequest[]): NetlinkRequest
     bytes: message(type, 1, [nfgenmsg(0, SUBSYSTEM)]),
     isAnswered: false,
   });
-  return [bracket("NFNL_MSG_BATCH_BEGIN", NFNL_MSG_BATCH_BEGIN), ...requests, bracket("NFNL_MSG_BATCH_END", NFNL_MSG_BATCH_END)];
+  return [
+    bracket("NFNL_MSG_BATCH_BEGIN", NFNL_MSG_BATCH_BEGIN),
+    ...requests,
+    bracket("NFNL_MSG_BATCH_END", NFNL_MSG_BATCH_END),
+  ];
 }
 
 export function addTable(table: string): NetlinkRequest {
@@ -145,7 +161,15 @@ export function addElements(table: string, map: string, elements: readonly MapEl
 
 /** ENOENT where one is not there; then none of the transaction is removed. */
 export function deleteElements(table: string, map: string, elements: readonly MapElement[]): NetlinkRequest {
-  return nftRequest("DELSETELEM", 0, elementList(table, map, elements.map((element) => [keyAttribute(element)])));
+  return nftRequest(
+    "DELSETELEM",
+    0,
+    elementList(
+      table,
+      map,
+      elements.map((element) => [keyAttribute(element)]),
+    ),
+  );
 }
 
 /** Appends a rule. */
@@ -176,7 +200,11 @@ function loadPayload(base: "network" | "transport", offset: number, bytes: numbe
 }
 
 function compare(register: number, operator: keyof typeof NFT_CMP, value: Buffer): Expression {
-  return expression("cmp", [attribute(1, be32(register)), attribute(2, be32(NFT_CMP[operator])), nested(3, [attribute(1, value)])]);
+  return expression("cmp", [
+    attribute(1, be32(register)),
+    attribute(2, be32(NFT_CMP[operator])),
+    nested(3, [attribute(1, value)]),
+  ]);
 }
 
 function mask(register: number, bits: Buffer): Expression {
@@ -210,7 +238,11 @@ export function matchAddress(
   netmask: Buffer,
 ): Expression[] {
   const offset = network.length === 4 ? { saddr: 12, daddr: 16 } : { saddr: 8, daddr: 24 };
-  return [loadPayload("network", offset[field], network.length, REG), mask(REG, netmask), compare(REG, operator, network)];
+  return [
+    loadPayload("network", offset[field], network.length, REG),
+    mask(REG, netmask),
+    compare(REG, operator, network),
+  ];
 }
 
 /** `ct status dnat`: a connection whose destination some rule has rewritten. */
@@ -268,4 +300,3 @@ export function dnatByMap(map: string, family: 4 | 6, withDestination: boolean):
     nat,
   ];
 }
-

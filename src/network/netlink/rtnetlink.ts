@@ -123,7 +123,10 @@ export function createVeth(pair: VethPair): NetlinkRequest {
     attribute(IFLA_IFNAME, text(pair.hostName)),
     attribute(IFLA_MTU, u32(pair.mtu)),
     attribute(IFLA_MASTER, u32(pair.bridgeIndex)),
-    nested(IFLA_LINKINFO, [attribute(IFLA_INFO_KIND, text("veth")), nested(IFLA_INFO_DATA, [nested(VETH_INFO_PEER, [peer])])]),
+    nested(IFLA_LINKINFO, [
+      attribute(IFLA_INFO_KIND, text("veth")),
+      nested(IFLA_INFO_DATA, [nested(VETH_INFO_PEER, [peer])]),
+    ]),
   ]);
 }
 
@@ -272,7 +275,12 @@ export interface ClaimedNetwork {
   readonly prefixLength: number;
 }
 
-function parseClaim(family: number, bytes: Buffer | undefined, prefixLength: number, index: number): ClaimedNetwork | undefined {
+function parseClaim(
+  family: number,
+  bytes: Buffer | undefined,
+  prefixLength: number,
+  index: number,
+): ClaimedNetwork | undefined {
   if (!bytes || (family !== AF_INET && family !== AF_INET6)) return undefined;
   const value = BigInt(`0x${bytes.toString("hex")}`);
   return { index, prefixLength, address: { family: family === AF_INET ? 4 : 6, value } };
@@ -297,4 +305,3 @@ export function parseRouteClaim({ payload }: NetlinkMessage): ClaimedNetwork | u
 export function claimText(claim: ClaimedNetwork): string {
   return `${formatAddress(claim.address)}/${claim.prefixLength}`;
 }
-

@@ -2,8 +2,17 @@
  * A netlink socket that runs batches one after the other and gives each request its answer.
  */
 import { RuntimeError } from "../../base/errors.js";
-import { Fd, netlinkOpen, netlinkTransact, syscallError } from "../../native/index.js";
-import { batch, NLMSG_DONE, NLMSG_ERROR, type NetlinkAnswer, type NetlinkMessage, type NetlinkRequest, parseAnswer, parseMessages } from "./message.js";
+import { type Fd, netlinkOpen, netlinkTransact, syscallError } from "../../native/index.js";
+import {
+  batch,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  type NetlinkAnswer,
+  type NetlinkMessage,
+  type NetlinkRequest,
+  parseAnswer,
+  parseMessages,
+} from "./message.js";
 
 /** What came back for one request. `errno` 0: done. */
 export interface NetlinkResult extends NetlinkAnswer {
@@ -16,7 +25,7 @@ export class NetlinkSocket {
   #sequence = 1;
   #last: Promise<unknown> = Promise.resolve();
 
-  /** @param fd taken: `close` closes it */
+  /** @param fd closed by `close`; who only borrows it does not call that */
   constructor(fd: Fd) {
     this.#fd = fd;
   }
@@ -72,5 +81,9 @@ export const ECANCELED = 125;
 export function netlinkError(clause: string, result: NetlinkResult): RuntimeError {
   const err = syscallError(clause, result.request.name, result.errno);
   if (result.detail === undefined) return err;
-  return new RuntimeError(`${err.message} (${result.detail})`, { kind: err.kind, code: err.code, syscall: err.syscall });
+  return new RuntimeError(`${err.message} (${result.detail})`, {
+    kind: err.kind,
+    code: err.code,
+    syscall: err.syscall,
+  });
 }

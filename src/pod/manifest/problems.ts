@@ -14,7 +14,10 @@ export class ManifestError extends RuntimeError {
   readonly problems: readonly FieldProblem[];
 
   constructor(subject: string, problems: readonly FieldProblem[]) {
-    super(`${subject}: ${problems.map(describeProblem).join("; ")}`, { kind: "invalid-argument", code: "INVALID_MANIFEST" });
+    super(`${subject}: ${problems.map(describeProblem).join("; ")}`, {
+      kind: "invalid-argument",
+      code: "INVALID_MANIFEST",
+    });
     this.name = "ManifestError";
     this.problems = problems;
   }

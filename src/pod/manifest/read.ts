@@ -58,9 +58,13 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
       if (map) configMaps.push(toFiles(map.metadata, { text: map.data, base64: map.binaryData }, options.namespace));
     } else if (kind === "Secret") {
       const secret = parseShape(secretSchema, document, found);
-      if (secret) secrets.push(toFiles(secret.metadata, { text: secret.stringData, base64: secret.data }, options.namespace));
+      if (secret)
+        secrets.push(toFiles(secret.metadata, { text: secret.stringData, base64: secret.data }, options.namespace));
     } else {
-      found.problems.push({ path: "kind", message: kind ? `"${kind}" is not supported; use Pod, ConfigMap or Secret` : "required" });
+      found.problems.push({
+        path: "kind",
+        message: kind ? `"${kind}" is not supported; use Pod, ConfigMap or Secret` : "required",
+      });
     }
     const prefix = documents.length > 1 ? `document ${index + 1}: ` : "";
     problems.push(...found.problems.map((p) => ({ ...p, path: prefix + p.path })));
@@ -97,7 +101,10 @@ function parseShape<T>(schema: z.ZodType<T>, document: unknown, found: Found): T
       if (isEssentialField(issue.path, key)) {
         found.problems.push({ path, message: "not supported, and the pod would not be the same without it" });
       } else {
-        found.warnings.push({ path, message: isKubernetesField(issue.path, key) ? "has no effect here, ignored" : "unknown field, ignored" });
+        found.warnings.push({
+          path,
+          message: isKubernetesField(issue.path, key) ? "has no effect here, ignored" : "unknown field, ignored",
+        });
       }
       deleteAt(copy, issue.path, key);
     }
@@ -125,7 +132,10 @@ function describeIssue(issue: z.core.$ZodIssue, root: unknown): string {
   const value = valueAt(root, issue.path);
   if (issue.code === "invalid_type" && value === undefined) return "required";
   const message = issue.message.replace(/^Invalid input: /, "");
-  const shown = typeof value === "string" || typeof value === "number" || typeof value === "boolean" ? ` (it is ${JSON.stringify(value)})` : "";
+  const shown =
+    typeof value === "string" || typeof value === "number" || typeof value === "boolean"
+      ? ` (it is ${JSON.stringify(value)})`
+      : "";
   return `${message}${shown}`;
 }
 
@@ -134,7 +144,11 @@ function duplicateNames(pods: readonly Pod[]): FieldProblem[] {
   const problems: FieldProblem[] = [];
   for (const { metadata } of pods) {
     const key = `${metadata.namespace}/${metadata.name}`;
-    if (seen.has(key)) problems.push({ path: "metadata.name", message: `two pods are named "${metadata.name}" in namespace "${metadata.namespace}"` });
+    if (seen.has(key))
+      problems.push({
+        path: "metadata.name",
+        message: `two pods are named "${metadata.name}" in namespace "${metadata.namespace}"`,
+      });
     seen.add(key);
   }
   return problems;

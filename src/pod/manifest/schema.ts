@@ -110,14 +110,26 @@ const volume = z.strictObject({
   hostPath: z
     .strictObject({
       path: text,
-      type: z.enum(["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"]).nullish(),
+      type: z
+        .enum(["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"])
+        .nullish(),
     })
     .optional(),
   configMap: z
-    .strictObject({ name: text, items: z.array(keyToPath).optional(), defaultMode: int32.optional(), optional: z.boolean().optional() })
+    .strictObject({
+      name: text,
+      items: z.array(keyToPath).optional(),
+      defaultMode: int32.optional(),
+      optional: z.boolean().optional(),
+    })
     .optional(),
   secret: z
-    .strictObject({ secretName: text, items: z.array(keyToPath).optional(), defaultMode: int32.optional(), optional: z.boolean().optional() })
+    .strictObject({
+      secretName: text,
+      items: z.array(keyToPath).optional(),
+      defaultMode: int32.optional(),
+      optional: z.boolean().optional(),
+    })
     .optional(),
 });
 

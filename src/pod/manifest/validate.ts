@@ -15,7 +15,7 @@ const LABEL_NAME = /^(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)$/;
 const SYSCTL = /^[a-z0-9](?:[-_a-z0-9]*[a-z0-9])?(?:[./][a-z0-9](?:[-_a-z0-9]*[a-z0-9])?)*$/;
 const SIGNAL = /^SIG(?:[A-Z0-9]+|RTMIN(?:\+\d+)?|RTMAX(?:-\d+)?)$/;
 /** Where a line-based file or a C string is written. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
 export const isDnsLabel = (value: string): boolean => value.length <= 63 && DNS_LABEL.test(value);
@@ -41,7 +41,8 @@ export function podProblems(pod: PodManifest): FieldProblem[] {
   pod.spec.containers.forEach((container, i) => {
     const path = `spec.containers[${i}]`;
     checkContainer(container, path, { names, volumes, hostPorts, hostNetwork: pod.spec.hostNetwork === true }, add);
-    if (container.restartPolicy !== undefined) add(`${path}.restartPolicy`, "not supported for a container; set spec.restartPolicy");
+    if (container.restartPolicy !== undefined)
+      add(`${path}.restartPolicy`, "not supported for a container; set spec.restartPolicy");
   });
   return problems;
 }
@@ -73,14 +74,16 @@ function checkMetadata(metadata: PodManifest["metadata"], add: Add): void {
   else if (metadata.generateName && !/^[a-z0-9][a-z0-9.-]{0,246}$/.test(metadata.generateName)) {
     add("metadata.generateName", invalidSubdomain(metadata.generateName));
   }
-  if (metadata.namespace !== undefined && !isDnsLabel(metadata.namespace)) add("metadata.namespace", invalidLabel(metadata.namespace));
+  if (metadata.namespace !== undefined && !isDnsLabel(metadata.namespace))
+    add("metadata.namespace", invalidLabel(metadata.namespace));
   if (metadata.uid !== undefined && !/^[A-Za-z0-9-]{1,64}$/.test(metadata.uid)) {
     add("metadata.uid", `invalid value ${JSON.stringify(metadata.uid)}: letters, digits and "-" only, at most 64`);
   }
   for (const [key, value] of Object.entries(metadata.labels ?? {})) {
     const path = `metadata.labels["${key}"]`;
     if (!isQualifiedName(key)) add(path, "invalid label name");
-    if (value !== "" && (value.length > 63 || !LABEL_NAME.test(value))) add(path, `invalid label value ${JSON.stringify(value)}`);
+    if (value !== "" && (value.length > 63 || !LABEL_NAME.test(value)))
+      add(path, `invalid label value ${JSON.stringify(value)}`);
   }
   for (const key of Object.keys(metadata.annotations ?? {})) {
     if (!isQualifiedName(key)) add(`metadata.annotations["${key}"]`, "invalid annotation name");
@@ -89,14 +92,17 @@ function checkMetadata(metadata: PodManifest["metadata"], add: Add): void {
 
 function isQualifiedName(key: string): boolean {
   const [name = "", prefix, more] = key.split("/").reverse();
-  return more === undefined && name.length <= 63 && LABEL_NAME.test(name) && (prefix === undefined || isDnsSubdomain(prefix));
+  return (
+    more === undefined && name.length <= 63 && LABEL_NAME.test(name) && (prefix === undefined || isDnsSubdomain(prefix))
+  );
 }
 
 function checkPodSpec(spec: PodSpec, add: Add): void {
   if (spec.hostname !== undefined && !isDnsLabel(spec.hostname)) add("spec.hostname", invalidLabel(spec.hostname));
   if (spec.subdomain !== undefined && !isDnsLabel(spec.subdomain)) add("spec.subdomain", invalidLabel(spec.subdomain));
   if ((spec.terminationGracePeriodSeconds ?? 0) < 0) add("spec.terminationGracePeriodSeconds", "must not be negative");
-  if (spec.activeDeadlineSeconds !== undefined && spec.activeDeadlineSeconds < 1) add("spec.activeDeadlineSeconds", "must be at least 1");
+  if (spec.activeDeadlineSeconds !== undefined && spec.activeDeadlineSeconds < 1)
+    add("spec.activeDeadlineSeconds", "must be at least 1");
   if (spec.hostPID && spec.shareProcessNamespace) add("spec.shareProcessNamespace", "cannot be combined with hostPID");
   spec.hostAliases?.forEach((alias, i) => {
     if (isIP(alias.ip) === 0) add(`spec.hostAliases[${i}].ip`, `"${alias.ip}" is not an IP address`);
@@ -108,26 +114,32 @@ function checkPodSpec(spec: PodSpec, add: Add): void {
   checkIds(spec.securityContext ?? {}, "spec.securityContext", add);
   spec.securityContext?.sysctls?.forEach((sysctl, i) => {
     const path = `spec.securityContext.sysctls[${i}]`;
-    if (!SYSCTL.test(sysctl.name) || sysctl.name.includes("..")) add(`${path}.name`, `"${sysctl.name}" is not the name of a sysctl`);
-    else if (spec.hostNetwork && sysctl.name.startsWith("net.")) add(`${path}.name`, "net.* cannot be set with hostNetwork");
-    else if (spec.hostIPC && /^(kernel\.(shm|msg|sem)|fs\.mqueue\.)/.test(sysctl.name)) add(`${path}.name`, "cannot be set with hostIPC");
+    if (!SYSCTL.test(sysctl.name) || sysctl.name.includes(".."))
+      add(`${path}.name`, `"${sysctl.name}" is not the name of a sysctl`);
+    else if (spec.hostNetwork && sysctl.name.startsWith("net."))
+      add(`${path}.name`, "net.* cannot be set with hostNetwork");
+    else if (spec.hostIPC && /^(kernel\.(shm|msg|sem)|fs\.mqueue\.)/.test(sysctl.name))
+      add(`${path}.name`, "cannot be set with hostIPC");
     if (CONTROL.test(sysctl.value)) add(`${path}.value`, "must not contain control characters");
   });
 }
 
 function checkDns(spec: PodSpec, add: Add): void {
   const servers = spec.dnsConfig?.nameservers ?? [];
-  if (spec.dnsPolicy === "None" && servers.length === 0) add("spec.dnsConfig.nameservers", "at least one is required with dnsPolicy None");
+  if (spec.dnsPolicy === "None" && servers.length === 0)
+    add("spec.dnsConfig.nameservers", "at least one is required with dnsPolicy None");
   if (servers.length > 3) add("spec.dnsConfig.nameservers", "at most 3");
   servers.forEach((server, i) => {
     if (isIP(server) === 0) add(`spec.dnsConfig.nameservers[${i}]`, `"${server}" is not an IP address`);
   });
   if ((spec.dnsConfig?.searches ?? []).length > 32) add("spec.dnsConfig.searches", "at most 32");
   spec.dnsConfig?.searches?.forEach((search, i) => {
-    if (search !== "." && !/^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?$/.test(search)) add(`spec.dnsConfig.searches[${i}]`, invalidSubdomain(search));
+    if (search !== "." && !/^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?$/.test(search))
+      add(`spec.dnsConfig.searches[${i}]`, invalidSubdomain(search));
   });
   spec.dnsConfig?.options?.forEach((option, i) => {
-    if (option.name === "" || /[\s:]/.test(option.name) || CONTROL.test(option.value ?? "")) add(`spec.dnsConfig.options[${i}]`, "invalid option");
+    if (option.name === "" || /[\s:]/.test(option.name) || CONTROL.test(option.value ?? ""))
+      add(`spec.dnsConfig.options[${i}]`, "invalid option");
   });
 }
 
@@ -141,11 +153,13 @@ function checkVolumes(volumes: readonly PodVolume[], add: Add): Set<string> {
     const sources = (["emptyDir", "hostPath", "configMap", "secret"] as const).filter((kind) => volume[kind]);
     if (sources.length > 1) add(path, `more than one source: ${sources.join(", ")}`);
     const limit = volume.emptyDir?.sizeLimit;
-    if (limit !== undefined && !((parseQuantity(limit) ?? -1) >= 0)) add(`${path}.emptyDir.sizeLimit`, `"${limit}" is not a quantity`);
+    if (limit !== undefined && !((parseQuantity(limit) ?? -1) >= 0))
+      add(`${path}.emptyDir.sizeLimit`, `"${limit}" is not a quantity`);
     const medium = volume.emptyDir?.medium;
     if (medium && medium !== "Memory") add(`${path}.emptyDir.medium`, `"${medium}" is not supported; use "" or Memory`);
     const hostPath = volume.hostPath?.path;
-    if (hostPath !== undefined && !isAbsolute(hostPath)) add(`${path}.hostPath.path`, `"${hostPath}" must be an absolute path without ".."`);
+    if (hostPath !== undefined && !isAbsolute(hostPath))
+      add(`${path}.hostPath.path`, `"${hostPath}" must be an absolute path without ".."`);
   });
   return names;
 }
@@ -165,7 +179,8 @@ function checkContainer(container: PodContainer, path: string, scope: Scope, add
   else if (container.image !== container.image.trim()) add(`${path}.image`, "must not begin or end with white space");
   if (container.stdinOnce && !container.stdin) add(`${path}.stdinOnce`, "needs stdin");
   container.env?.forEach((env, i) => {
-    if (env.name === "" || env.name.includes("=") || CONTROL.test(env.name)) add(`${path}.env[${i}].name`, `${JSON.stringify(env.name)} is not the name of a variable`);
+    if (env.name === "" || env.name.includes("=") || CONTROL.test(env.name))
+      add(`${path}.env[${i}].name`, `${JSON.stringify(env.name)} is not the name of a variable`);
     if (env.value && env.valueFrom) add(`${path}.env[${i}].valueFrom`, "cannot be combined with value");
     if (env.valueFrom) checkValueFrom(env.valueFrom, `${path}.env[${i}].valueFrom`, add);
     if (env.value?.includes("\0")) add(`${path}.env[${i}].value`, "must not contain NUL");
@@ -178,17 +193,25 @@ function checkContainer(container: PodContainer, path: string, scope: Scope, add
   if (security?.allowPrivilegeEscalation === false && security.privileged) {
     add(`${path}.securityContext.allowPrivilegeEscalation`, "cannot be false for a privileged container");
   }
-  if (security?.allowPrivilegeEscalation === false && security.capabilities?.add?.some((c) => /^(CAP_)?SYS_ADMIN$/.test(c))) {
+  if (
+    security?.allowPrivilegeEscalation === false &&
+    security.capabilities?.add?.some((c) => /^(CAP_)?SYS_ADMIN$/.test(c))
+  ) {
     add(`${path}.securityContext.allowPrivilegeEscalation`, "cannot be false with the capability SYS_ADMIN");
   }
   const signal = container.lifecycle?.stopSignal;
-  if (signal !== undefined && !SIGNAL.test(signal)) add(`${path}.lifecycle.stopSignal`, `"${signal}" is not the name of a signal (SIGTERM, …)`);
+  if (signal !== undefined && !SIGNAL.test(signal))
+    add(`${path}.lifecycle.stopSignal`, `"${signal}" is not the name of a signal (SIGTERM, …)`);
 }
 
 const FIELD_PATH =
   /^(metadata\.(name|namespace|uid|labels\['[^']+'\]|annotations\['[^']+'\])|spec\.(nodeName|serviceAccountName)|status\.(hostIPs?|podIPs?))$/;
 
-function checkValueFrom(source: NonNullable<NonNullable<PodContainer["env"]>[number]["valueFrom"]>, path: string, add: Add): void {
+function checkValueFrom(
+  source: NonNullable<NonNullable<PodContainer["env"]>[number]["valueFrom"]>,
+  path: string,
+  add: Add,
+): void {
   const count = [source.fieldRef, source.configMapKeyRef, source.secretKeyRef].filter(Boolean).length;
   if (count !== 1) add(path, "exactly one source is required");
   if (source.fieldRef && !FIELD_PATH.test(source.fieldRef.fieldPath)) {
@@ -202,14 +225,16 @@ function checkPorts(container: PodContainer, path: string, scope: Scope, add: Ad
     const at = `${path}.ports[${i}]`;
     if (!isPort(port.containerPort)) add(`${at}.containerPort`, `${port.containerPort} is not between 1 and 65535`);
     if (port.name !== undefined) {
-      if (port.name.length > 15 || !PORT_NAME.test(port.name)) add(`${at}.name`, `"${port.name}" is not the name of a port (at most 15 of a-z, 0-9, "-")`);
+      if (port.name.length > 15 || !PORT_NAME.test(port.name))
+        add(`${at}.name`, `"${port.name}" is not the name of a port (at most 15 of a-z, 0-9, "-")`);
       else if (names.has(port.name)) add(`${at}.name`, `duplicate name "${port.name}"`);
       names.add(port.name);
     }
     if (port.hostIP && isIP(port.hostIP) === 0) add(`${at}.hostIP`, `"${port.hostIP}" is not an IP address`);
     if (port.hostPort === undefined || port.hostPort === 0) return;
     if (!isPort(port.hostPort)) add(`${at}.hostPort`, `${port.hostPort} is not between 1 and 65535`);
-    if (scope.hostNetwork && port.hostPort !== port.containerPort) add(`${at}.hostPort`, "must be the containerPort with hostNetwork");
+    if (scope.hostNetwork && port.hostPort !== port.containerPort)
+      add(`${at}.hostPort`, "must be the containerPort with hostNetwork");
     const key = `${port.protocol ?? "TCP"}/${port.hostIP ?? ""}/${port.hostPort}`;
     if (scope.hostPorts.has(key)) add(`${at}.hostPort`, `${port.hostPort} is used twice in this pod`);
     scope.hostPorts.add(key);
@@ -221,17 +246,22 @@ function checkMounts(container: PodContainer, path: string, scope: Scope, add: A
   container.volumeMounts?.forEach((mount, i) => {
     const at = `${path}.volumeMounts[${i}]`;
     if (!scope.volumes.has(mount.name)) add(`${at}.name`, `there is no volume "${mount.name}" in spec.volumes`);
-    if (!mount.mountPath.startsWith("/") || CONTROL.test(mount.mountPath)) add(`${at}.mountPath`, `"${mount.mountPath}" must be an absolute path`);
+    if (!mount.mountPath.startsWith("/") || CONTROL.test(mount.mountPath))
+      add(`${at}.mountPath`, `"${mount.mountPath}" must be an absolute path`);
     else if (taken.has(mount.mountPath)) add(`${at}.mountPath`, `"${mount.mountPath}" is used twice`);
     taken.add(mount.mountPath);
     const { subPath } = mount;
-    if (subPath !== undefined && (subPath.startsWith("/") || subPath.split("/").includes("..") || CONTROL.test(subPath))) {
+    if (
+      subPath !== undefined &&
+      (subPath.startsWith("/") || subPath.split("/").includes("..") || CONTROL.test(subPath))
+    ) {
       add(`${at}.subPath`, `"${subPath}" must be relative and without ".."`);
     }
     if (mount.mountPropagation === "Bidirectional" && !container.securityContext?.privileged) {
       add(`${at}.mountPropagation`, "Bidirectional needs a privileged container");
     }
-    if (mount.recursiveReadOnly && mount.recursiveReadOnly !== "Disabled" && !mount.readOnly) add(`${at}.recursiveReadOnly`, "needs readOnly");
+    if (mount.recursiveReadOnly && mount.recursiveReadOnly !== "Disabled" && !mount.readOnly)
+      add(`${at}.recursiveReadOnly`, "needs readOnly");
   });
 }
 
@@ -244,14 +274,25 @@ function checkResources(container: PodContainer, path: string, add: Add): void {
       if (value === undefined) add(at, `"${quantity}" is not a quantity`);
       else if (value < 0) add(at, "must not be negative");
       const limit = limits[name];
-      if (kind === "requests" && limit !== undefined && (value ?? 0) > (parseQuantity(limit) ?? Infinity)) add(at, `"${quantity}" is more than the limit "${limit}"`);
+      if (kind === "requests" && limit !== undefined && (value ?? 0) > (parseQuantity(limit) ?? Infinity))
+        add(at, `"${quantity}" is more than the limit "${limit}"`);
     }
   }
 }
 
-function checkIds(context: { runAsUser?: number | undefined; runAsGroup?: number | undefined; fsGroup?: number | undefined; supplementalGroups?: number[] | undefined }, path: string, add: Add): void {
+function checkIds(
+  context: {
+    runAsUser?: number | undefined;
+    runAsGroup?: number | undefined;
+    fsGroup?: number | undefined;
+    supplementalGroups?: number[] | undefined;
+  },
+  path: string,
+  add: Add,
+): void {
   const check = (name: string, id: number | undefined) => {
-    if (id !== undefined && (id < 0 || id > 2147483647)) add(`${path}.${name}`, `${id} is not between 0 and 2147483647`);
+    if (id !== undefined && (id < 0 || id > 2147483647))
+      add(`${path}.${name}`, `${id} is not between 0 and 2147483647`);
   };
   check("runAsUser", context.runAsUser);
   check("runAsGroup", context.runAsGroup);
@@ -260,7 +301,8 @@ function checkIds(context: { runAsUser?: number | undefined; runAsGroup?: number
 }
 
 const isPort = (port: number): boolean => port >= 1 && port <= 65535;
-const isAbsolute = (path: string): boolean => path.startsWith("/") && !path.split("/").includes("..") && !CONTROL.test(path);
+const isAbsolute = (path: string): boolean =>
+  path.startsWith("/") && !path.split("/").includes("..") && !CONTROL.test(path);
 
 const invalidLabel = (value: string): string =>
   `invalid value ${JSON.stringify(value)}: at most 63 of a-z, 0-9 and "-", beginning and ending with a letter or digit`;

@@ -53,5 +53,7 @@ export function parseYamlDocuments(text: string, source: string): unknown[] {
 }
 
 function withoutTimes(tags: Tags): Tags {
-  return tags.filter((tag) => typeof tag === "string" || !(tag.tag.includes("timestamp") || ("format" in tag && tag.format === "TIME")));
+  return tags.filter(
+    (tag) => typeof tag === "string" || !(tag.tag.includes("timestamp") || ("format" in tag && tag.format === "TIME")),
+  );
 }

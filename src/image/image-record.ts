@@ -1,0 +1,89 @@
+/**
+ * The image and the layer, as recorded. Durable: written when all that they name is on disk.
+ */
+import type { Digest } from "../base/ids.js";
+import type { ImageConfig } from "../oci/image-spec.js";
+
+/** How to run it: the image config's `config`, with empty values instead of missing ones. */
+export interface ImageRunConfig {
+  readonly user: string;
+  readonly env: readonly string[];
+  readonly entrypoint: readonly string[];
+  readonly cmd: readonly string[];
+  readonly workingDir: string;
+  readonly stopSignal?: string | undefined;
+  /** Absolute paths that the image declares as volumes. */
+  readonly volumes: readonly string[];
+  /** `80/tcp` */
+  readonly exposedPorts: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface ImageLayer {
+  /** Of the bytes as they travel. */
+  readonly digest: Digest;
+  /** Of the tar stream; names the directory. */
+  readonly diffId: Digest;
+  /** Of the tar stream. */
+  readonly sizeBytes: number;
+}
+
+export interface ImageRecord {
+  /** Digest of the image config. */
+  readonly id: Digest;
+  /** Of the manifest of this platform. */
+  readonly manifestDigest: Digest;
+  /** `registry/repository:tag`, sorted. */
+  readonly repoTags: readonly string[];
+  /** `registry/repository@digest`, sorted; the digest is what the registry's tag pointed at. */
+  readonly repoDigests: readonly string[];
+  /** Of all layers' tar streams and the config. */
+  readonly sizeBytes: number;
+  /** Base layer first. */
+  readonly layers: readonly ImageLayer[];
+  /** Unix ns, decimal: when the image was made, as its config says; 0 where it does not. */
+  readonly createdAtNs: string;
+  /** Unix ns, decimal: when it was last pulled or loaded here. */
+  readonly pulledAtNs: string;
+  readonly config: ImageRunConfig;
+  /** Removed while a container used it: hidden, and collected when none does. */
+  readonly isRemoved?: true | undefined;
+}
+
+/** One unpacked layer, shared by all images that hold it. */
+export interface LayerRecord {
+  readonly diffId: Digest;
+  readonly digest: Digest;
+  readonly compressedBytes: number;
+  readonly sizeBytes: number;
+  readonly entries: number;
+  readonly compression: string;
+  /** Extended attributes that the file system could not hold. */
+  readonly unsupportedXattrs: number;
+  /** Unix ns, decimal. */
+  readonly unpackedAtNs: string;
+}
+
+/** @param config validated by image-documents.ts */
+export function runConfigOf(config: ImageConfig): ImageRunConfig {
+  const run = config.config ?? {};
+  return {
+    user: run.User ?? "",
+    env: run.Env ?? [],
+    entrypoint: run.Entrypoint ?? [],
+    cmd: run.Cmd ?? [],
+    workingDir: run.WorkingDir ?? "",
+    ...(run.StopSignal ? { stopSignal: run.StopSignal } : {}),
+    volumes: Object.keys(run.Volumes ?? {}).sort(),
+    exposedPorts: Object.keys(run.ExposedPorts ?? {}).sort(),
+    labels: run.Labels ?? {},
+  };
+}
+
+/** Unix ns of an RFC 3339 time as a decimal, `"0"` where there is none that can be read. */
+export function createdAtNsOf(config: ImageConfig): string {
+  const match = /^(\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})$/.exec(config.created ?? "");
+  const ms = match ? Date.parse(`${match[1]}${match[3]}`) : Number.NaN;
+  if (Number.isNaN(ms)) return "0";
+  return String(BigInt(ms) * 1_000_000n + BigInt((match?.[2] ?? "").padEnd(9, "0")));
+}

@@ -1,0 +1,424 @@
+/**
+ * All images of a daemon: pull, load, look up, remove. Images are records over shared layers;
+ * the id is the digest of the config.
+ *
+ * Order of writes: layers (LayerStore), then manifest and config blobs, then the record. So a
+ * record never names what is not there, and whatever a dead run left is swept at the next start.
+ * Knows no container: `isInUse` says whether one needs an image.
+ */
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { nowNs } from "../base/clock.js";
+import { RuntimeError, withContext } from "../base/errors.js";
+import { type Digest, digestHex, isDigest } from "../base/ids.js";
+import { Timeline } from "../base/timeline.js";
+import type { ImageConfig, Platform } from "../oci/image-spec.js";
+import type { Paths } from "../settings/paths.js";
+import { FileStore, type QuarantinedRecord, type RecordStore } from "../state/store.js";
+import { writeDurableFile } from "./durable-file.js";
+import { Flights } from "./flight.js";
+import { type CheckedDescriptor, hostPlatform } from "./image-documents.js";
+import { type ArchivedImage, openArchive } from "./image-archive.js";
+import { createdAtNsOf, type ImageLayer, type ImageRecord, type LayerRecord, runConfigOf } from "./image-record.js";
+import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
+import { LayerStore } from "./layer-store.js";
+import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
+import { endpointsBySettings, type RegistryAccess, RegistryClient } from "./registry-client.js";
+
+const DEFAULT_MAX_LAYER_BYTES = 64 * 1024 ** 3;
+const DEFAULT_MAX_LAYER_ENTRIES = 4_000_000;
+const DEFAULT_PARALLEL_LAYERS = 4;
+/** Shorter ones are not looked up: crictl shows 13 digits. */
+const ID_PREFIX = /^[0-9a-f]{12,64}$/;
+
+export interface ImageStoreOptions {
+  /** The settings' `registries`: where each registry host of a reference is reached. */
+  readonly registries?: Readonly<Record<string, { readonly endpoint?: string | undefined }>> | undefined;
+  /** True while a container needs the image; its layers are kept then. */
+  readonly isInUse?: ((imageId: Digest) => boolean) | undefined;
+  /** Replaces the machine's own. */
+  readonly platform?: Platform | undefined;
+  readonly maxLayerBytes?: number | undefined;
+  readonly maxLayerEntries?: number | undefined;
+  readonly parallelLayers?: number | undefined;
+  /** Replaces the files of `paths`. */
+  readonly stores?: { readonly images: RecordStore<ImageRecord>; readonly layers: RecordStore<LayerRecord> } | undefined;
+}
+
+export interface LayerProgress {
+  readonly digest: string;
+  readonly state: "present" | "pulling" | "done";
+  readonly currentBytes: number;
+  /** 0: not known. */
+  readonly totalBytes: number;
+}
+
+export interface PullOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
+  readonly platform?: Platform | undefined;
+  /** Credentials for the reference's registry. */
+  readonly auth?: RegistryAccess["authorize"] | undefined;
+  /** Gets the spans, unless an earlier caller's pull is joined. */
+  readonly timeline?: Timeline | undefined;
+}
+
+/** What the store occupies, of the records: no walk of the tree. */
+export interface ImageFsUsage {
+  readonly mountpoint: string;
+  readonly usedBytes: number;
+  readonly usedInodes: number;
+}
+
+export class ImageStore {
+  readonly #paths: Paths;
+  readonly #options: ImageStoreOptions;
+  readonly #records: RecordStore<ImageRecord>;
+  readonly #layers: LayerStore;
+  readonly #pulls = new Flights<ImageRecord, LayerProgress>();
+  readonly #endpointOf: (registry: string) => string;
+  readonly #client: RegistryClient;
+  /** Record changes, one after another: a tag has one owner at a time. */
+  #changes: Promise<unknown> = Promise.resolve();
+  /** Of the files that could not be read at open. */
+  readonly quarantined: readonly QuarantinedRecord[];
+
+  private constructor(paths: Paths, options: ImageStoreOptions, records: RecordStore<ImageRecord>, layers: LayerStore, quarantined: readonly QuarantinedRecord[]) {
+    this.#paths = paths;
+    this.#options = options;
+    this.#records = records;
+    this.#layers = layers;
+    this.quarantined = quarantined;
+    this.#endpointOf = endpointsBySettings(options.registries ?? {});
+    this.#client = new RegistryClient({ endpointOf: this.#endpointOf });
+  }
+
+  /** Loads the records and sweeps what a dead run left. Images that miss a layer are dropped. */
+  static async open(paths: Paths, options: ImageStoreOptions = {}): Promise<ImageStore> {
+    const quarantined: QuarantinedRecord[] = [];
+    const storeOf = async <T>(noun: "images" | "layers"): Promise<RecordStore<T>> => {
+      const store = await FileStore.open<T>({ dir: paths.durableState(noun), storeClass: "durable", quarantine: paths.quarantine, version: 1 });
+      quarantined.push(...store.quarantined);
+      return store;
+    };
+    const images = options.stores?.images ?? (await storeOf<ImageRecord>("images"));
+    const layerRecords = options.stores?.layers ?? (await storeOf<LayerRecord>("layers"));
+    const layers = await LayerStore.open(paths, layerRecords, {
+      maxBytes: options.maxLayerBytes ?? DEFAULT_MAX_LAYER_BYTES,
+      maxEntries: options.maxLayerEntries ?? DEFAULT_MAX_LAYER_ENTRIES,
+      parallelLayers: options.parallelLayers ?? DEFAULT_PARALLEL_LAYERS,
+    });
+    const store = new ImageStore(paths, options, images, layers, quarantined);
+    await store.#recover();
+    return store;
+  }
+
+  async #recover(): Promise<void> {
+    const newestFirst = this.#all().sort((a, b) => (BigInt(b.pulledAtNs) > BigInt(a.pulledAtNs) ? 1 : -1));
+    const owned = new Set<string>();
+    for (const record of newestFirst) {
+      if (!record.layers.every(({ diffId }) => this.#layers.get(diffId))) {
+        await this.#records.remove(digestHex(record.id));
+        continue;
+      }
+      // A death between the two records of a moved tag leaves it on both; the newer one wins.
+      const repoTags = record.repoTags.filter((tag) => !owned.has(tag));
+      for (const tag of repoTags) owned.add(tag);
+      if (repoTags.length < record.repoTags.length) await this.#records.put(digestHex(record.id), { ...record, repoTags });
+    }
+    await mkdir(dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest)), { recursive: true, mode: 0o700 });
+    await this.#collect();
+  }
+
+  #all(): ImageRecord[] {
+    return this.#records.list().map(({ body }) => body);
+  }
+
+  /** Images as users see them; what is only kept for a running container is not among them. */
+  list(): ImageRecord[] {
+    return this.#all().filter(({ isRemoved }) => !isRemoved);
+  }
+
+  /** By tag, by digest, by image id, or by at least 12 digits of one. An invalid reference is not found. */
+  resolve(refOrId: string): ImageRecord | undefined {
+    const hex = refOrId.startsWith("sha256:") ? refOrId.slice("sha256:".length) : refOrId;
+    const images = this.list();
+    if (ID_PREFIX.test(hex)) {
+      const matches = images.filter(({ id }) => digestHex(id).startsWith(hex));
+      if (matches.length === 1) return matches[0];
+    }
+    if (isDigest(refOrId)) return undefined;
+    let reference: ImageReference;
+    try {
+      reference = parseReference(refOrId);
+    } catch {
+      return undefined;
+    }
+    if (reference.digest === undefined) {
+      const tag = repoTagOf(reference);
+      return images.find(({ repoTags }) => tag !== undefined && repoTags.includes(tag));
+    }
+    const byDigest = repoDigestOf(reference, reference.digest);
+    return images.find(({ repoDigests }) => repoDigests.includes(byDigest));
+  }
+
+  /**
+   * Layer directories, topmost first, as an overlay takes them. A layer that an image holds twice
+   * counts once, on top: overlayfs refuses a directory twice, and nothing below can show through it.
+   *
+   * @throws RuntimeError `not-found` IMAGE_NOT_FOUND
+   */
+  lowerDirs(imageId: string): string[] {
+    const diffIds = this.#known(imageId).layers.map(({ diffId }) => diffId).reverse();
+    return [...new Set(diffIds)].map((diffId) => this.#paths.layer(diffId));
+  }
+
+  /** The image's whole config, as it was pulled. @throws RuntimeError `not-found` IMAGE_NOT_FOUND */
+  async config(imageId: string): Promise<ImageConfig> {
+    const bytes = await readFile(this.#paths.blob(this.#known(imageId).id));
+    return JSON.parse(bytes.toString("utf8")) as ImageConfig;
+  }
+
+  /** Also those that are removed but in use. */
+  #known(imageId: string): ImageRecord {
+    const record = isDigest(imageId) ? this.#records.get(digestHex(imageId)) : undefined;
+    if (!record) throw new RuntimeError(`image "${imageId}" is not on this machine`, { kind: "not-found", code: "IMAGE_NOT_FOUND" });
+    return record;
+  }
+
+  /**
+   * Fetches an image, or what of it is not here yet. Callers of the same reference share one run;
+   * it is cancelled when the last of them is, and leaves nothing then.
+   *
+   * @throws RuntimeError `invalid-argument` INVALID_REFERENCE, `not-found` IMAGE_NOT_FOUND or
+   *   IMAGE_PLATFORM_MISSING, `unavailable` REGISTRY_UNAVAILABLE, `permission-denied`
+   *   REGISTRY_UNAUTHORIZED, `data-loss` DIGEST_MISMATCH, IMAGE_MALFORMED or LAYER_*
+   */
+  async pull(ref: string, options: PullOptions = {}): Promise<ImageRecord> {
+    const reference = parseReference(ref);
+    const platform = options.platform ?? this.#options.platform ?? hostPlatform();
+    const name = reference.toString();
+    // One caller's credential is not another's: such runs are shared with nobody.
+    const key = options.auth ? `${name} ${nowNs()}` : `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""}`;
+    try {
+      return await this.#pulls.run(
+        key,
+        (signal, onProgress) => this.#pull(reference, platform, { ...options, signal, onProgress }),
+        { signal: options.signal, onProgress: options.onProgress },
+      );
+    } catch (err) {
+      throw withContext(err, `pull image "${name}"`);
+    }
+  }
+
+  async #pull(reference: ImageReference, platform: Platform, options: PullOptions & { readonly signal: AbortSignal }): Promise<ImageRecord> {
+    const timeline = options.timeline ?? new Timeline();
+    const { registry, repository } = reference;
+    const client = options.auth ? new RegistryClient({ endpointOf: this.#endpointOf, authorize: options.auth }) : this.#client;
+    try {
+      const source = registrySource(client, registry, repository);
+      const { top, image } = await timeline.step("resolve", async () => {
+        const top = await client.manifest(registry, repository, reference.digest ?? reference.tag ?? "latest", options.signal);
+        return { top, image: await resolveImage(source, top, platform, reference.toString(), options.signal) };
+      });
+      return await this.#store(image, source, [reference], top.digest, { ...options, timeline });
+    } finally {
+      if (client !== this.#client) await client.close();
+    }
+  }
+
+  /**
+   * Loads every image of an OCI layout (directory or tar) or of a `docker save` archive.
+   * Images without a full reference in the archive are there by id only.
+   *
+   * @param path absolute
+   * @throws RuntimeError `not-found` ARCHIVE_NOT_FOUND, `invalid-argument` ARCHIVE_INVALID, and what `pull` throws of contents
+   */
+  async loadLayout(path: string, options: Omit<PullOptions, "auth"> = {}): Promise<ImageRecord[]> {
+    const platform = options.platform ?? this.#options.platform ?? hostPlatform();
+    const signal = options.signal ?? new AbortController().signal;
+    const timeline = options.timeline ?? new Timeline();
+    const archive = await openArchive(path, this.#paths.tmp);
+    try {
+      const records: ImageRecord[] = [];
+      for (const entry of archive.images) records.push(await this.#load(entry, platform, { ...options, signal, timeline }));
+      return records;
+    } catch (err) {
+      throw withContext(err, `load images of "${path}"`);
+    } finally {
+      await archive.close();
+    }
+  }
+
+  async #load(entry: ArchivedImage, platform: Platform, options: PullOptions & { readonly signal: AbortSignal; readonly timeline: Timeline }): Promise<ImageRecord> {
+    const { image, topDigest } = await options.timeline.step("resolve", () => entry.resolve(platform, options.signal));
+    return this.#store(image, entry.source, entry.references, topDigest, options);
+  }
+
+  /** Layers, blobs, record. A failure or cancellation anywhere leaves nothing of it. */
+  async #store(
+    image: ResolvedImage,
+    source: ImageSource,
+    references: readonly ImageReference[],
+    topDigest: Digest | undefined,
+    options: PullOptions & { readonly signal: AbortSignal; readonly timeline: Timeline },
+  ): Promise<ImageRecord> {
+    const diffIds = image.config.rootfs.diff_ids;
+    const unpin = this.#layers.pin(diffIds);
+    try {
+      const unpacked = await this.#fetchLayers(image, source, options);
+      return await options.timeline.step("record image", () => this.#change(() => this.#record(image, unpacked, references, topDigest)));
+    } finally {
+      unpin();
+      // What cannot be collected now is swept at the next change or start, and is no failure of this call.
+      await this.#change(() => this.#collect()).catch(() => undefined);
+    }
+  }
+
+  async #fetchLayers(
+    image: ResolvedImage,
+    source: ImageSource,
+    options: PullOptions & { readonly signal: AbortSignal; readonly timeline: Timeline },
+  ): Promise<LayerRecord[]> {
+    // The first failure stops the other layers, and all have ended before it is reported.
+    const abort = new AbortController();
+    const stop = () => abort.abort(options.signal.reason);
+    options.signal.addEventListener("abort", stop, { once: true });
+    if (options.signal.aborted) stop();
+    let failure: unknown;
+    try {
+      const results = await Promise.all(
+        image.manifest.layers.map((item, i) =>
+          this.#fetchLayer(item, image.config.rootfs.diff_ids[i] as Digest, source, { ...options, signal: abort.signal }).catch((err: unknown) => {
+            failure ??= err;
+            abort.abort(err);
+            return undefined;
+          }),
+        ),
+      );
+      if (failure !== undefined) throw failure;
+      return results.filter((record) => record !== undefined);
+    } finally {
+      options.signal.removeEventListener("abort", stop);
+    }
+  }
+
+  async #fetchLayer(
+    item: CheckedDescriptor,
+    diffId: Digest,
+    source: ImageSource,
+    options: PullOptions & { readonly signal: AbortSignal },
+  ): Promise<LayerRecord> {
+    const report = (state: LayerProgress["state"], currentBytes: number) =>
+      options.onProgress?.({ digest: item.digest, state, currentBytes, totalBytes: item.size });
+    if (this.#layers.get(diffId)) report("present", item.size);
+    else report("pulling", 0);
+    const record = await this.#layers.ensure({
+      diffId,
+      digest: item.digest,
+      open: (signal) => source.layer(item, signal),
+      onBytes: (bytes) => report("pulling", bytes),
+      signal: options.signal,
+      timeline: options.timeline,
+    });
+    report("done", item.size);
+    return record;
+  }
+
+  /** Writes blobs and the record, and takes the tags from whoever had them. */
+  async #record(image: ResolvedImage, unpacked: readonly LayerRecord[], references: readonly ImageReference[], topDigest: Digest | undefined): Promise<ImageRecord> {
+    const id = image.manifest.config.digest;
+    await writeDurableFile(this.#paths.blob(image.manifestDigest), image.manifestBytes);
+    await writeDurableFile(this.#paths.blob(id), image.configBytes);
+    const known = this.#records.get(digestHex(id));
+    const repoTags = references.map(repoTagOf).filter((tag) => tag !== undefined);
+    const repoDigests = topDigest === undefined ? [] : references.map((reference) => repoDigestOf(reference, topDigest));
+    const layers = unpacked.map(({ diffId, sizeBytes }, i): ImageLayer => ({ digest: image.manifest.layers[i]?.digest ?? diffId, diffId, sizeBytes }));
+    const kept = known?.isRemoved ? undefined : known;
+    const record: ImageRecord = {
+      id,
+      manifestDigest: image.manifestDigest,
+      repoTags: [...new Set([...(kept?.repoTags ?? []), ...repoTags])].sort(),
+      repoDigests: [...new Set([...(kept?.repoDigests ?? []), ...repoDigests])].sort(),
+      sizeBytes: layers.reduce((sum, layer) => sum + layer.sizeBytes, image.configBytes.length),
+      layers,
+      createdAtNs: createdAtNsOf(image.config),
+      pulledAtNs: String(nowNs()),
+      config: runConfigOf(image.config),
+    };
+    await this.#records.put(digestHex(id), record);
+    for (const other of this.#all()) {
+      if (other.id === id || !other.repoTags.some((tag) => repoTags.includes(tag))) continue;
+      await this.#records.put(digestHex(other.id), { ...other, repoTags: other.repoTags.filter((tag) => !repoTags.includes(tag)) });
+    }
+    return record;
+  }
+
+  /**
+   * Removes an image with all of its tags, whichever of its names was given (CRI RemoveImage).
+   * What is not there is removed already. One that a container uses disappears from `list` now
+   * and from disk when no container needs it.
+   */
+  async remove(refOrId: string): Promise<void> {
+    await this.#change(async () => {
+      const record = this.resolve(refOrId);
+      if (!record) return;
+      if (this.#options.isInUse?.(record.id)) {
+        await this.#records.put(digestHex(record.id), { ...record, repoTags: [], repoDigests: [], isRemoved: true });
+      } else {
+        await this.#records.remove(digestHex(record.id));
+      }
+      await this.#collect();
+    });
+  }
+
+  /** Collects removed images that no container uses any more: to be called after a container has gone. */
+  async collectRemoved(): Promise<void> {
+    if (this.#all().some(({ isRemoved }) => isRemoved)) await this.#change(() => this.#collect());
+  }
+
+  /** Removes records, layers and blobs that nothing names. Runs alone. */
+  async #collect(): Promise<void> {
+    for (const { id, isRemoved } of this.#all()) {
+      if (isRemoved && !this.#options.isInUse?.(id)) await this.#records.remove(digestHex(id));
+    }
+    const images = this.#all();
+    await this.#layers.collect(new Set(images.flatMap(({ layers }) => layers.map(({ diffId }) => diffId))));
+    const blobs = new Set(images.flatMap(({ id, manifestDigest }) => [digestHex(id), digestHex(manifestDigest)]));
+    const dir = dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest));
+    for (const name of await readdir(dir)) {
+      if (!blobs.has(name)) await rm(this.#paths.blob(`sha256:${name}` as Digest), { force: true });
+    }
+  }
+
+  #change<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#changes.then(work);
+    this.#changes = done.catch(() => undefined);
+    return done;
+  }
+
+  fsUsage(): ImageFsUsage {
+    const layers = this.#layers.list();
+    return {
+      mountpoint: this.#paths.root,
+      usedBytes: layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+      usedInodes: layers.reduce((sum, { entries }) => sum + entries, 0),
+    };
+  }
+
+  /** Waits for pulls under way, then closes connections. */
+  async close(): Promise<void> {
+    await this.#pulls.idle();
+    await this.#layers.idle();
+    await this.#changes;
+    await this.#client.close();
+  }
+}
+
+function registrySource(client: RegistryClient, registry: string, repository: string): ImageSource {
+  return {
+    document: async (item, signal) => (await client.manifest(registry, repository, item.digest, signal)).bytes,
+    config: (item, signal) => client.blob(registry, repository, item, signal),
+    layer: (item, signal) => client.blobStream(registry, repository, item, signal),
+  };
+}

@@ -1,0 +1,193 @@
+/**
+ * Unpacked layers, one directory per diffID, shared by all images. A layer is visible when it
+ * is whole: both digests held, its data is on disk, and then its directory is renamed into
+ * place (DESIGN 7: data, sync, rename, sync of the directory, record).
+ *
+ * Knows no image and no registry. A pin says that somebody is about to name a layer in an image record.
+ */
+import { mkdir, mkdtemp, readdir, rename } from "node:fs/promises";
+import type { Readable } from "node:stream";
+import { dirname, join } from "node:path";
+import { nowNs } from "../base/clock.js";
+import { withContext } from "../base/errors.js";
+import { type Digest, digestHex, isDigest } from "../base/ids.js";
+import type { Timeline } from "../base/timeline.js";
+import type { Paths } from "../settings/paths.js";
+import { type RecordStore, syncDirectory } from "../state/store.js";
+import { Flights } from "./flight.js";
+import type { LayerRecord } from "./image-record.js";
+import { removeTree, syncFileSystem, unpackLayer } from "./minke-layer.js";
+import { Semaphore } from "./semaphore.js";
+
+/** Prefix of this store's things in `paths.tmp`. */
+export const PARTIAL_PREFIX = "layer-";
+
+export interface LayerLimits {
+  /** Of one layer's tar stream, and of its files together. */
+  readonly maxBytes: number;
+  readonly maxEntries: number;
+  /** Layers fetched and unpacked at once, over all images. */
+  readonly parallelLayers: number;
+}
+
+export interface LayerRequest {
+  readonly diffId: Digest;
+  /** Of the stream that `open` gives. */
+  readonly digest: Digest;
+  open(signal: AbortSignal): Promise<Readable>;
+  /** Bytes of the stream so far. */
+  readonly onBytes?: ((bytes: number) => void) | undefined;
+  readonly signal: AbortSignal;
+  readonly timeline?: Timeline | undefined;
+}
+
+export class LayerStore {
+  readonly #paths: Paths;
+  readonly #records: RecordStore<LayerRecord>;
+  readonly #limits: LayerLimits;
+  readonly #flights = new Flights<LayerRecord, number>();
+  readonly #slots: Semaphore;
+  readonly #pins = new Map<Digest, number>();
+  /** Removals under way: a layer is fetched again only after its old directory is gone. */
+  readonly #removals = new Map<Digest, Promise<void>>();
+  #sync: { running: Promise<void>; next: Promise<void> | undefined } | undefined;
+
+  private constructor(paths: Paths, records: RecordStore<LayerRecord>, limits: LayerLimits) {
+    this.#paths = paths;
+    this.#records = records;
+    this.#limits = limits;
+    this.#slots = new Semaphore(limits.parallelLayers);
+  }
+
+  /** Sweeps what a dead run left, directories without a record and records without a directory. */
+  static async open(paths: Paths, records: RecordStore<LayerRecord>, limits: LayerLimits): Promise<LayerStore> {
+    const store = new LayerStore(paths, records, limits);
+    for (const dir of [paths.layers, paths.tmp]) await mkdir(dir, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(paths.tmp)) {
+      if (name.startsWith(PARTIAL_PREFIX)) await removeTree(join(paths.tmp, name));
+    }
+    const present = new Set(await readdir(paths.layers));
+    for (const { id, body } of records.list()) {
+      if (!isDigest(body.diffId) || !present.delete(digestHex(body.diffId))) await records.remove(id);
+    }
+    for (const orphan of present) await removeTree(join(paths.layers, orphan));
+    return store;
+  }
+
+  get(diffId: Digest): LayerRecord | undefined {
+    return this.#removals.has(diffId) ? undefined : this.#records.get(digestHex(diffId));
+  }
+
+  list(): LayerRecord[] {
+    return this.#records.list().map(({ body }) => body);
+  }
+
+  /** Keeps layers, there or not yet there, from being collected until the returned function is called. */
+  pin(diffIds: readonly Digest[]): () => void {
+    for (const diffId of diffIds) this.#pins.set(diffId, (this.#pins.get(diffId) ?? 0) + 1);
+    let isPinned = true;
+    return () => {
+      if (!isPinned) return;
+      isPinned = false;
+      for (const diffId of diffIds) {
+        const left = (this.#pins.get(diffId) ?? 1) - 1;
+        if (left === 0) this.#pins.delete(diffId);
+        else this.#pins.set(diffId, left);
+      }
+    };
+  }
+
+  /**
+   * Makes sure that a layer is here; joins a fetch of the same layer that is under way. Pin it first.
+   *
+   * @throws RuntimeError what `open`, its stream and `unpackLayer` throw
+   */
+  async ensure(request: LayerRequest): Promise<LayerRecord> {
+    await this.#removals.get(request.diffId)?.catch(() => undefined);
+    const present = this.get(request.diffId);
+    if (present) return present;
+    return this.#flights.run(
+      request.diffId,
+      (signal, onBytes) => this.#slots.run(signal, () => this.#fetch(request, signal, onBytes)),
+      { signal: request.signal, onProgress: request.onBytes },
+    );
+  }
+
+  async #fetch(request: LayerRequest, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<LayerRecord> {
+    const { diffId } = request;
+    // Someone may have finished while this waited for its turn.
+    const present = this.get(diffId);
+    if (present) return present;
+    const step = <T>(name: string, work: () => Promise<T>) => request.timeline?.step(name, work, diffId) ?? work();
+    const partial = await mkdtemp(join(this.#paths.tmp, PARTIAL_PREFIX));
+    try {
+      const dest = join(partial, "fs");
+      await mkdir(dest, { mode: 0o755 });
+      const unpacked = await step("unpack layer", async () => {
+        const source = await request.open(signal);
+        const { maxBytes, maxEntries } = this.#limits;
+        return unpackLayer({ dest, source, onBytes, expectDigest: request.digest, expectDiffId: diffId, maxBytes, maxEntries, signal });
+      });
+      await step("sync layer", () => this.#syncData());
+      await step("commit layer", async () => {
+        const final = dirname(this.#paths.layer(diffId));
+        await removeTree(final);
+        await rename(partial, final);
+        await syncDirectory(this.#paths.layers);
+      });
+      const { bytes: sizeBytes, ...facts } = unpacked;
+      const record: LayerRecord = { ...facts, sizeBytes, unpackedAtNs: String(nowNs()) };
+      await this.#records.put(digestHex(diffId), record);
+      return record;
+    } catch (err) {
+      await removeTree(partial).catch(() => undefined);
+      throw withContext(err, `unpack layer ${request.digest}`);
+    }
+  }
+
+  /**
+   * One syncfs for all that ask while one runs. Whoever asks during a run waits for the next:
+   * the one under way may have passed its data already.
+   */
+  async #syncData(): Promise<void> {
+    const start = () => syncFileSystem(this.#paths.layers);
+    if (!this.#sync) {
+      const sync = { running: start(), next: undefined as Promise<void> | undefined };
+      this.#sync = sync;
+      return sync.running.finally(() => this.#syncEnded());
+    }
+    const { running } = this.#sync;
+    this.#sync.next ??= running.catch(() => undefined).then(() => {
+      this.#sync = { running: start(), next: undefined };
+      return this.#sync.running.finally(() => this.#syncEnded());
+    });
+    return this.#sync.next;
+  }
+
+  #syncEnded(): void {
+    if (this.#sync && this.#sync.next === undefined) this.#sync = undefined;
+  }
+
+  /** Removes every layer that is neither pinned nor in `used`. */
+  async collect(used: ReadonlySet<Digest>): Promise<void> {
+    const unused = this.list().filter(({ diffId }) => !used.has(diffId) && !this.#pins.has(diffId) && !this.#removals.has(diffId));
+    await Promise.all(unused.map(({ diffId }) => this.#remove(diffId)));
+  }
+
+  #remove(diffId: Digest): Promise<void> {
+    // The record goes first: a directory without a record is swept at the next start.
+    const done = (async () => {
+      await this.#records.remove(digestHex(diffId));
+      const doomed = await mkdtemp(join(this.#paths.tmp, PARTIAL_PREFIX));
+      await rename(dirname(this.#paths.layer(diffId)), join(doomed, "removed"));
+      await removeTree(doomed);
+    })().finally(() => this.#removals.delete(diffId));
+    this.#removals.set(diffId, done);
+    return done;
+  }
+
+  /** Settles when no fetch is under way. */
+  async idle(): Promise<void> {
+    await this.#flights.idle();
+  }
+}

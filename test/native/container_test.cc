@@ -1,0 +1,315 @@
+// Containers on the real kernel: what the child does, and what it refuses. Needs root; says so
+// and passes over where there is none. The rootfs is busybox in a temporary directory.
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "runtime/container.h"
+#include "sys/files.h"
+#include "sys/process.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+bool CanRun() {
+  if (geteuid() == 0 && access("/bin/busybox", X_OK) == 0) return true;
+  MESSAGE("skipped: needs root and busybox-static");
+  return false;
+}
+
+class Bundle {
+ public:
+  Bundle() {
+    char path[] = "/tmp/minke-native-test-XXXXXX";
+    REQUIRE(mkdtemp(path) != nullptr);
+    directory = path;
+    for (const char* name : {"bin", "proc", "dev", "tmp", "etc"}) {
+      fs::create_directories(directory + "/rootfs/" + name);
+    }
+    fs::copy_file("/bin/busybox", directory + "/rootfs/bin/busybox");
+    for (const char* name : {"sh", "cat", "id", "stat", "ls", "sleep", "grep"}) {
+      fs::create_symlink("busybox", directory + "/rootfs/bin/" + name);
+    }
+  }
+  ~Bundle() { fs::remove_all(directory); }
+
+  // Members of process, of mounts and of linux besides the usual ones, each with its comma.
+  void Write(const std::string& command, const std::string& process = "",
+             const std::string& mounts = "", const std::string& linux_rest = "",
+             const std::string& namespaces = "") {
+    const std::string config =
+        R"({"ociVersion":"1.3.0","root":{"path":"rootfs"},"process":{"cwd":"/","env":["PATH=/bin"],
+            "args":["sh","-c",")" + command + "\"]" + process +
+        R"(},
+            "mounts":[{"destination":"/proc","type":"proc","source":"proc"},
+                      {"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","mode=755"]},
+                      {"destination":"/dev/pts","type":"devpts","source":"devpts",
+                       "options":["newinstance","ptmxmode=0666","mode=0620"]})" + mounts + R"(],
+            "linux":{"namespaces":[{"type":"mount"},{"type":"pid"},{"type":"ipc"},{"type":"uts"})" +
+        namespaces + "]" + linux_rest + "}}";
+    REQUIRE(sys::WriteAtomically(AT_FDCWD, (directory + "/config.json").c_str(), config, 0600,
+                                 false).ok());
+  }
+
+  std::string directory;
+};
+
+struct Outcome {
+  bool is_started = false;
+  runtime::Problem problem;
+  std::string output;
+  int code = -1;
+};
+
+Outcome Run(const Bundle& bundle, std::optional<runtime::OverlayRoot> overlay = {},
+            const std::string& cgroup = "") {
+  Outcome outcome;
+  int pipe_fds[2];
+  REQUIRE(pipe2(pipe_fds, O_CLOEXEC) == 0);
+  runtime::LaunchRequest request;
+  request.bundle = bundle.directory;
+  request.overlay = std::move(overlay);
+  request.cgroup = cgroup;
+  request.id = "test";
+  request.stdio[1] = pipe_fds[1];
+  request.stdio[2] = pipe_fds[1];
+  runtime::Launch launch;
+  outcome.is_started = runtime::StartContainer(request, &launch, &outcome.problem) &&
+                       runtime::FinishLaunch(&launch, &outcome.problem);
+  close(pipe_fds[1]);
+  if (launch.terminal.valid()) {
+    auto text = sys::ReadAll(launch.terminal.get(), 1 << 16);
+  }
+  auto text = sys::ReadAll(pipe_fds[0], 1 << 20);
+  if (text) outcome.output = *text;
+  close(pipe_fds[0]);
+  if (launch.pidfd.valid()) {
+    auto status = sys::waitid_pidfd(launch.pidfd.get(), 0, nullptr);
+    if (status) outcome.code = status->signal != 0 ? 128 + status->signal : status->code;
+  }
+  return outcome;
+}
+
+}  // namespace
+
+TEST_CASE("a container runs its command as pid 1 with its exit code") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("echo $$; exit 7");
+  const Outcome outcome = Run(bundle);
+  CHECK(outcome.problem.message == "");
+  CHECK(outcome.output == "1\n");
+  CHECK(outcome.code == 7);
+}
+
+TEST_CASE("a command that is not there fails at step exec with ENOENT") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("true", R"(,"args":["nosuch"])");
+  // The first "args" wins in the reader, so the program is exchanged instead.
+  fs::remove(bundle.directory + "/rootfs/bin/sh");
+  const Outcome outcome = Run(bundle);
+  CHECK_FALSE(outcome.is_started);
+  CHECK(outcome.problem.step == "exec");
+  CHECK(outcome.problem.errno_name == "ENOENT");
+  CHECK(outcome.code == 127);
+}
+
+TEST_CASE("a command that is not executable fails at step exec with EACCES") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("true");
+  fs::remove(bundle.directory + "/rootfs/bin/sh");
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, (bundle.directory + "/rootfs/bin/sh").c_str(), "x", 0644,
+                               false).ok());
+  const Outcome outcome = Run(bundle);
+  CHECK(outcome.problem.step == "exec");
+  CHECK(outcome.problem.errno_name == "EACCES");
+}
+
+TEST_CASE("no descriptor of the caller is open in the container") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("ls /proc/self/fd");
+  const int leak = dup(0);  // on purpose without close-on-exec
+  CHECK(Run(bundle).output == "0\n1\n2\n3\n");  // 3 is the directory that ls reads
+  close(leak);
+}
+
+TEST_CASE("user, groups, umask and capabilities are what the spec says") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("id -u; id -G; umask; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status",
+               R"(,"user":{"uid":1000,"gid":1001,"umask":63,"additionalGids":[5]},
+                  "noNewPrivileges":true,"capabilities":{"bounding":["CAP_KILL","CAP_CHOWN"],
+                  "permitted":["CAP_KILL"],"effective":["CAP_KILL"],"inheritable":["CAP_KILL"],
+                  "ambient":["CAP_KILL"]})");
+  CHECK(Run(bundle).output ==
+        "1000\n1001 5\n0077\nCapEff:\t0000000000000020\nCapBnd:\t0000000000000021\n"
+        "NoNewPrivs:\t1\n");
+}
+
+TEST_CASE("masked paths read empty and read-only paths refuse writes") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, (bundle.directory + "/rootfs/etc/secret").c_str(), "s",
+                               0644, false).ok());
+  fs::create_directories(bundle.directory + "/rootfs/etc/hidden/deep");
+  bundle.Write("cat /etc/secret; ls /etc/hidden; echo x > /tmp/f || echo refused", "", "",
+               R"(,"maskedPaths":["/etc/secret","/etc/hidden","/not/there"],
+                  "readonlyPaths":["/tmp"])");
+  const Outcome outcome = Run(bundle);
+  CHECK(outcome.output == "sh: can't create /tmp/f: Read-only file system\nrefused\n");
+}
+
+TEST_CASE("a destination that is a link out of the rootfs stays inside") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  fs::create_symlink("/../../../../tmp/minke-escape/x", bundle.directory + "/rootfs/data");
+  fs::create_directories(bundle.directory + "/volume");
+  bundle.Write("ls -d /tmp/minke-escape/x", "",
+               R"(,{"destination":"/data","type":"bind","source":"volume","options":["rbind"]})");
+  CHECK(Run(bundle).output == "/tmp/minke-escape/x\n");
+  CHECK_FALSE(fs::exists("/tmp/minke-escape"));
+}
+
+TEST_CASE("a file is bound on a destination that is made for it") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, (bundle.directory + "/hosts").c_str(), "h", 0644,
+                               false).ok());
+  bundle.Write("cat /run/deep/hosts; echo x > /run/deep/hosts || echo refused", "",
+               R"(,{"destination":"/run/deep/hosts","type":"bind","source":"hosts",
+                    "options":["bind","ro"]})");
+  CHECK(Run(bundle).output == "hsh: can't create /run/deep/hosts: Read-only file system\nrefused\n");
+}
+
+TEST_CASE("a namespace path of another type is refused at step namespace") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("true", "", "", "", R"(,{"type":"network","path":"/proc/self/ns/uts"})");
+  const Outcome outcome = Run(bundle);
+  CHECK_FALSE(outcome.is_started);
+  CHECK(outcome.problem.step == "namespace");
+}
+
+TEST_CASE("an overlay root takes writes in its upper directory and not in the lowers") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  for (const char* name : {"upper", "work", "second"}) {
+    fs::create_directories(bundle.directory + "/" + name);
+  }
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, (bundle.directory + "/second/two").c_str(), "2", 0644,
+                               false).ok());
+  bundle.Write("cat /two; echo new > /etc/new");
+  runtime::OverlayRoot overlay;
+  overlay.lower = {bundle.directory + "/second", bundle.directory + "/rootfs"};
+  overlay.upper = bundle.directory + "/upper";
+  overlay.work = bundle.directory + "/work";
+  CHECK(Run(bundle, overlay).output == "2");
+  CHECK(fs::exists(bundle.directory + "/upper/etc/new"));
+  CHECK_FALSE(fs::exists(bundle.directory + "/rootfs/etc/new"));
+}
+
+TEST_CASE("a user namespace maps root and still has its devices") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  fs::permissions(bundle.directory, fs::perms::all);
+  bundle.Write("id -u; cat /proc/self/uid_map; echo x > /dev/null && echo written", "", "",
+               R"(,"uidMappings":[{"containerID":0,"hostID":200000,"size":1000}],
+                  "gidMappings":[{"containerID":0,"hostID":200000,"size":1000}])",
+               R"(,{"type":"user"})");
+  const Outcome outcome = Run(bundle);
+  CHECK(outcome.problem.message == "");
+  CHECK(outcome.output == "0\n         0     200000       1000\nwritten\n");
+}
+
+TEST_CASE("a seccomp rule answers its errno and unknown names are passed over") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("busybox mkdir /tmp/d", "", "",
+               R"(,"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+                  {"names":["mkdir","mkdirat","no_such_call"],"action":"SCMP_ACT_ERRNO",
+                   "errnoRet":95}]})");
+  CHECK(Run(bundle).output == "mkdir: can't create directory '/tmp/d': Operation not supported\n");
+}
+
+TEST_CASE("a terminal comes from the container's own devpts") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("exit 0", R"(,"terminal":true)");
+  const Outcome outcome = Run(bundle);
+  CHECK(outcome.problem.message == "");
+  CHECK(outcome.code == 0);
+}
+
+TEST_CASE("exec joins the container and is the caller's child") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("sleep 20");
+  runtime::LaunchRequest request;
+  request.bundle = bundle.directory;
+  runtime::Launch container;
+  runtime::Problem problem;
+  REQUIRE(runtime::StartContainer(request, &container, &problem));
+  REQUIRE(runtime::FinishLaunch(&container, &problem));
+  runtime::ExecRequest exec;
+  exec.container_pid = container.pid;
+  exec.container_pidfd = container.pidfd.get();
+  exec.process_json = R"json({"args":["sh","-c","test -d /proc/1 && exit $(($$ < 10 ? 42 : 1))"],
+                          "cwd":"/","env":["PATH=/bin"]})json";
+  runtime::Launch process;
+  const bool is_started = runtime::StartExec(exec, &process, &problem) &&
+                          runtime::FinishLaunch(&process, &problem);
+  CHECK_MESSAGE(is_started, problem.message);
+  if (process.pidfd.valid()) {
+    auto status = sys::waitid_pidfd(process.pidfd.get(), 0, nullptr);
+    CHECK(status->code == 42);
+  }
+  (void)sys::pidfd_send_signal(container.pidfd.get(), SIGKILL).ok();
+  (void)sys::waitid_pidfd(container.pidfd.get(), 0, nullptr).ok();
+}
+
+TEST_CASE("a child that waits for its start goes on when released") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("exit 5");
+  runtime::LaunchRequest request;
+  request.bundle = bundle.directory;
+  request.wait_for_start = true;
+  runtime::Launch launch;
+  runtime::Problem problem;
+  REQUIRE(runtime::StartContainer(request, &launch, &problem));
+  REQUIRE(runtime::FinishLaunch(&launch, &problem));
+  CHECK(launch.waiting);
+  REQUIRE(runtime::ReleaseStart(&launch, &problem));
+  REQUIRE(runtime::FinishLaunch(&launch, &problem));
+  auto status = sys::waitid_pidfd(launch.pidfd.get(), 0, nullptr);
+  CHECK(status->code == 5);
+}
+
+TEST_CASE("the device policy refuses what no rule allows and gives the default devices") {
+  if (!CanRun()) return;
+  const char* mount = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup"
+                                                                         : "/sys/fs/cgroup/unified";
+  const std::string cgroup =
+      std::string(mount) + "/minke-native-test-" + std::to_string(getpid());
+  if (mkdir(cgroup.c_str(), 0755) != 0) {
+    MESSAGE("skipped: needs a writable cgroup2 mount");
+    return;
+  }
+  Bundle bundle;
+  bundle.Write("busybox mknod /tmp/k c 1 11; cat /tmp/k; cat /dev/null && echo null",
+               R"(,"capabilities":{"bounding":["CAP_MKNOD"],"permitted":["CAP_MKNOD"],
+                  "effective":["CAP_MKNOD"]})", "",
+               R"(,"resources":{"devices":[{"allow":false,"access":"rwm"}]})");
+  CHECK(Run(bundle, {}, cgroup).output ==
+        "cat: can't open '/tmp/k': Operation not permitted\nnull\n");
+  rmdir(cgroup.c_str());
+}

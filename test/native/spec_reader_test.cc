@@ -1,0 +1,84 @@
+// What the spec reader refuses, and with which JSON path.
+#include <doctest/doctest.h>
+
+#include "runtime/plan.h"
+#include "runtime/spec.h"
+
+namespace {
+
+std::string SpecWith(const std::string& process, const std::string& rest) {
+  return R"({"ociVersion":"1.3.0","root":{"path":"rootfs"},"process":{"args":["true"],"cwd":"/")" +
+         process + R"(},"linux":{"namespaces":[{"type":"mount"},{"type":"pid"}])" + rest + "}}";
+}
+
+std::string PathOfError(const std::string& text) {
+  runtime::Spec spec;
+  runtime::SpecError error;
+  if (!runtime::ReadSpec(text, &spec, &error)) return error.json_path;
+  runtime::Plan plan;
+  if (!runtime::MakePlan(std::move(spec), &plan, &error)) return error.json_path;
+  return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("ReadSpec accepts a minimal spec and ignores unknown properties") {
+  CHECK(PathOfError(SpecWith("", "")) == "accepted");
+  CHECK(PathOfError(SpecWith(R"(,"unknownThing":{"a":[1]})", "")) == "accepted");
+}
+
+TEST_CASE("ReadSpec names the JSON path of an impossible value") {
+  CHECK(PathOfError(SpecWith(R"(,"user":{"uid":-1})", "")) == "process.user.uid");
+  CHECK(PathOfError(SpecWith(R"(,"user":{"uid":4294967295})", "")) == "process.user.uid");
+  CHECK(PathOfError(SpecWith(R"(,"user":{"additionalGids":[1,"x"]})", "")) ==
+        "process.user.additionalGids[1]");
+  CHECK(PathOfError(SpecWith(R"(,"rlimits":[{"type":"RLIMIT_X","hard":1,"soft":1}])", "")) ==
+        "process.rlimits[0].type");
+  CHECK(PathOfError(SpecWith(R"(,"rlimits":[{"type":"RLIMIT_CPU","hard":1,"soft":2}])", "")) ==
+        "process.rlimits[0].soft");
+  CHECK(PathOfError(SpecWith(R"(,"capabilities":{"bounding":["CAP_NOPE"]})", "")) ==
+        "process.capabilities.bounding[0]");
+  CHECK(PathOfError(SpecWith(R"(,"capabilities":{"effective":["CAP_KILL"]})", "")) ==
+        "process.capabilities.effective");
+  CHECK(PathOfError(SpecWith(R"(,"oomScoreAdj":1001)", "")) == "process.oomScoreAdj");
+  CHECK(PathOfError(SpecWith("", R"(,"rootfsPropagation":"upside")")) ==
+        "linux.rootfsPropagation");
+  CHECK(PathOfError(SpecWith("", R"(,"maskedPaths":["relative"])")) == "linux.maskedPaths");
+  CHECK(PathOfError(SpecWith("", R"(,"devices":[{"path":"/dev/x","type":"q"}])")) ==
+        "linux.devices[0].type");
+  CHECK(PathOfError(SpecWith("", R"(,"seccomp":{"defaultAction":"SCMP_ACT_MAYBE"})")) ==
+        "linux.seccomp.defaultAction");
+}
+
+TEST_CASE("ReadSpec refuses a sysctl that is not of a namespace the container has") {
+  CHECK(PathOfError(SpecWith("", R"(,"sysctl":{"net.ipv4.ip_forward":"1"})")) ==
+        "linux.sysctl.net.ipv4.ip_forward");
+  CHECK(PathOfError(SpecWith("", R"(,"sysctl":{"kernel.panic":"1"})")) ==
+        "linux.sysctl.kernel.panic");
+}
+
+TEST_CASE("ReadSpec refuses a string with a zero byte") {
+  CHECK(PathOfError(SpecWith(R"(,"env":["A=\u0000b"])", "")) == "process.env[0]");
+}
+
+TEST_CASE("ReadSpec refuses text that is too deep, too large or not JSON") {
+  CHECK(PathOfError(std::string(100, '[')) == "");
+  CHECK(PathOfError("{\"a\":" + std::string(9u << 20, ' ') + "1}") == "");
+  CHECK(PathOfError("{") == "");
+  CHECK(PathOfError("[]") == "");
+  CHECK(PathOfError("") == "");
+}
+
+TEST_CASE("MakePlan refuses a spec without a mount namespace") {
+  CHECK(PathOfError(R"({"ociVersion":"1.3.0","root":{"path":"r"},
+        "process":{"args":["true"],"cwd":"/"},"linux":{"namespaces":[{"type":"pid"}]}})") ==
+        "linux.namespaces");
+}
+
+TEST_CASE("MakePlan refuses an option that a bind mount cannot have") {
+  const std::string spec = R"({"ociVersion":"1.3.0","root":{"path":"r"},
+      "process":{"args":["true"],"cwd":"/"},
+      "mounts":[{"destination":"/a","source":"/b","options":["bind","ro","size=1"]}],
+      "linux":{"namespaces":[{"type":"mount"}]}})";
+  CHECK(PathOfError(spec) == "mounts[0].options[2]");
+}
