@@ -14,9 +14,10 @@ import { dirname, join } from "node:path";
 const prefix = dirname(dirname(process.execPath));
 const args = ["configure", "build", "--jobs", String(availableParallelism())];
 if (existsSync(join(prefix, "include/node/node_api.h"))) args.push(`--nodedir=${prefix}`);
-if (process.argv.includes("--tests")) args.push("--", "-Dwith_tests=1");
 
 const gyp = createRequire(import.meta.url).resolve("node-gyp/bin/node-gyp.js");
 const { npm_config_nodedir: _ignored, ...env } = process.env;
+// Not `-- -Dwith_tests=1`: node-gyp would hand that to make as well.
+if (process.argv.includes("--tests")) env.GYP_DEFINES = "with_tests=1";
 const { status } = spawnSync(process.execPath, [gyp, "--loglevel=warn", ...args], { stdio: "inherit", env });
 process.exit(status ?? 1);

@@ -30,7 +30,9 @@ constexpr const char* kUsage =
     "  list     [--format table|json] [--quiet]\n"
     "  ps       [--format table|json] ID\n"
     "  pause    ID\n"
-    "  resume   ID\n";
+    "  resume   ID\n"
+    "  features\n"
+    "  spec     [--bundle DIR]\n";
 
 // What needs a program that no container can write to: all that clone a child.
 bool StartsProcesses(const std::string& command) {
@@ -60,6 +62,8 @@ int Dispatch(const GlobalOptions& global, const std::string& command, const Argu
   if (command == "list") return CommandList(global, rest);
   if (command == "ps") return CommandPs(global, rest);
   if (command == "pause") return CommandFreeze(global, rest, true);
+  if (command == "features") return CommandFeatures(global, rest);
+  if (command == "spec") return CommandSpec(global, rest);
   if (command == "resume") return CommandFreeze(global, rest, false);
   return Complain(global, "unknown command \"" + command + "\"");
 }

@@ -30,5 +30,7 @@ int CommandList(const GlobalOptions& global, const Arguments& arguments);
 int CommandExec(const GlobalOptions& global, const Arguments& arguments);
 int CommandPs(const GlobalOptions& global, const Arguments& arguments);
 int CommandFreeze(const GlobalOptions& global, const Arguments& arguments, bool is_pause);
+int CommandFeatures(const GlobalOptions& global, const Arguments& arguments);
+int CommandSpec(const GlobalOptions& global, const Arguments& arguments);
 
 }  // namespace oci

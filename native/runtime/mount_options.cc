@@ -111,7 +111,7 @@ bool ApplyMountOptions(const MountSpec& spec, Arena* arena, PlanMount* mount, si
 std::vector<const char*> KnownMountOptions() {
   static constexpr const char* kOthers[] = {
       "bind", "rbind", "private", "rprivate", "slave", "rslave", "shared", "rshared",
-      "unbindable", "runbindable", "tmpcopyup", "idmap", "ridmap",
+      "unbindable", "runbindable",
       "rro", "rrw", "rnosuid", "rsuid", "rnodev", "rdev", "rnoexec", "rexec",
       "rnodiratime", "rdiratime", "rrelatime", "rnorelatime", "rnoatime", "ratime",
       "rstrictatime", "rnostrictatime", "rnosymfollow", "rsymfollow"};

@@ -76,6 +76,13 @@ bool PlanMounts(Plan* plan, SpecError* error) {
     if (!spec.uid_mappings.empty() && mount.idmap == PlanMount::kNoIdmap) {
       mount.idmap = PlanMount::kIdmap;
     }
+    // Refused rather than ignored: nothing below carries them out.
+    if (mount.copy_up || mount.idmap != PlanMount::kNoIdmap) {
+      *error = {path + (mount.copy_up ? ".options" : ".uidMappings"),
+                mount.copy_up ? "has tmpcopyup, which is not supported"
+                              : "asks for an id-mapped mount, which is not supported"};
+      return false;
+    }
     plan->mounts.push_back(mount);
   }
   return true;

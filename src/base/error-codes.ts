@@ -17,7 +17,6 @@ export const ERROR_CODES = {
   CGROUP_BUSY: "processes of a cgroup did not end after SIGKILL",
   COMMAND_NOT_EXECUTABLE: "the command is not a program that may be executed",
   COMMAND_NOT_FOUND: "the command is not in the image",
-  CONFIG_KEY_NOT_FOUND: "a ConfigMap or Secret that a container names does not exist, or lacks the key",
   CONTAINER_NOT_CREATED: "the container has been started before; a container runs once",
   CONTAINER_NOT_FOUND: "no container has this id",
   CONTAINER_NOT_RUNNING: "the container has not been started, or has exited",

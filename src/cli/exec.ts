@@ -2,9 +2,9 @@
  * `minke exec` and `minke attach`: this terminal and these pipes, connected with a container.
  */
 import { pipeline } from "node:stream/promises";
-import { RuntimeError } from "../base/errors.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { RemoteStreams } from "../client/index.js";
-import { connectTo, type GlobalOptions, note } from "./context.js";
+import { connectTo, type GlobalOptions, note, reportError } from "./context.js";
 
 export interface StreamOptions extends GlobalOptions {
   readonly container?: string;
@@ -23,15 +23,20 @@ export async function execInPod(pod: string, command: readonly string[], options
   const tty = wantsTerminal(options);
   const { columns, rows } = process.stdout;
   const size = tty && columns && rows ? { columns, rows } : undefined;
-  const streams = await client.exec(options.namespace, podName(pod), {
-    command: words,
-    container: options.container,
-    stdin: options.stdin,
-    tty,
-    size,
-  });
+  let streams: RemoteStreams;
+  try {
+    const request = { command: words, container: options.container, stdin: options.stdin, tty, size };
+    streams = await client.exec(options.namespace, podName(pod), request);
+  } catch (err) {
+    reportError(err);
+    process.exitCode = SHELL_EXIT[toRuntimeError(err).code] ?? process.exitCode;
+    return;
+  }
   await connectHere(streams, { stdin: options.stdin ?? false, tty });
 }
+
+/** What a shell's exit code is for a command that it could not run (POSIX sh, "Exit Status for Commands"). */
+const SHELL_EXIT: Readonly<Record<string, number>> = { COMMAND_NOT_FOUND: 127, COMMAND_NOT_EXECUTABLE: 126 };
 
 export async function attachToPod(pod: string, options: StreamOptions): Promise<void> {
   const client = await connectTo(options);

@@ -101,10 +101,7 @@ export class MinkeClient {
   }
 
   /** @param strict a field without effect is an error */
-  async createPod(
-    manifest: PodInput,
-    options: { namespace?: string; strict?: boolean } = {},
-  ): Promise<CreatedPod> {
+  async createPod(manifest: PodInput, options: { namespace?: string; strict?: boolean } = {}): Promise<CreatedPod> {
     const namespace = manifest.metadata.namespace ?? options.namespace ?? "default";
     const query = options.strict ? "?fieldValidation=Strict" : "";
     const response = await send(this.#socketPath, `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods${query}`, {

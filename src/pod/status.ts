@@ -188,9 +188,8 @@ function containerState(
       },
     };
   }
-  return {
-    waiting: { reason: !isInit && !record.isInitialized && record.sandbox ? "PodInitializing" : "ContainerCreating" },
-  };
+  const waitsForInit = !isInit && !record.isInitialized && record.sandbox && record.pod.spec.initContainers?.length;
+  return { waiting: { reason: waitsForInit ? "PodInitializing" : "ContainerCreating" } };
 }
 
 const initRestarts = (pod: Pod, { exitCode }: Termination): boolean =>

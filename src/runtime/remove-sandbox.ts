@@ -21,6 +21,8 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
       await Promise.all(containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)));
       await ctx.network.teardown(id);
       await endMonitor(ctx, id);
+      // Gone means gone: the kernel has deleted the link, and the lease is free.
+      await ctx.network.gone(id);
       await removeCgroup(ctx.cgroups, record.cgroupPath);
       await rm(ctx.paths.sandbox(id), { recursive: true, force: true });
       await ctx.sandboxes.remove(id);

@@ -22,8 +22,12 @@ export interface Scope {
 /** Sorted lines by kind: `mounts`, `links`, … */
 export type Snapshot = Readonly<Record<string, readonly string[]>>;
 
-/** Content that images and the daemon itself keep; a pod owns nothing in these. */
-const NOT_OF_PODS = /^(blobs|layers|tmp|state\/durable\/(images|layers)|lock)(\/|$)/;
+/** Content that images and the daemon itself keep, and the folders that hold what pods own. */
+const NOT_OF_PODS =
+  /^(blobs|layers|tmp|state\/durable\/(images|layers)|lock)(\/|$)|^(containers|logs|sandboxes|volumes)$/;
+
+/** Large, and no pod owns a file of them. */
+const NOT_WALKED = /^(blobs|layers)$/;
 
 export function takeSnapshot(scope: Scope): Snapshot {
   return {
@@ -142,8 +146,7 @@ function walk(base: string, below: string, take: (isFolder: boolean) => boolean)
   return entries.flatMap((entry) => {
     const path = join(below, entry.name);
     const own = take(entry.isDirectory()) ? [path] : [];
-    // Layers are large, and no pod owns a file of them.
-    return entry.isDirectory() && !NOT_OF_PODS.test(path) ? [...own, ...walk(base, path, take)] : own;
+    return entry.isDirectory() && !NOT_WALKED.test(path) ? [...own, ...walk(base, path, take)] : own;
   });
 }
 

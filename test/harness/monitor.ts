@@ -2,18 +2,53 @@
  * A real monitor with real containers of busybox, for tests of the monitor without a daemon.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { type ContainerId, type ExecId, newContainerId, newExecId, newSandboxId, type SandboxId } from "../../src/base/ids.js";
+import {
+  type ContainerId,
+  type ExecId,
+  newContainerId,
+  newExecId,
+  newSandboxId,
+  type SandboxId,
+} from "../../src/base/ids.js";
 import { type ExecParams, MonitorClient, type StartParams } from "../../src/monitor/monitor-client.js";
 import type { ExitRecord } from "../../src/state/container.js";
 
 export const BINARY = fileURLToPath(new URL("../../build/Release/minke-oci", import.meta.url));
 const BUSYBOX = "/usr/bin/busybox";
-const APPLETS = ["sh", "cat", "echo", "sleep", "true", "yes", "head", "seq", "stty", "dd", "id", "ls", "kill", "nc", "wc", "tr"];
+const APPLETS = [
+  "sh",
+  "cat",
+  "echo",
+  "sleep",
+  "true",
+  "yes",
+  "head",
+  "seq",
+  "stty",
+  "dd",
+  "id",
+  "ls",
+  "kill",
+  "nc",
+  "wc",
+  "tr",
+];
 
 export class MonitorBench {
   readonly dir = mkdtempSync(join(tmpdir(), "minke-monitor-"));
@@ -33,7 +68,10 @@ export class MonitorBench {
     mkdirSync(join(this.socketPath, ".."), { recursive: true });
     mkdirSync(this.cgroup);
     makeRootfs(this.rootfs);
-    this.child = spawn(BINARY, [this.sandboxId, this.socketPath], { argv0: "minke-monitor", stdio: ["ignore", "ignore", "pipe"] });
+    this.child = spawn(BINARY, [this.sandboxId, this.socketPath], {
+      argv0: "minke-monitor",
+      stdio: ["ignore", "ignore", "pipe"],
+    });
     this.child.stderr?.on("data", (text: Buffer) => (this.stderr += text.toString()));
   }
 
@@ -85,7 +123,10 @@ export class MonitorBench {
   }
 
   /** Starts it and waits for its end. */
-  async run(args: readonly string[], changes: Partial<StartParams> = {}): Promise<{ params: StartParams; exit: ExitRecord }> {
+  async run(
+    args: readonly string[],
+    changes: Partial<StartParams> = {},
+  ): Promise<{ params: StartParams; exit: ExitRecord }> {
     const params = await this.start(args, changes);
     return { params, exit: await this.exitOf(params.containerId) };
   }
@@ -117,7 +158,11 @@ export class MonitorBench {
     };
   }
 
-  capture(container: StartParams, args: readonly string[], changes: { timeoutMs?: number; limitBytes?: number; terminal?: boolean } = {}) {
+  capture(
+    container: StartParams,
+    args: readonly string[],
+    changes: { timeoutMs?: number; limitBytes?: number; terminal?: boolean } = {},
+  ) {
     return this.client.exec(this.execParams(container, "capture", args, changes));
   }
 
@@ -152,7 +197,12 @@ export class MonitorBench {
       mounts: [
         { destination: "/proc", type: "proc", source: "proc" },
         { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755", "size=64k"] },
-        { destination: "/dev/pts", type: "devpts", source: "devpts", options: ["newinstance", "ptmxmode=0666", "mode=0620"] },
+        {
+          destination: "/dev/pts",
+          type: "devpts",
+          source: "devpts",
+          options: ["newinstance", "ptmxmode=0666", "mode=0620"],
+        },
       ],
       linux: { namespaces: [{ type: "pid", ...(pidNamespace && { path: pidNamespace }) }, { type: "mount" }, { type: "ipc" }, { type: "uts" }, { type: "cgroup" }] },
     };
@@ -164,7 +214,9 @@ export function logText(path: string, stream?: "stdout" | "stderr"): string {
   return readFileSync(path, "utf8")
     .split("\n")
     .slice(0, -1)
-    .map((record) => /^(\S+) (stdout|stderr) ([FP]) (.*)$/s.exec(record) ?? fail(`no CRI record: ${record.slice(0, 80)}`))
+    .map(
+      (record) => /^(\S+) (stdout|stderr) ([FP]) (.*)$/s.exec(record) ?? fail(`no CRI record: ${record.slice(0, 80)}`),
+    )
     .filter(([, , from]) => stream === undefined || from === stream)
     .map(([, , , tag, text]) => `${text}${tag === "F" ? "\n" : ""}`)
     .join("");
@@ -190,7 +242,9 @@ function fail(why: string): never {
 }
 
 function cgroup2Root(): string {
-  const mount = readFileSync("/proc/self/mountinfo", "utf8").split("\n").find((line) => line.includes(" - cgroup2 "));
+  const mount = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .find((line) => line.includes(" - cgroup2 "));
   return mount?.split(" ")[4] ?? fail("no cgroup v2 mount");
 }
 

@@ -40,7 +40,10 @@ export async function startRegistry(program = "docker-registry"): Promise<Regist
     `http: { addr: "127.0.0.1:${port}" }`,
   ];
   await writeFile(join(dir, "config.yml"), `${config.join("\n")}\n`);
-  const child = spawn(program, ["serve", join(dir, "config.yml")], { stdio: "ignore", env: { OTEL_TRACES_EXPORTER: "none" } });
+  const child = spawn(program, ["serve", join(dir, "config.yml")], {
+    stdio: "ignore",
+    env: { OTEL_TRACES_EXPORTER: "none" },
+  });
   const ended = new Promise<void>((resolve) => {
     child.once("error", () => resolve());
     child.once("exit", () => resolve());
@@ -65,7 +68,8 @@ export async function startRegistry(program = "docker-registry"): Promise<Regist
 
 async function answers(endpoint: string, child: ChildProcess): Promise<void> {
   for (let waitedMs = 0; waitedMs < 10_000; waitedMs += 20) {
-    if (child.exitCode !== null || child.pid === undefined) throw new Error("docker-registry has ended; is it installed?");
+    if (child.exitCode !== null || child.pid === undefined)
+      throw new Error("docker-registry has ended; is it installed?");
     const status = await request(`${endpoint}/v2/`).then(
       async ({ statusCode, body }) => (await body.dump(), statusCode),
       () => 0,
@@ -129,13 +133,27 @@ export async function pushBlob(endpoint: string, repository: string, digest: str
   await start.body.dump();
   const upload = new URL(String(start.headers["location"]), endpoint);
   upload.searchParams.set("digest", digest);
-  const put = await request(upload, { method: "PUT", body: bytes, headers: { "content-type": "application/octet-stream" } });
+  const put = await request(upload, {
+    method: "PUT",
+    body: bytes,
+    headers: { "content-type": "application/octet-stream" },
+  });
   const said = await put.body.text();
   if (put.statusCode !== 201) throw new Error(`push blob ${digest}: HTTP ${put.statusCode} ${said}`);
 }
 
-export async function pushManifest(endpoint: string, repository: string, tag: string, mediaType: string, bytes: Buffer): Promise<void> {
-  const put = await request(`${endpoint}/v2/${repository}/manifests/${tag}`, { method: "PUT", body: bytes, headers: { "content-type": mediaType } });
+export async function pushManifest(
+  endpoint: string,
+  repository: string,
+  tag: string,
+  mediaType: string,
+  bytes: Buffer,
+): Promise<void> {
+  const put = await request(`${endpoint}/v2/${repository}/manifests/${tag}`, {
+    method: "PUT",
+    body: bytes,
+    headers: { "content-type": mediaType },
+  });
   const said = await put.body.text();
   if (put.statusCode !== 201) throw new Error(`push manifest ${repository}:${tag}: HTTP ${put.statusCode} ${said}`);
 }

@@ -1,12 +1,15 @@
 /**
  * The monitor against the real kernel: its life, its containers and their ends. Needs root.
  */
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { newContainerId } from "../../src/base/ids.js";
+import { MonitorClient } from "../../src/monitor/monitor-client.js";
+import * as native from "../../src/native/index.js";
 import { VERSION } from "../../src/settings/version.js";
-import { logText, MonitorBench, until } from "../harness/monitor.js";
+import type { ExitRecord } from "../../src/state/container.js";
+import { BINARY, logText, MonitorBench, until } from "../harness/monitor.js";
 import { requires } from "../harness/requires.js";
 
 let bench: MonitorBench;
@@ -30,6 +33,33 @@ describe("hello", () => {
 
   test("the socket is reachable for its owner only", () => {
     expect(statSync(bench.socketPath).mode & 0o777).toBe(0o600);
+  });
+});
+
+describe("a monitor spawned from a sealed executable", () => {
+  test("speaks over the socketpair, holds the namespaces it was given, and opens streams by its path", async () => {
+    const executable = await native.sealedExecutable(BINARY);
+    const made = await native.createSandboxNamespaces({ network: false, ipc: true, uts: true, hostname: "h", domainname: "", sysctls: {} });
+    const socketPath = `${bench.dir}/spawned.sock`;
+    const spawned = native.spawnMonitor({
+      executable,
+      args: ["minke-monitor", bench.sandboxId, socketPath],
+      fds: { ipc: made.ipc, uts: made.uts },
+    });
+    const client = await MonitorClient.fromFd(spawned.control as native.Fd);
+    expect(client.hello).toMatchObject({ pid: spawned.pid, socketPath, fds: { ipc: 5, uts: 6 } });
+    expect(client.hello.fds.net).toBeUndefined();
+    expect(readlinkSync(`/proc/${spawned.pid}/fd/5`)).toMatch(/^ipc:/);
+    expect(readFileSync(`/proc/${spawned.pid}/cmdline`, "utf8")).toMatch(/^monitor\[[0-9a-f]{13}\]/);
+    const params = bench.prepare(["/bin/cat"], { stdin: true, stdinOnce: true });
+    const ended = new Promise<ExitRecord>((resolve) => client.onExit(resolve));
+    await client.start(params);
+    const stream = await client.openStream({ containerId: params.containerId });
+    stream.stdin?.end();
+    expect(await ended).toMatchObject({ containerId: params.containerId, exitCode: 0 });
+    await client.shutdown();
+    await until(() => native.reapChild(spawned.pidfd) !== undefined);
+    for (const fd of [executable, made.ipc, made.uts, spawned.pidfd]) fd?.close();
   });
 });
 

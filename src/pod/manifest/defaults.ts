@@ -64,8 +64,7 @@ function containerDefaults(container: PodContainer, hostNetwork: boolean): Conta
 
 /** A volume without a source is an emptyDir; a hostPath without a type has the type "". */
 function volumeDefaults(volume: PodVolume): PodVolume {
-  const hasSource = volume.hostPath ?? volume.configMap ?? volume.secret;
-  return hasSource ? volume : { ...volume, emptyDir: volume.emptyDir ?? {} };
+  return volume.hostPath ? volume : { ...volume, emptyDir: volume.emptyDir ?? {} };
 }
 
 /** `Always` for the tag `latest` and for no tag, else `IfNotPresent`; a digest never moves. */

@@ -4,6 +4,7 @@
  */
 
 const CONTAINER = [
+  "envFrom",
   "livenessProbe",
   "readinessProbe",
   "startupProbe",
@@ -56,7 +57,7 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "tolerations",
     "topologySpreadConstraints",
   ],
-  valueFrom: ["fileKeyRef", "resourceFieldRef"],
+  valueFrom: ["configMapKeyRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"],
   volumeMounts: ["subPathExpr"],
   volumes: [
     "awsElasticBlockStore",
@@ -64,6 +65,7 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "azureFile",
     "cephfs",
     "cinder",
+    "configMap",
     "csi",
     "downwardAPI",
     "ephemeral",
@@ -83,6 +85,7 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "quobyte",
     "rbd",
     "scaleIO",
+    "secret",
     "storageos",
     "vsphereVolume",
   ],
@@ -96,9 +99,14 @@ export function isKubernetesField(path: readonly PropertyKey[], key: string): bo
 
 /** Where doing without the field would give the container something else than was asked for: an error, never a warning. */
 const NEVER_IGNORED: ReadonlySet<string> = new Set(["volumes", "valueFrom", "volumeMounts"]);
+const NEVER_IGNORED_KEYS: ReadonlySet<string> = new Set(["envFrom"]);
 
 /** True where a known field of the object at `path` cannot be left out without changing what the pod is. */
 export function isEssentialField(path: readonly PropertyKey[], key: string): boolean {
   const parent = path.findLast((part) => typeof part === "string");
-  return typeof parent === "string" && NEVER_IGNORED.has(parent) && isKubernetesField(path, key);
+  return (
+    typeof parent === "string" &&
+    (NEVER_IGNORED.has(parent) || NEVER_IGNORED_KEYS.has(key)) &&
+    isKubernetesField(path, key)
+  );
 }

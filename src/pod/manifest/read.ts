@@ -8,20 +8,11 @@ import type { z } from "zod";
 import { applyDefaults, type Pod } from "./defaults.js";
 import { isEssentialField, isKubernetesField } from "./ignored.js";
 import { type FieldProblem, ManifestError, toJsonPath } from "./problems.js";
-import { configMapSchema, podSchema, secretSchema } from "./schema.js";
+import { podSchema } from "./schema.js";
 import { podProblems, podWarnings } from "./validate.js";
-
-export interface ConfigMap {
-  readonly name: string;
-  readonly namespace: string;
-  /** Values by key; binary ones decoded. */
-  readonly files: Readonly<Record<string, Buffer>>;
-}
 
 export interface Manifest {
   readonly pods: readonly Pod[];
-  readonly configMaps: readonly ConfigMap[];
-  readonly secrets: readonly ConfigMap[];
   /** Fields without effect, by path. */
   readonly warnings: readonly FieldProblem[];
 }
@@ -40,8 +31,6 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
   const problems: FieldProblem[] = [];
   const warnings: FieldProblem[] = [];
   const pods: Pod[] = [];
-  const configMaps: ConfigMap[] = [];
-  const secrets: ConfigMap[] = [];
   documents.forEach((document, index) => {
     const found: Found = { problems: [], warnings: [] };
     const kind = kindOf(document);
@@ -53,17 +42,10 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
         found.warnings.push(...podWarnings(complete));
         pods.push(complete);
       }
-    } else if (kind === "ConfigMap") {
-      const map = parseShape(configMapSchema, document, found);
-      if (map) configMaps.push(toFiles(map.metadata, { text: map.data, base64: map.binaryData }, options.namespace));
-    } else if (kind === "Secret") {
-      const secret = parseShape(secretSchema, document, found);
-      if (secret)
-        secrets.push(toFiles(secret.metadata, { text: secret.stringData, base64: secret.data }, options.namespace));
     } else {
       found.problems.push({
         path: "kind",
-        message: kind ? `"${kind}" is not supported; use Pod, ConfigMap or Secret` : "required",
+        message: kind ? `"${kind}" is not supported; use Pod` : "required",
       });
     }
     const prefix = documents.length > 1 ? `document ${index + 1}: ` : "";
@@ -71,9 +53,10 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
     warnings.push(...found.warnings.map((w) => ({ ...w, path: prefix + w.path })));
   });
   problems.push(...duplicateNames(pods));
-  if (options.strict) problems.push(...warnings);
+  if (options.strict)
+    problems.push(...warnings.map(({ path, message }) => ({ path, message: message.replace(/, ignored$/, "") })));
   if (problems.length > 0) throw new ManifestError(`manifest "${options.source}"`, problems);
-  return { pods, configMaps, secrets, warnings };
+  return { pods, warnings };
 }
 
 interface Found {
@@ -152,15 +135,4 @@ function duplicateNames(pods: readonly Pod[]): FieldProblem[] {
     seen.add(key);
   }
   return problems;
-}
-
-function toFiles(
-  metadata: { name?: string | undefined; namespace?: string | undefined },
-  content: { text: Record<string, string> | undefined; base64: Record<string, string> | undefined },
-  namespace: string,
-): ConfigMap {
-  const files: Record<string, Buffer> = {};
-  for (const [key, value] of Object.entries(content.base64 ?? {})) files[key] = Buffer.from(value, "base64");
-  for (const [key, value] of Object.entries(content.text ?? {})) files[key] = Buffer.from(value);
-  return { name: metadata.name ?? "", namespace: metadata.namespace ?? namespace, files };
 }

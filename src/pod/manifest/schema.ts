@@ -29,7 +29,6 @@ const metadata = z.strictObject({
 });
 
 const fieldRef = z.strictObject({ apiVersion: text.optional(), fieldPath: text });
-const keyRef = z.strictObject({ name: text, key: text, optional: z.boolean().optional() });
 
 const envVar = z.strictObject({
   name: text,
@@ -37,16 +36,8 @@ const envVar = z.strictObject({
   valueFrom: z
     .strictObject({
       fieldRef: fieldRef.optional(),
-      configMapKeyRef: keyRef.optional(),
-      secretKeyRef: keyRef.optional(),
     })
     .optional(),
-});
-
-const envFromSource = z.strictObject({
-  prefix: text.optional(),
-  configMapRef: z.strictObject({ name: text, optional: z.boolean().optional() }).optional(),
-  secretRef: z.strictObject({ name: text, optional: z.boolean().optional() }).optional(),
 });
 
 const containerPort = z.strictObject({
@@ -90,7 +81,6 @@ const container = z.strictObject({
   args: z.array(text).optional(),
   workingDir: text.optional(),
   env: z.array(envVar).optional(),
-  envFrom: z.array(envFromSource).optional(),
   ports: z.array(containerPort).optional(),
   volumeMounts: z.array(volumeMount).optional(),
   resources: resources.optional(),
@@ -102,8 +92,6 @@ const container = z.strictObject({
   tty: z.boolean().optional(),
 });
 
-const keyToPath = z.strictObject({ key: text, path: text, mode: int32.optional() });
-
 const volume = z.strictObject({
   name: text,
   emptyDir: z.strictObject({ medium: text.optional(), sizeLimit: quantity.optional() }).nullish(),
@@ -113,22 +101,6 @@ const volume = z.strictObject({
       type: z
         .enum(["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"])
         .nullish(),
-    })
-    .optional(),
-  configMap: z
-    .strictObject({
-      name: text,
-      items: z.array(keyToPath).optional(),
-      defaultMode: int32.optional(),
-      optional: z.boolean().optional(),
-    })
-    .optional(),
-  secret: z
-    .strictObject({
-      secretName: text,
-      items: z.array(keyToPath).optional(),
-      defaultMode: int32.optional(),
-      optional: z.boolean().optional(),
     })
     .optional(),
 });
@@ -174,25 +146,6 @@ export const podSchema = z.strictObject({
   metadata,
   spec: podSpec,
   status: z.unknown().optional(),
-});
-
-export const configMapSchema = z.strictObject({
-  apiVersion: z.literal("v1"),
-  kind: z.literal("ConfigMap"),
-  metadata,
-  data: stringMap.optional(),
-  binaryData: stringMap.optional(),
-  immutable: z.boolean().optional(),
-});
-
-export const secretSchema = z.strictObject({
-  apiVersion: z.literal("v1"),
-  kind: z.literal("Secret"),
-  metadata,
-  type: text.optional(),
-  data: stringMap.optional(),
-  stringData: stringMap.optional(),
-  immutable: z.boolean().optional(),
 });
 
 export type PodManifest = z.infer<typeof podSchema>;

@@ -150,7 +150,7 @@ function checkVolumes(volumes: readonly PodVolume[], add: Add): Set<string> {
     if (!isDnsLabel(volume.name)) add(`${path}.name`, invalidLabel(volume.name));
     else if (names.has(volume.name)) add(`${path}.name`, `duplicate name "${volume.name}"`);
     names.add(volume.name);
-    const sources = (["emptyDir", "hostPath", "configMap", "secret"] as const).filter((kind) => volume[kind]);
+    const sources = (["emptyDir", "hostPath"] as const).filter((kind) => volume[kind]);
     if (sources.length > 1) add(path, `more than one source: ${sources.join(", ")}`);
     const limit = volume.emptyDir?.sizeLimit;
     if (limit !== undefined && !((parseQuantity(limit) ?? -1) >= 0))
@@ -212,8 +212,7 @@ function checkValueFrom(
   path: string,
   add: Add,
 ): void {
-  const count = [source.fieldRef, source.configMapKeyRef, source.secretKeyRef].filter(Boolean).length;
-  if (count !== 1) add(path, "exactly one source is required");
+  if (!source.fieldRef) add(path, "exactly one source is required");
   if (source.fieldRef && !FIELD_PATH.test(source.fieldRef.fieldPath)) {
     add(`${path}.fieldRef.fieldPath`, `"${source.fieldRef.fieldPath}" is not supported`);
   }
