@@ -11,6 +11,7 @@ import { pidfdHasExited, pidfdSendSignal, reapChild } from "../native/index.js";
 import { monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
+import { endSandboxInit } from "./sandbox-init.js";
 
 const SIGKILL = 9;
 /** How long a monitor that was asked to end may take. */
@@ -62,6 +63,7 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   ctx.monitors.delete(id);
   const process = handle?.pidfd ?? pidfd;
   if (handle) {
+    if (ctx.sandboxes.get(id)?.config.namespaces.pid === "pod") await endInit(id, handle.client);
     // A stopped or hung monitor does not answer, and is killed below.
     await Promise.race([handle.client.shutdown().catch(() => undefined), sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false })]);
     handle.client.close();
@@ -76,6 +78,11 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   }
   await removeCgroup(ctx.cgroups, monitorCgroup(ctx.cgroups, id));
   await rm(ctx.paths.monitorSocket(id), { force: true });
+}
+
+/** A monitor ends only when nothing runs. One that does not answer is killed, and its processes by their cgroup. */
+async function endInit(id: SandboxId, client: MonitorClient): Promise<void> {
+  await Promise.race([endSandboxInit(id, client).catch(() => undefined), sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false })]);
 }
 
 /** Waits until the process has ended, killing it where it takes long, and reaps it where it is our child. */

@@ -27,6 +27,7 @@ import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
 import { runSandbox } from "./run-sandbox.js";
 import type { Runtime, RuntimeEvent } from "./runtime.js";
+import { prepareInitRootfs } from "./sandbox-init.js";
 import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
@@ -80,6 +81,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     timelines: new Map(),
     processes: new Map(),
   };
+  await prepareInitRootfs(paths, EXECUTABLE);
   const recovered = await recover(ctx);
   return {
     runtime: bindVerbs(ctx),

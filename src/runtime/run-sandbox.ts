@@ -20,6 +20,7 @@ import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } fro
 import { emit, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
+import { startSandboxInit } from "./sandbox-init.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
@@ -86,7 +87,6 @@ async function build(ctx: RuntimeContext, id: SandboxId, config: SandboxConfig, 
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
     ]);
     await timeline.step("files", async () => {
-      cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
       await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
     });
     await timeline.step("record", () => ctx.sandboxes.put(id, { ...creating, state: "ready", network, monitor }));
@@ -156,10 +156,12 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
       cgroup,
       fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm },
     });
+    cleanup.push("remove files", () => rm(ctx.paths.sandbox(record.id), { recursive: true, force: true }));
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, pidfd));
     if (!control) throw new Error("a monitor without a control connection");
-    adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
-    return {
+    const client = await MonitorClient.fromFd(control);
+    adoptMonitor(ctx, record.id, client, pidfd);
+    const monitor = {
       pid,
       startTicks: await processStartTicks(pid),
       netFd: made.net && MONITOR_FD.net,
@@ -167,6 +169,8 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
       utsFd: made.uts && MONITOR_FD.uts,
       shmFd: made.shm && MONITOR_FD.shm,
     };
+    const hasInit = record.config.namespaces.pid === "pod";
+    return hasInit ? { ...monitor, initPid: await startSandboxInit(ctx, record, client, monitor) } : monitor;
   } finally {
     cgroup.close();
   }

@@ -38,6 +38,8 @@ export interface MonitorProcess {
   readonly ipcFd: number | undefined;
   readonly utsFd: number | undefined;
   readonly shmFd: number | undefined;
+  /** The first process of the shared PID namespace; `undefined` where there is none. */
+  readonly initPid?: number | undefined;
 }
 
 /** As stored: boot class. */
