@@ -99,14 +99,12 @@ export function file(path, content, mode = 0o644) {
   return { path, type: "file", mode, content: Buffer.from(content) };
 }
 
-/** Applets are hard links: with symlinks, masking one applet would mask busybox itself. @param {string} root */
+/** Applets are hard links: with symlinks, masking one applet would mask busybox itself. @param {string} root @returns {TarEntry[]} */
 function baseEntries(root) {
   const busybox = "bin/busybox";
   const applets = run(join(root, busybox), ["--list"]).trim().split("\n").filter((name) => name !== "busybox");
-  /** @type {TarEntry[]} */
-  const links = applets.map((name) => ({ path: `bin/${name}`, type: "hardlink", mode: 0o755, target: busybox }));
-  /** @type {TarEntry[]} */
-  const dirs = ["dev", "etc", "home", "proc", "run", "sys", "usr/bin", "usr/sbin", "var/www"].map((path) => ({ path, type: "dir" }));
+  const links = applets.map((name) => ({ path: `bin/${name}`, type: /** @type {const} */ ("hardlink"), mode: 0o755, target: busybox }));
+  const dirs = ["dev", "etc", "home", "proc", "run", "sys", "usr/bin", "usr/sbin", "var/www"].map((path) => ({ path, type: /** @type {const} */ ("dir") }));
   return [
     entryOf(root, busybox),
     ...links,
@@ -121,15 +119,15 @@ function baseEntries(root) {
   ];
 }
 
-/** @param {string} root */
+/** @param {string} root @returns {TarEntry[]} */
 function nginxEntries(root) {
   return [
     ...withSharedLibraries(root, "usr/sbin/nginx").map((path) => entryOf(root, path)),
     entryOf(root, "etc/nginx/mime.types"),
     file("etc/nginx/nginx.conf", NGINX_CONF),
     file("usr/share/nginx/html/index.html", "<!doctype html>\n<title>minke fixture</title>\n<p>nginx of the fixture image\n"),
-    /** @type {TarEntry} */ ({ path: "var/lib/nginx", type: "dir" }),
-    /** @type {TarEntry} */ ({ path: "var/log/nginx", type: "dir" }),
+    { path: "var/lib/nginx", type: "dir" },
+    { path: "var/log/nginx", type: "dir" },
   ];
 }
 

@@ -10,8 +10,9 @@ import { listenOnSocket } from "./api/unix-socket.js";
 import { CleanupStack } from "./base/cleanup.js";
 import { RuntimeError, toRuntimeError } from "./base/errors.js";
 import { createLog, type Logger } from "./base/log.js";
-import { introspectionVerbs } from "./cri/introspection.js";
 import { createCriServer } from "./cri/server.js";
+import { criVerbs } from "./cri/service.js";
+import { failureStatus } from "./cri/streams.js";
 import { runDoctor } from "./doctor/doctor.js";
 import { ImageStore } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
@@ -25,6 +26,7 @@ import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
 import { FileStore } from "./state/store.js";
+import { StreamingServer } from "./streaming/streaming-server.js";
 
 export interface DaemonOptions {
   /** Data: absolute. */
@@ -75,7 +77,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   } catch (err) {
     failure = err;
   }
-  for (const { step, error } of await parts.unwind()) log.warn({ step, err: error.message }, "could not shut a part down");
+  for (const { step, error } of await parts.unwind())
+    log.warn({ step, err: error.message }, "could not shut a part down");
   if (failure !== undefined) throw failure;
   log.info("stopped");
 }
@@ -85,11 +88,14 @@ async function takeLock(paths: Paths): Promise<Fd> {
     return await lockFile(paths.lock);
   } catch (err) {
     if (toRuntimeError(err).code !== "LOCKED") throw err;
-    throw new RuntimeError(`start the daemon: one with the root "${paths.root}" runs already; give this one another --root and --run`, {
-      kind: "failed-precondition",
-      code: "ALREADY_RUNNING",
-      cause: err,
-    });
+    throw new RuntimeError(
+      `start the daemon: one with the root "${paths.root}" runs already; give this one another --root and --run`,
+      {
+        kind: "failed-precondition",
+        code: "ALREADY_RUNNING",
+        cause: err,
+      },
+    );
   }
 }
 
@@ -103,7 +109,13 @@ interface Daemon {
 }
 
 /** Opens every part in the order in which they need each other. Sockets come last: what answers is ready. */
-async function open(options: DaemonOptions, settings: Settings, paths: Paths, log: Logger, parts: CleanupStack): Promise<Daemon> {
+async function open(
+  options: DaemonOptions,
+  settings: Settings,
+  paths: Paths,
+  log: Logger,
+  parts: CleanupStack,
+): Promise<Daemon> {
   let daemon: Daemon | undefined;
   const leavesNothing = () => daemon?.leavesNothing ?? false;
   if (!(await isMountPoint(paths.tmpfs))) await mountTmpfs(paths.tmpfs, { sizeBytes: 0, mode: 0o700 });
@@ -113,14 +125,24 @@ async function open(options: DaemonOptions, settings: Settings, paths: Paths, lo
     await rm(paths.run, { recursive: true, force: true });
   });
   const host = await readHost(settings.cgroupRoot, settings.tolerateMissingControllers);
-  const leases = await FileStore.open<NetworkRecord>({ dir: paths.bootState("leases"), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
+  const leases = await FileStore.open<NetworkRecord>({
+    dir: paths.bootState("leases"),
+    storeClass: "boot",
+    quarantine: paths.quarantine,
+    version: 1,
+  });
   const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
   parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
   const images = await ImageStore.open(paths, { registries: settings.registries });
   const runtime = await openRuntime({ paths, host, images, network, log });
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
-  const pods = await FileStore.open<PodRecord>({ dir: paths.durableState("pods"), storeClass: "durable", quarantine: paths.quarantine, version: 1 });
+  const pods = await FileStore.open<PodRecord>({
+    dir: paths.durableState("pods"),
+    storeClass: "durable",
+    quarantine: paths.quarantine,
+    version: 1,
+  });
   for (const record of [...leases.quarantined, ...runtime.quarantined, ...pods.quarantined]) {
     log.error(record, "a record could not be read and was put aside");
   }
@@ -154,19 +176,27 @@ async function openSockets(
   parts: CleanupStack,
 ): Promise<void> {
   const holds = { holds: true, reason: "", message: "" };
+  const streaming = await StreamingServer.listen({ host: "127.0.0.1", port: 0, failure: failureStatus });
+  parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
     socketPath: options.cri ?? paths.criSocket,
-    verbs: introspectionVerbs({
-      version: VERSION,
-      runtimeReady: () => holds,
-      networkReady: () => holds,
-      runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
-      configuration: () => ({
-        stateDir: paths.root,
-        runDir: paths.run,
-        cgroupMount: host.cgroups.mount,
-        cgroupControllers: [...host.cgroups.controllers],
-      }),
+    verbs: criVerbs({
+      runtime: daemon.runtime.runtime,
+      images,
+      streaming,
+      root: paths.root,
+      introspection: {
+        version: VERSION,
+        runtimeReady: () => holds,
+        networkReady: () => holds,
+        runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
+        configuration: () => ({
+          stateDir: paths.root,
+          runDir: paths.run,
+          cgroupMount: host.cgroups.mount,
+          cgroupControllers: [...host.cgroups.controllers],
+        }),
+      },
     }),
     log,
   });

@@ -100,6 +100,7 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
   auto pair = MakeReportPair();
   if (!pair) return FailStep(Step::kSetup, "report", pair.failure(), problem);
   FillContext(request, plan, sources, pair->child.get(), context);
+  context->parent_report = pair->parent.get();
   uint64_t clone_flags = 0;
   SplitNamespaces(plan, &clone_flags, &context->unshare_flags);
   ChildNamespaces for_children;

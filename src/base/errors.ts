@@ -85,7 +85,12 @@ export function toRuntimeError(err: unknown): RuntimeError {
     const [kind, code] = KIND_BY_ERRNO[err.code] ?? ["internal", "INTERNAL"];
     const name = String(err.syscall);
     const path = "path" in err && typeof err.path === "string" ? ` "${err.path}"` : "";
-    return new RuntimeError(`${name}${path}: ${err.code}`, { kind, code, syscall: { name, errno: err.code }, cause: err });
+    return new RuntimeError(`${name}${path}: ${err.code}`, {
+      kind,
+      code,
+      syscall: { name, errno: err.code },
+      cause: err,
+    });
   }
   const text = err instanceof Error ? err.message : String(err);
   return new RuntimeError(text, { kind: "internal", code: "INTERNAL", cause: err });

@@ -56,7 +56,13 @@ export class Flights<T, P> {
     const abort = new AbortController();
     const listeners = new Set<(progress: P) => void>();
     const before = this.#flights.get(key)?.done.catch(() => undefined) ?? Promise.resolve();
-    const done = before.then(() => work(abort.signal, (progress) => listeners.forEach((listener) => listener(progress))));
+    const onProgress = (progress: P) => {
+      for (const listener of listeners) listener(progress);
+    };
+    const done = before.then(() => {
+      if (abort.signal.aborted) throw cancelled(abort.signal);
+      return work(abort.signal, onProgress);
+    });
     const flight: Flight<T, P> = { done, abort, listeners, callers: 0 };
     this.#flights.set(key, flight);
     const forget = () => {

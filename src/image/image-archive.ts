@@ -14,7 +14,16 @@ import { z } from "zod";
 import { hasErrno, RuntimeError } from "../base/errors.js";
 import { type Digest, digestHex } from "../base/ids.js";
 import { ANNOTATION, MEDIA_TYPE, type Platform } from "../oci/image-spec.js";
-import { type CheckedDescriptor, type CheckedIndex, type CheckedManifest, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, parseConfig, parseJson, parseManifestOrIndex } from "./image-documents.js";
+import {
+  type CheckedDescriptor,
+  type CheckedIndex,
+  type CheckedManifest,
+  MAX_CONFIG_BYTES,
+  MAX_MANIFEST_BYTES,
+  parseConfig,
+  parseJson,
+  parseManifestOrIndex,
+} from "./image-documents.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
 import { PARTIAL_PREFIX } from "./layer-store.js";
 import { type ImageReference, parseReference } from "./reference.js";
@@ -26,7 +35,10 @@ const CONTAINERD_NAME = "io.containerd.image.name";
 export interface ArchivedImage {
   readonly references: readonly ImageReference[];
   readonly source: ImageSource;
-  resolve(platform: Platform, signal: AbortSignal): Promise<{ readonly image: ResolvedImage; readonly topDigest: Digest | undefined }>;
+  resolve(
+    platform: Platform,
+    signal: AbortSignal,
+  ): Promise<{ readonly image: ResolvedImage; readonly topDigest: Digest | undefined }>;
 }
 
 export interface OpenedArchive {
@@ -42,7 +54,11 @@ export interface OpenedArchive {
 export async function openArchive(path: string, tmpDir: string): Promise<OpenedArchive> {
   const kind = await stat(path).catch((err: unknown) => {
     if (!hasErrno(err, "ENOENT")) throw err;
-    throw new RuntimeError(`open image archive "${path}": it does not exist`, { kind: "not-found", code: "ARCHIVE_NOT_FOUND", cause: err });
+    throw new RuntimeError(`open image archive "${path}": it does not exist`, {
+      kind: "not-found",
+      code: "ARCHIVE_NOT_FOUND",
+      cause: err,
+    });
   });
   if (kind.isDirectory()) return { images: await imagesIn(path), close: async () => undefined };
   const dir = await mkdtemp(join(tmpDir, `${PARTIAL_PREFIX}archive-`));
@@ -66,8 +82,13 @@ async function imagesIn(dir: string): Promise<ArchivedImage[]> {
 
 async function layoutImages(dir: string): Promise<ArchivedImage[]> {
   const layout = parseJson(await readInside(dir, "oci-layout", 4096), 4096, "oci-layout");
-  if (layout["imageLayoutVersion"] !== "1.0.0") throw invalid(dir, `layout of version "${String(layout["imageLayoutVersion"])}"`);
-  const top = parseManifestOrIndex(await readInside(dir, "index.json", MAX_MANIFEST_BYTES), MEDIA_TYPE.index, "index.json");
+  if (layout["imageLayoutVersion"] !== "1.0.0")
+    throw invalid(dir, `layout of version "${String(layout["imageLayoutVersion"])}"`);
+  const top = parseManifestOrIndex(
+    await readInside(dir, "index.json", MAX_MANIFEST_BYTES),
+    MEDIA_TYPE.index,
+    "index.json",
+  );
   const { manifests } = (top as { index: CheckedIndex }).index;
   const source = layoutSource(dir);
   return manifests.map((item) => ({
@@ -75,7 +96,13 @@ async function layoutImages(dir: string): Promise<ArchivedImage[]> {
     source,
     resolve: async (platform, signal) => {
       const bytes = await source.document(item, signal);
-      const image = await resolveImage(source, { bytes, digest: item.digest, mediaType: item.mediaType }, platform, item.digest, signal);
+      const image = await resolveImage(
+        source,
+        { bytes, digest: item.digest, mediaType: item.mediaType },
+        platform,
+        item.digest,
+        signal,
+      );
       return { image, topDigest: item.digest };
     },
   }));
@@ -93,7 +120,10 @@ function layoutSource(dir: string): ImageSource {
     const bytes = await readInside(dir, blob(item.digest), capBytes);
     const digest = sha256Of(bytes);
     if (digest === item.digest && bytes.length === item.size) return bytes;
-    throw new RuntimeError(`read blob ${item.digest}: digest is ${digest}, size ${bytes.length} of ${item.size}`, { kind: "data-loss", code: "DIGEST_MISMATCH" });
+    throw new RuntimeError(`read blob ${item.digest}: digest is ${digest}, size ${bytes.length} of ${item.size}`, {
+      kind: "data-loss",
+      code: "DIGEST_MISMATCH",
+    });
   };
   return {
     document: (item) => checked(item, MAX_MANIFEST_BYTES),
@@ -128,7 +158,13 @@ async function dockerImages(dir: string): Promise<ArchivedImage[]> {
       source,
       resolve: async (platform, signal) => {
         const top = await manifestOf(dir, entry.Config, entry.Layers, files, signal);
-        const image = await resolveImage(source, { ...top, mediaType: MEDIA_TYPE.manifest }, platform, entry.Config, signal);
+        const image = await resolveImage(
+          source,
+          { ...top, mediaType: MEDIA_TYPE.manifest },
+          platform,
+          entry.Config,
+          signal,
+        );
         // The manifest is ours: no registry knows its digest.
         return { image, topDigest: undefined };
       },
@@ -168,7 +204,11 @@ async function describeLayer(dir: string, name: string): Promise<CheckedDescript
     size += (chunk as Buffer).length;
   }
   const magic = head?.subarray(0, 4).toString("hex") ?? "";
-  const mediaType = magic.startsWith("1f8b") ? MEDIA_TYPE.layerGzip : magic === "28b52ffd" ? MEDIA_TYPE.layerZstd : MEDIA_TYPE.layer;
+  const mediaType = magic.startsWith("1f8b")
+    ? MEDIA_TYPE.layerGzip
+    : magic === "28b52ffd"
+      ? MEDIA_TYPE.layerZstd
+      : MEDIA_TYPE.layer;
   return { mediaType, digest: `sha256:${hash.digest("hex")}` as Digest, size };
 }
 
@@ -203,5 +243,8 @@ async function streamInside(dir: string, name: string): Promise<Readable> {
 }
 
 function invalid(path: string, problem: string): RuntimeError {
-  return new RuntimeError(`open image archive "${path}": ${problem}`, { kind: "invalid-argument", code: "ARCHIVE_INVALID" });
+  return new RuntimeError(`open image archive "${path}": ${problem}`, {
+    kind: "invalid-argument",
+    code: "ARCHIVE_INVALID",
+  });
 }

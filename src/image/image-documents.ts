@@ -8,7 +8,14 @@
 import { z } from "zod";
 import { RuntimeError } from "../base/errors.js";
 import { type Digest, isDigest } from "../base/ids.js";
-import { type Descriptor, type ImageConfig, type ImageIndex, type ImageManifest, MEDIA_TYPE, type Platform } from "../oci/image-spec.js";
+import {
+  type Descriptor,
+  type ImageConfig,
+  type ImageIndex,
+  type ImageManifest,
+  MEDIA_TYPE,
+  type Platform,
+} from "../oci/image-spec.js";
 
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
 export const MAX_CONFIG_BYTES = 8 * 1024 * 1024;
@@ -44,7 +51,10 @@ export interface CheckedIndex extends ImageIndex {
 
 export type CheckedConfig = ImageConfig & { rootfs: { diff_ids: Digest[] } };
 
-const digest = z.custom<Digest>((value) => typeof value === "string" && isDigest(value), "not sha256: and 64 lower-case hex digits");
+const digest = z.custom<Digest>(
+  (value) => typeof value === "string" && isDigest(value),
+  "not sha256: and 64 lower-case hex digits",
+);
 const platform = z.looseObject({ architecture: z.string(), os: z.string(), variant: z.string().optional() });
 const descriptor = z.looseObject({
   mediaType: z.string(),
@@ -129,10 +139,13 @@ function checkMediaTypes(checked: CheckedManifest, subject: string): void {
     ...checked.layers.map((layer) => ["layer", layer, LAYER_TYPES] as const),
   ]) {
     if (types.includes(item.mediaType)) continue;
-    throw new RuntimeError(`read manifest of "${subject}": ${what} of media type "${item.mediaType}" is not supported`, {
-      kind: "unimplemented",
-      code: "IMAGE_UNSUPPORTED",
-    });
+    throw new RuntimeError(
+      `read manifest of "${subject}": ${what} of media type "${item.mediaType}" is not supported`,
+      {
+        kind: "unimplemented",
+        code: "IMAGE_UNSUPPORTED",
+      },
+    );
   }
 }
 
@@ -148,14 +161,16 @@ export function parseConfig(bytes: Buffer, layerCount: number, subject: string):
 
 /** @throws RuntimeError `data-loss` IMAGE_MALFORMED */
 export function parseJson(bytes: Buffer, capBytes: number, subject: string): Record<string, unknown> {
-  if (bytes.length > capBytes) throw malformed(subject, `${bytes.length} bytes, more than the ${capBytes} that are allowed`);
+  if (bytes.length > capBytes)
+    throw malformed(subject, `${bytes.length} bytes, more than the ${capBytes} that are allowed`);
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString("utf8"));
   } catch {
     throw malformed(subject, "not JSON");
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw malformed(subject, "not a JSON object");
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw malformed(subject, "not a JSON object");
   return value as Record<string, unknown>;
 }
 
@@ -170,7 +185,15 @@ function malformed(subject: string, problem: string): RuntimeError {
   return new RuntimeError(`read image "${subject}": ${problem}`, { kind: "data-loss", code: "IMAGE_MALFORMED" });
 }
 
-const GO_ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64", ia32: "386", arm64: "arm64", arm: "arm", s390x: "s390x", ppc64: "ppc64le", riscv64: "riscv64" };
+const GO_ARCHITECTURES: Readonly<Record<string, string>> = {
+  x64: "amd64",
+  ia32: "386",
+  arm64: "arm64",
+  arm: "arm",
+  s390x: "s390x",
+  ppc64: "ppc64le",
+  riscv64: "riscv64",
+};
 
 /** What this machine runs. */
 export function hostPlatform(): Platform {
@@ -178,7 +201,11 @@ export function hostPlatform(): Platform {
 }
 
 /** Preference of a variant for a wanted one, less is better; `undefined`: cannot run. */
-function variantRank(architecture: string, wanted: string | undefined, offered: string | undefined): number | undefined {
+function variantRank(
+  architecture: string,
+  wanted: string | undefined,
+  offered: string | undefined,
+): number | undefined {
   if (offered === wanted || offered === undefined) return offered === wanted ? 0 : 1;
   if (architecture === "arm64") return offered === "v8" && wanted === undefined ? 0 : undefined;
   if (architecture === "amd64") return offered === "v1" && wanted === undefined ? 0 : undefined;
@@ -193,13 +220,21 @@ function variantRank(architecture: string, wanted: string | undefined, offered: 
  *
  * @throws RuntimeError `not-found` IMAGE_PLATFORM_MISSING, with what there is
  */
-export function choosePlatform(candidates: readonly CheckedDescriptor[], wanted: Platform, subject: string): CheckedDescriptor {
+export function choosePlatform(
+  candidates: readonly CheckedDescriptor[],
+  wanted: Platform,
+  subject: string,
+): CheckedDescriptor {
   let best: { rank: number; item: CheckedDescriptor } | undefined;
   for (const item of candidates) {
     // Without a platform it is for any, but only if nothing names ours.
     const offered = item.platform;
     const fits = offered === undefined || (offered.os === wanted.os && offered.architecture === wanted.architecture);
-    const rank = !fits ? undefined : offered === undefined ? 100 : variantRank(wanted.architecture, wanted.variant, offered.variant);
+    const rank = !fits
+      ? undefined
+      : offered === undefined
+        ? 100
+        : variantRank(wanted.architecture, wanted.variant, offered.variant);
     if (rank !== undefined && (best === undefined || rank < best.rank)) best = { rank, item };
   }
   if (best) return best.item;

@@ -82,7 +82,9 @@ export function runConfigOf(config: ImageConfig): ImageRunConfig {
 
 /** Unix ns of an RFC 3339 time as a decimal, `"0"` where there is none that can be read. */
 export function createdAtNsOf(config: ImageConfig): string {
-  const match = /^(\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})$/.exec(config.created ?? "");
+  const match = /^(\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})$/.exec(
+    config.created ?? "",
+  );
   const ms = match ? Date.parse(`${match[1]}${match[3]}`) : Number.NaN;
   if (Number.isNaN(ms)) return "0";
   return String(BigInt(ms) * 1_000_000n + BigInt((match?.[2] ?? "").padEnd(9, "0")));

@@ -6,7 +6,16 @@ import type { Readable } from "node:stream";
 import { RuntimeError } from "../base/errors.js";
 import type { Digest } from "../base/ids.js";
 import type { Platform } from "../oci/image-spec.js";
-import { type CheckedConfig, type CheckedDescriptor, type CheckedManifest, choosePlatform, INDEX_TYPES, type ManifestOrIndex, parseConfig, parseManifestOrIndex } from "./image-documents.js";
+import {
+  type CheckedConfig,
+  type CheckedDescriptor,
+  type CheckedManifest,
+  choosePlatform,
+  INDEX_TYPES,
+  type ManifestOrIndex,
+  parseConfig,
+  parseManifestOrIndex,
+} from "./image-documents.js";
 
 /** An index may hold indexes, but nobody nests them deeper. */
 const MAX_INDEX_DEPTH = 3;
@@ -50,11 +59,16 @@ export async function resolveImage(
     bytes = await source.document(chosen, signal);
     digest = chosen.digest;
     document = parseManifestOrIndex(bytes, chosen.mediaType, subject);
-    if (INDEX_TYPES.includes(chosen.mediaType) !== (document.kind === "index")) throw malformed(subject, "an index that points at something else");
+    if (INDEX_TYPES.includes(chosen.mediaType) !== (document.kind === "index"))
+      throw malformed(subject, "an index that points at something else");
   }
   const { manifest } = document;
   for (const layer of manifest.layers) {
-    if ((layer.urls?.length ?? 0) > 0) throw new RuntimeError(`read image "${subject}": layer ${layer.digest} is to be had from a foreign address only`, { kind: "unimplemented", code: "IMAGE_UNSUPPORTED" });
+    if ((layer.urls?.length ?? 0) > 0)
+      throw new RuntimeError(
+        `read image "${subject}": layer ${layer.digest} is to be had from a foreign address only`,
+        { kind: "unimplemented", code: "IMAGE_UNSUPPORTED" },
+      );
   }
   const configBytes = await source.config(manifest.config, signal);
   const config = parseConfig(configBytes, manifest.layers.length, subject);
@@ -63,7 +77,11 @@ export async function resolveImage(
 }
 
 function checkPlatform(config: CheckedConfig, platform: Platform, subject: string): void {
-  if ((config.os === "" || config.os === platform.os) && (config.architecture === "" || config.architecture === platform.architecture)) return;
+  if (
+    (config.os === "" || config.os === platform.os) &&
+    (config.architecture === "" || config.architecture === platform.architecture)
+  )
+    return;
   throw new RuntimeError(
     `choose platform of image "${subject}": it is for ${config.os}/${config.architecture}, this machine is ${platform.os}/${platform.architecture}`,
     { kind: "not-found", code: "IMAGE_PLATFORM_MISSING" },

@@ -42,7 +42,9 @@ export interface ImageStoreOptions {
   readonly maxLayerEntries?: number | undefined;
   readonly parallelLayers?: number | undefined;
   /** Replaces the files of `paths`. */
-  readonly stores?: { readonly images: RecordStore<ImageRecord>; readonly layers: RecordStore<LayerRecord> } | undefined;
+  readonly stores?:
+    | { readonly images: RecordStore<ImageRecord>; readonly layers: RecordStore<LayerRecord> }
+    | undefined;
 }
 
 export interface LayerProgress {
@@ -83,7 +85,13 @@ export class ImageStore {
   /** Of the files that could not be read at open. */
   readonly quarantined: readonly QuarantinedRecord[];
 
-  private constructor(paths: Paths, options: ImageStoreOptions, records: RecordStore<ImageRecord>, layers: LayerStore, quarantined: readonly QuarantinedRecord[]) {
+  private constructor(
+    paths: Paths,
+    options: ImageStoreOptions,
+    records: RecordStore<ImageRecord>,
+    layers: LayerStore,
+    quarantined: readonly QuarantinedRecord[],
+  ) {
     this.#paths = paths;
     this.#options = options;
     this.#records = records;
@@ -97,7 +105,12 @@ export class ImageStore {
   static async open(paths: Paths, options: ImageStoreOptions = {}): Promise<ImageStore> {
     const quarantined: QuarantinedRecord[] = [];
     const storeOf = async <T>(noun: "images" | "layers"): Promise<RecordStore<T>> => {
-      const store = await FileStore.open<T>({ dir: paths.durableState(noun), storeClass: "durable", quarantine: paths.quarantine, version: 1 });
+      const store = await FileStore.open<T>({
+        dir: paths.durableState(noun),
+        storeClass: "durable",
+        quarantine: paths.quarantine,
+        version: 1,
+      });
       quarantined.push(...store.quarantined);
       return store;
     };
@@ -124,7 +137,8 @@ export class ImageStore {
       // A death between the two records of a moved tag leaves it on both; the newer one wins.
       const repoTags = record.repoTags.filter((tag) => !owned.has(tag));
       for (const tag of repoTags) owned.add(tag);
-      if (repoTags.length < record.repoTags.length) await this.#records.put(digestHex(record.id), { ...record, repoTags });
+      if (repoTags.length < record.repoTags.length)
+        await this.#records.put(digestHex(record.id), { ...record, repoTags });
     }
     await mkdir(dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest)), { recursive: true, mode: 0o700 });
     await this.#collect();
@@ -169,7 +183,9 @@ export class ImageStore {
    * @throws RuntimeError `not-found` IMAGE_NOT_FOUND
    */
   lowerDirs(imageId: string): string[] {
-    const diffIds = this.#known(imageId).layers.map(({ diffId }) => diffId).reverse();
+    const diffIds = this.#known(imageId)
+      .layers.map(({ diffId }) => diffId)
+      .reverse();
     return [...new Set(diffIds)].map((diffId) => this.#paths.layer(diffId));
   }
 
@@ -182,7 +198,11 @@ export class ImageStore {
   /** Also those that are removed but in use. */
   #known(imageId: string): ImageRecord {
     const record = isDigest(imageId) ? this.#records.get(digestHex(imageId)) : undefined;
-    if (!record) throw new RuntimeError(`image "${imageId}" is not on this machine`, { kind: "not-found", code: "IMAGE_NOT_FOUND" });
+    if (!record)
+      throw new RuntimeError(`image "${imageId}" is not on this machine`, {
+        kind: "not-found",
+        code: "IMAGE_NOT_FOUND",
+      });
     return record;
   }
 
@@ -199,7 +219,9 @@ export class ImageStore {
     const platform = options.platform ?? this.#options.platform ?? hostPlatform();
     const name = reference.toString();
     // One caller's credential is not another's: such runs are shared with nobody.
-    const key = options.auth ? `${name} ${nowNs()}` : `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""}`;
+    const key = options.auth
+      ? `${name} ${nowNs()}`
+      : `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""}`;
     try {
       return await this.#pulls.run(
         key,
@@ -211,14 +233,25 @@ export class ImageStore {
     }
   }
 
-  async #pull(reference: ImageReference, platform: Platform, options: PullOptions & { readonly signal: AbortSignal }): Promise<ImageRecord> {
+  async #pull(
+    reference: ImageReference,
+    platform: Platform,
+    options: PullOptions & { readonly signal: AbortSignal },
+  ): Promise<ImageRecord> {
     const timeline = options.timeline ?? new Timeline();
     const { registry, repository } = reference;
-    const client = options.auth ? new RegistryClient({ endpointOf: this.#endpointOf, authorize: options.auth }) : this.#client;
+    const client = options.auth
+      ? new RegistryClient({ endpointOf: this.#endpointOf, authorize: options.auth })
+      : this.#client;
     try {
       const source = registrySource(client, registry, repository);
       const { top, image } = await timeline.step("resolve", async () => {
-        const top = await client.manifest(registry, repository, reference.digest ?? reference.tag ?? "latest", options.signal);
+        const top = await client.manifest(
+          registry,
+          repository,
+          reference.digest ?? reference.tag ?? "latest",
+          options.signal,
+        );
         return { top, image: await resolveImage(source, top, platform, reference.toString(), options.signal) };
       });
       return await this.#store(image, source, [reference], top.digest, { ...options, timeline });
@@ -241,7 +274,8 @@ export class ImageStore {
     const archive = await openArchive(path, this.#paths.tmp);
     try {
       const records: ImageRecord[] = [];
-      for (const entry of archive.images) records.push(await this.#load(entry, platform, { ...options, signal, timeline }));
+      for (const entry of archive.images)
+        records.push(await this.#load(entry, platform, { ...options, signal, timeline }));
       return records;
     } catch (err) {
       throw withContext(err, `load images of "${path}"`);
@@ -250,7 +284,11 @@ export class ImageStore {
     }
   }
 
-  async #load(entry: ArchivedImage, platform: Platform, options: PullOptions & { readonly signal: AbortSignal; readonly timeline: Timeline }): Promise<ImageRecord> {
+  async #load(
+    entry: ArchivedImage,
+    platform: Platform,
+    options: PullOptions & { readonly signal: AbortSignal; readonly timeline: Timeline },
+  ): Promise<ImageRecord> {
     const { image, topDigest } = await options.timeline.step("resolve", () => entry.resolve(platform, options.signal));
     return this.#store(image, entry.source, entry.references, topDigest, options);
   }
@@ -267,7 +305,9 @@ export class ImageStore {
     const unpin = this.#layers.pin(diffIds);
     try {
       const unpacked = await this.#fetchLayers(image, source, options);
-      return await options.timeline.step("record image", () => this.#change(() => this.#record(image, unpacked, references, topDigest)));
+      return await options.timeline.step("record image", () =>
+        this.#change(() => this.#record(image, unpacked, references, topDigest)),
+      );
     } finally {
       unpin();
       // What cannot be collected now is swept at the next change or start, and is no failure of this call.
@@ -289,7 +329,10 @@ export class ImageStore {
     try {
       const results = await Promise.all(
         image.manifest.layers.map((item, i) =>
-          this.#fetchLayer(item, image.config.rootfs.diff_ids[i] as Digest, source, { ...options, signal: abort.signal }).catch((err: unknown) => {
+          this.#fetchLayer(item, image.config.rootfs.diff_ids[i] as Digest, source, {
+            ...options,
+            signal: abort.signal,
+          }).catch((err: unknown) => {
             failure ??= err;
             abort.abort(err);
             return undefined;
@@ -326,14 +369,26 @@ export class ImageStore {
   }
 
   /** Writes blobs and the record, and takes the tags from whoever had them. */
-  async #record(image: ResolvedImage, unpacked: readonly LayerRecord[], references: readonly ImageReference[], topDigest: Digest | undefined): Promise<ImageRecord> {
+  async #record(
+    image: ResolvedImage,
+    unpacked: readonly LayerRecord[],
+    references: readonly ImageReference[],
+    topDigest: Digest | undefined,
+  ): Promise<ImageRecord> {
     const id = image.manifest.config.digest;
     await writeDurableFile(this.#paths.blob(image.manifestDigest), image.manifestBytes);
     await writeDurableFile(this.#paths.blob(id), image.configBytes);
     const known = this.#records.get(digestHex(id));
     const repoTags = references.map(repoTagOf).filter((tag) => tag !== undefined);
-    const repoDigests = topDigest === undefined ? [] : references.map((reference) => repoDigestOf(reference, topDigest));
-    const layers = unpacked.map(({ diffId, sizeBytes }, i): ImageLayer => ({ digest: image.manifest.layers[i]?.digest ?? diffId, diffId, sizeBytes }));
+    const repoDigests =
+      topDigest === undefined ? [] : references.map((reference) => repoDigestOf(reference, topDigest));
+    const layers = unpacked.map(
+      ({ diffId, sizeBytes }, i): ImageLayer => ({
+        digest: image.manifest.layers[i]?.digest ?? diffId,
+        diffId,
+        sizeBytes,
+      }),
+    );
     const kept = known?.isRemoved ? undefined : known;
     const record: ImageRecord = {
       id,
@@ -349,7 +404,10 @@ export class ImageStore {
     await this.#records.put(digestHex(id), record);
     for (const other of this.#all()) {
       if (other.id === id || !other.repoTags.some((tag) => repoTags.includes(tag))) continue;
-      await this.#records.put(digestHex(other.id), { ...other, repoTags: other.repoTags.filter((tag) => !repoTags.includes(tag)) });
+      await this.#records.put(digestHex(other.id), {
+        ...other,
+        repoTags: other.repoTags.filter((tag) => !repoTags.includes(tag)),
+      });
     }
     return record;
   }

@@ -24,7 +24,11 @@ type Found =
  * @param capBytes a larger file is refused
  * @throws RuntimeError `invalid-argument` IMAGE_FILE_TOO_LARGE
  */
-export async function readInLayers(lowerDirs: readonly string[], path: string, capBytes: number): Promise<Buffer | undefined> {
+export async function readInLayers(
+  lowerDirs: readonly string[],
+  path: string,
+  capBytes: number,
+): Promise<Buffer | undefined> {
   const file = await lookup(lowerDirs, path);
   if (file?.kind !== "file") return undefined;
   let handle: FileHandle | undefined;

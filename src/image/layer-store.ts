@@ -126,7 +126,16 @@ export class LayerStore {
       const unpacked = await step("unpack layer", async () => {
         const source = await request.open(signal);
         const { maxBytes, maxEntries } = this.#limits;
-        return unpackLayer({ dest, source, onBytes, expectDigest: request.digest, expectDiffId: diffId, maxBytes, maxEntries, signal });
+        return unpackLayer({
+          dest,
+          source,
+          onBytes,
+          expectDigest: request.digest,
+          expectDiffId: diffId,
+          maxBytes,
+          maxEntries,
+          signal,
+        });
       });
       await step("sync layer", () => this.#syncData());
       await step("commit layer", async () => {
@@ -157,10 +166,12 @@ export class LayerStore {
       return sync.running.finally(() => this.#syncEnded());
     }
     const { running } = this.#sync;
-    this.#sync.next ??= running.catch(() => undefined).then(() => {
-      this.#sync = { running: start(), next: undefined };
-      return this.#sync.running.finally(() => this.#syncEnded());
-    });
+    this.#sync.next ??= running
+      .catch(() => undefined)
+      .then(() => {
+        this.#sync = { running: start(), next: undefined };
+        return this.#sync.running.finally(() => this.#syncEnded());
+      });
     return this.#sync.next;
   }
 
@@ -170,7 +181,9 @@ export class LayerStore {
 
   /** Removes every layer that is neither pinned nor in `used`. */
   async collect(used: ReadonlySet<Digest>): Promise<void> {
-    const unused = this.list().filter(({ diffId }) => !used.has(diffId) && !this.#pins.has(diffId) && !this.#removals.has(diffId));
+    const unused = this.list().filter(
+      ({ diffId }) => !used.has(diffId) && !this.#pins.has(diffId) && !this.#removals.has(diffId),
+    );
     await Promise.all(unused.map(({ diffId }) => this.#remove(diffId)));
   }
 

@@ -36,13 +36,17 @@ const BARE_ID = /^[a-f0-9]{64}$/;
  */
 export function parseReference(text: string): ImageReference {
   const invalid = (problem: string) =>
-    new RuntimeError(`parse image reference "${text}": ${problem}`, { kind: "invalid-argument", code: "INVALID_REFERENCE" });
+    new RuntimeError(`parse image reference "${text}": ${problem}`, {
+      kind: "invalid-argument",
+      code: "INVALID_REFERENCE",
+    });
   if (text === "") throw invalid("empty");
   if (BARE_ID.test(text)) throw invalid("64 hex digits are an image id");
 
   const at = text.indexOf("@");
   const digest = at < 0 ? undefined : text.slice(at + 1);
-  if (digest !== undefined && !isDigest(digest)) throw invalid(`"${digest}" is not sha256: and 64 lower-case hex digits`);
+  if (digest !== undefined && !isDigest(digest))
+    throw invalid(`"${digest}" is not sha256: and 64 lower-case hex digits`);
   const beforeDigest = at < 0 ? text : text.slice(0, at);
 
   const colon = beforeDigest.lastIndexOf(":");
@@ -56,7 +60,8 @@ export function parseReference(text: string): ImageReference {
     const hint = repository !== repository.toLowerCase() ? " (names are lower-case)" : "";
     throw invalid(`"${repository}" is not a repository name${hint}`);
   }
-  if (registry.length + 1 + repository.length > MAX_NAME_LENGTH) throw invalid(`name is longer than ${MAX_NAME_LENGTH} characters`);
+  if (registry.length + 1 + repository.length > MAX_NAME_LENGTH)
+    throw invalid(`name is longer than ${MAX_NAME_LENGTH} characters`);
   return makeReference(registry, repository, tag ?? (digest === undefined ? "latest" : undefined), digest);
 }
 
@@ -71,7 +76,12 @@ function splitName(name: string): { registry: string; repository: string } {
   return { registry: DEFAULT_REGISTRY, repository: path.includes("/") ? path : `${OFFICIAL_NAMESPACE}/${path}` };
 }
 
-function makeReference(registry: string, repository: string, tag: string | undefined, digest: Digest | undefined): ImageReference {
+function makeReference(
+  registry: string,
+  repository: string,
+  tag: string | undefined,
+  digest: Digest | undefined,
+): ImageReference {
   const name = `${registry}/${repository}${tag === undefined ? "" : `:${tag}`}${digest === undefined ? "" : `@${digest}`}`;
   return { registry, repository, tag, digest, toString: () => name };
 }

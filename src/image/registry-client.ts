@@ -78,16 +78,29 @@ export class RegistryClient {
    * @throws RuntimeError `not-found` IMAGE_NOT_FOUND, `unavailable` REGISTRY_UNAVAILABLE,
    *   `permission-denied` REGISTRY_UNAUTHORIZED, `data-loss` DIGEST_MISMATCH
    */
-  async manifest(registry: string, repository: string, reference: string, signal: AbortSignal): Promise<FetchedManifest> {
+  async manifest(
+    registry: string,
+    repository: string,
+    reference: string,
+    signal: AbortSignal,
+  ): Promise<FetchedManifest> {
     const subject = `manifest "${reference}" of ${registry}/${repository}`;
-    const response = await this.#get(registry, repository, `manifests/${reference}`, { accept: ACCEPT }, subject, signal);
+    const response = await this.#get(
+      registry,
+      repository,
+      `manifests/${reference}`,
+      { accept: ACCEPT },
+      subject,
+      signal,
+    );
     const bytes = await this.#bytes(response.body, MAX_MANIFEST_BYTES, subject, signal);
     const digest = sha256Of(bytes);
     const claimed = header(response, "docker-content-digest");
     const expected = reference.startsWith("sha256:") ? reference : claimed?.startsWith("sha256:") ? claimed : digest;
     if (digest !== expected) throw mismatch(subject, expected, digest);
     const contentType = header(response, "content-type")?.split(";")[0]?.trim();
-    const isKnown = contentType !== undefined && contentType !== "application/json" && contentType !== "application/octet-stream";
+    const isKnown =
+      contentType !== undefined && contentType !== "application/json" && contentType !== "application/octet-stream";
     return { bytes, digest, mediaType: isKnown ? contentType : undefined };
   }
 
@@ -105,7 +118,12 @@ export class RegistryClient {
    * The bytes of a blob, not hashed. The stream fails with `unavailable` where it ends too early
    * and with `data-loss` where it is longer than the descriptor says.
    */
-  async blobStream(registry: string, repository: string, item: CheckedDescriptor, signal: AbortSignal): Promise<Readable> {
+  async blobStream(
+    registry: string,
+    repository: string,
+    item: CheckedDescriptor,
+    signal: AbortSignal,
+  ): Promise<Readable> {
     const subject = `blob ${item.digest} of ${registry}/${repository}`;
     const response = await this.#get(registry, repository, `blobs/${item.digest}`, {}, subject, signal);
     const length = header(response, "content-length");
@@ -134,7 +152,12 @@ export class RegistryClient {
     const url = new URL(`${this.#access.endpointOf(registry)}/v2/${repository}/${path}`);
     let authorization = await this.#access.authorize?.(registry, repository, undefined);
     for (let isRetry = false; ; isRetry = true) {
-      const response = await this.#follow(url, authorization ? { ...headers, authorization } : headers, subject, signal);
+      const response = await this.#follow(
+        url,
+        authorization ? { ...headers, authorization } : headers,
+        subject,
+        signal,
+      );
       if (response.statusCode === 200) return response;
       const challenge = header(response, "www-authenticate");
       const said = await errorBody(response);
@@ -147,7 +170,12 @@ export class RegistryClient {
   }
 
   /** Redirects go where the registry stores its blobs; a credential never goes along to another origin. */
-  async #follow(url: URL, headers: Record<string, string>, subject: string, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+  async #follow(
+    url: URL,
+    headers: Record<string, string>,
+    subject: string,
+    signal: AbortSignal,
+  ): Promise<Dispatcher.ResponseData> {
     let at = url;
     for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
       const { authorization: _, ...anonymous } = headers;
@@ -163,6 +191,9 @@ export class RegistryClient {
       } catch (err) {
         throw this.#transportError(err, `${subject} at ${at.origin}`, signal);
       }
+      // undici fails a body that is given up half-read; nobody may be listening then, and an
+      // "error" event without a listener would end the daemon.
+      response.body.on("error", () => undefined);
       const location = header(response, "location");
       if (![301, 302, 303, 307, 308].includes(response.statusCode) || location === undefined) return response;
       await response.body.dump();
@@ -182,7 +213,10 @@ export class RegistryClient {
       for await (const chunk of stream) {
         size += (chunk as Buffer).length;
         if (size > capBytes) {
-          throw new RuntimeError(`get ${subject}: more than the ${capBytes} bytes that are allowed`, { kind: "data-loss", code: "IMAGE_MALFORMED" });
+          throw new RuntimeError(`get ${subject}: more than the ${capBytes} bytes that are allowed`, {
+            kind: "data-loss",
+            code: "IMAGE_MALFORMED",
+          });
         }
         chunks.push(chunk as Buffer);
       }
@@ -235,7 +269,11 @@ async function errorBody(response: Dispatcher.ResponseData): Promise<string> {
       if (text.length > MAX_ERROR_BODY_BYTES) break;
     }
     const first = (JSON.parse(text) as { errors?: { code?: string; message?: string }[] }).errors?.[0];
-    return [first?.code, first?.message].filter(Boolean).join(": ").replace(/[^\x20-\x7e]/g, "?").slice(0, 200);
+    return [first?.code, first?.message]
+      .filter(Boolean)
+      .join(": ")
+      .replace(/[^\x20-\x7e]/g, "?")
+      .slice(0, 200);
   } catch {
     return "";
   }
@@ -244,7 +282,8 @@ async function errorBody(response: Dispatcher.ResponseData): Promise<string> {
 function statusError(status: number, subject: string, url: URL, said: string): RuntimeError {
   const message = `get ${subject} at ${url.origin}: HTTP ${status}${said ? ` (${said})` : ""}`;
   if (status === 404) return new RuntimeError(message, { kind: "not-found", code: "IMAGE_NOT_FOUND" });
-  if (status === 401 || status === 403) return new RuntimeError(message, { kind: "permission-denied", code: "REGISTRY_UNAUTHORIZED" });
+  if (status === 401 || status === 403)
+    return new RuntimeError(message, { kind: "permission-denied", code: "REGISTRY_UNAUTHORIZED" });
   return unavailable(message);
 }
 
@@ -253,14 +292,19 @@ function unavailable(message: string): RuntimeError {
 }
 
 function wrongSize(subject: string, sizeBytes: number, what: string): RuntimeError {
-  return new RuntimeError(`get ${subject}: it must have ${sizeBytes} bytes, but ${what}`, { kind: "data-loss", code: "DIGEST_MISMATCH" });
+  return new RuntimeError(`get ${subject}: it must have ${sizeBytes} bytes, but ${what}`, {
+    kind: "data-loss",
+    code: "DIGEST_MISMATCH",
+  });
 }
 
 function mismatch(subject: string, expected: string, actual: string): RuntimeError {
-  return new RuntimeError(`get ${subject}: digest is ${actual}, expected ${expected}`, { kind: "data-loss", code: "DIGEST_MISMATCH" });
+  return new RuntimeError(`get ${subject}: digest is ${actual}, expected ${expected}`, {
+    kind: "data-loss",
+    code: "DIGEST_MISMATCH",
+  });
 }
 
 export function sha256Of(bytes: Buffer): Digest {
   return `sha256:${createHash("sha256").update(bytes).digest("hex")}` as Digest;
 }
-

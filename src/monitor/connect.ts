@@ -60,7 +60,10 @@ function connectShort(path: string): Promise<Socket> {
  */
 export async function greet(socket: Socket): Promise<Greeted>;
 export async function greet(socket: Socket, target: StreamTarget): Promise<Greeted & { readonly stream: StreamKind }>;
-export async function greet(socket: Socket, target?: StreamTarget): Promise<Greeted & { readonly stream?: StreamKind }> {
+export async function greet(
+  socket: Socket,
+  target?: StreamTarget,
+): Promise<Greeted & { readonly stream?: StreamKind }> {
   const reader = new FrameReader();
   const frames = new HelloFrames(socket, reader);
   try {

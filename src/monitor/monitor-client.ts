@@ -61,7 +61,9 @@ export class MonitorClient {
       this.#takeFrames();
     });
     this.#socket.on("error", (err) => this.#end(monitorUnreachable("the connection broke", err)));
-    this.#socket.on("close", () => this.#end(this.#isEnding ? undefined : monitorUnreachable("it closed the connection")));
+    this.#socket.on("close", () =>
+      this.#end(this.#isEnding ? undefined : monitorUnreachable("it closed the connection")),
+    );
     // What came with the hello is handled after the caller has had a turn to set its listeners.
     setImmediate(() => {
       this.#takeFrames();
@@ -120,8 +122,9 @@ export class MonitorClient {
   exec(params: ExecParams & { readonly mode: "capture" }): Promise<CaptureResult>;
   exec(params: ExecParams & { readonly mode: "stream" }): Promise<StartResult>;
   async exec(params: ExecParams): Promise<CaptureResult | StartResult> {
-    const result = (await this.#request("exec", params)) as CaptureResult & { stdout: string; stderr: string };
-    if (params.mode === "stream") return result as unknown as StartResult;
+    const answer = await this.#request("exec", params);
+    if (params.mode === "stream") return answer as StartResult;
+    const result = answer as Omit<CaptureResult, "stdout" | "stderr"> & { stdout: string; stderr: string };
     return { ...result, stdout: Buffer.from(result.stdout, "base64"), stderr: Buffer.from(result.stderr, "base64") };
   }
 
@@ -134,7 +137,11 @@ export class MonitorClient {
    * Sends `signal` and returns; after `graceMs` the monitor kills the whole cgroup, also when this
    * connection is gone by then. A second call can only bring that forward. One that has ended succeeds.
    */
-  async stop(params: { readonly containerId: ContainerId; readonly signal: number; readonly graceMs: number }): Promise<void> {
+  async stop(params: {
+    readonly containerId: ContainerId;
+    readonly signal: number;
+    readonly graceMs: number;
+  }): Promise<void> {
     await this.#request("stop", params);
   }
 

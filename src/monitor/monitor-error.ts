@@ -53,5 +53,9 @@ export class MonitorRequestError extends RuntimeError {
 
 /** The connection has ended: the monitor was killed, was shut down, or broke the protocol. */
 export function monitorUnreachable(reason: string, cause?: unknown): RuntimeError {
-  return new RuntimeError(`talk to the monitor: ${reason}`, { kind: "unavailable", code: "MONITOR_UNREACHABLE", cause });
+  return new RuntimeError(`talk to the monitor: ${reason}`, {
+    kind: "unavailable",
+    code: "MONITOR_UNREACHABLE",
+    cause,
+  });
 }

@@ -48,7 +48,6 @@ interface Addon {
   probeKernel(): Promise<string>;
   dialInNetns(netns: number, port: number, timeoutMs: number): Promise<number>;
   bindProbe(protocol: number, address: string, port: number): void;
-  peerCredentials(fd: number): [number, number, number];
 }
 
 /** `build/Release/` of the package: two folders up, from `src/native` and from `dist/native`. */

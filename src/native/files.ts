@@ -33,9 +33,6 @@ export function openDirectory(path: string): Fd {
   );
 }
 
-/** A cgroup directory, for `spawnMonitor`. */
-export const openCgroup = openDirectory;
-
 /** What the kernel can do, found by trying: `undefined` works, else the errno name. */
 export interface KernelProbe {
   readonly openat2: string | undefined;

@@ -23,12 +23,25 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     if (!record || record.state === "exited" || record.state === "removing") return;
     // What outlives the first process (a shared or host PID namespace) is not a running container.
     await removeCgroup(ctx.cgroups, record.cgroupPath).catch((err: unknown) => {
-      ctx.log.warn({ containerId: record.id, err: String(err) }, "an exited container's cgroup is still busy, leaving it to RemoveContainer");
+      ctx.log.warn(
+        { containerId: record.id, err: String(err) },
+        "an exited container's cgroup is still busy, leaving it to RemoveContainer",
+      );
     });
     ctx.exits.set(record.id, exit);
     ctx.processes.delete(record.id);
-    await ctx.containers.put(record.id, { ...record, state: "exited", startedAtNs: record.startedAtNs ?? exit.startedAtNs });
-    emit(ctx, { type: "container-exited", sandboxId: record.sandboxId, containerId: record.id, owner: record.config.owner, exit });
+    await ctx.containers.put(record.id, {
+      ...record,
+      state: "exited",
+      startedAtNs: record.startedAtNs ?? exit.startedAtNs,
+    });
+    emit(ctx, {
+      type: "container-exited",
+      sandboxId: record.sandboxId,
+      containerId: record.id,
+      owner: record.config.owner,
+      exit,
+    });
     ctx.exitWaiters.get(record.id)?.resolve(exit);
     ctx.exitWaiters.delete(record.id);
   });

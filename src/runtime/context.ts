@@ -3,7 +3,7 @@
  *
  * One per daemon. Holds no policy; each verb is a function of this folder that takes it first.
  */
-import { EventEmitter } from "node:events";
+import type { EventEmitter } from "node:events";
 import { RuntimeError } from "../base/errors.js";
 import { type ContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
@@ -70,14 +70,20 @@ export function deferred<T>(): Deferred<T> {
 export function requireSandbox(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
   const record = ctx.sandboxes.get(id);
   if (record) return record;
-  throw new RuntimeError(`sandbox "${shortId(id)}": no sandbox has this id`, { kind: "not-found", code: "SANDBOX_NOT_FOUND" });
+  throw new RuntimeError(`sandbox "${shortId(id)}": no sandbox has this id`, {
+    kind: "not-found",
+    code: "SANDBOX_NOT_FOUND",
+  });
 }
 
 /** @throws RuntimeError `not-found` CONTAINER_NOT_FOUND */
 export function requireContainer(ctx: RuntimeContext, id: ContainerId): ContainerRecord {
   const record = ctx.containers.get(id);
   if (record) return record;
-  throw new RuntimeError(`container "${shortId(id)}": no container has this id`, { kind: "not-found", code: "CONTAINER_NOT_FOUND" });
+  throw new RuntimeError(`container "${shortId(id)}": no container has this id`, {
+    kind: "not-found",
+    code: "CONTAINER_NOT_FOUND",
+  });
 }
 
 /** @throws RuntimeError `failed-precondition` CONTAINER_NOT_RUNNING */

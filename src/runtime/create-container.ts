@@ -30,17 +30,26 @@ const MAX_USER_FILE_BYTES = 1024 * 1024;
 const MAX_SECCOMP_PROFILE_BYTES = 1024 * 1024;
 
 /** See `Runtime.createContainer`. */
-export function createContainer(ctx: RuntimeContext, sandboxId: SandboxId, config: ContainerConfig): Promise<ContainerId> {
+export function createContainer(
+  ctx: RuntimeContext,
+  sandboxId: SandboxId,
+  config: ContainerConfig,
+): Promise<ContainerId> {
   const { name, attempt } = config.metadata;
   return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, async () => {
     const sandbox = requireReady(ctx, sandboxId);
-    const existing = containersOf(ctx, sandboxId).find(({ config: { metadata } }) => metadata.name === name && metadata.attempt === attempt);
+    const existing = containersOf(ctx, sandboxId).find(
+      ({ config: { metadata } }) => metadata.name === name && metadata.attempt === attempt,
+    );
     if (existing?.state === "created") return existing.id;
     if (existing) {
-      throw new RuntimeError(`create container "${name}": container ${shortId(existing.id)} of this name and attempt is ${existing.state}`, {
-        kind: "already-exists",
-        code: "NAME_IN_USE",
-      });
+      throw new RuntimeError(
+        `create container "${name}": container ${shortId(existing.id)} of this name and attempt is ${existing.state}`,
+        {
+          kind: "already-exists",
+          code: "NAME_IN_USE",
+        },
+      );
     }
     const cleanup = new CleanupStack();
     try {
@@ -50,7 +59,10 @@ export function createContainer(ctx: RuntimeContext, sandboxId: SandboxId, confi
       return id;
     } catch (err) {
       for (const failed of await cleanup.unwind()) {
-        ctx.log.warn({ sandboxId, step: failed.step, err: failed.error.message }, "could not undo a step, leaving it to RemovePodSandbox");
+        ctx.log.warn(
+          { sandboxId, step: failed.step, err: failed.error.message },
+          "could not undo a step, leaving it to RemovePodSandbox",
+        );
       }
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
     }
@@ -66,11 +78,19 @@ function requireReady(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
   });
 }
 
-async function build(ctx: RuntimeContext, sandbox: SandboxRecord, config: ContainerConfig, cleanup: CleanupStack): Promise<ContainerId> {
+async function build(
+  ctx: RuntimeContext,
+  sandbox: SandboxRecord,
+  config: ContainerConfig,
+  cleanup: CleanupStack,
+): Promise<ContainerId> {
   const id = newContainerId();
   const image = ctx.images.resolve(config.image);
   if (!image) {
-    throw new RuntimeError(`image "${config.image}" is not on this machine; pull it first`, { kind: "not-found", code: "IMAGE_NOT_FOUND" });
+    throw new RuntimeError(`image "${config.image}" is not on this machine; pull it first`, {
+      kind: "not-found",
+      code: "IMAGE_NOT_FOUND",
+    });
   }
   const stopSignal = config.stopSignal ?? image.config.stopSignal ?? "SIGTERM";
   signalNumber(stopSignal);
@@ -121,9 +141,15 @@ async function build(ctx: RuntimeContext, sandbox: SandboxRecord, config: Contai
   return id;
 }
 
-async function containerUser(config: ContainerConfig, image: ImageRecord, lowerDirs: readonly string[]): Promise<ResolvedUser> {
+async function containerUser(
+  config: ContainerConfig,
+  image: ImageRecord,
+  lowerDirs: readonly string[],
+): Promise<ResolvedUser> {
   const [passwd, group] = await Promise.all(
-    ["/etc/passwd", "/etc/group"].map(async (path) => (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? ""),
+    ["/etc/passwd", "/etc/group"].map(
+      async (path) => (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? "",
+    ),
   );
   return resolveUser(
     { ...config.user, user: config.user.user ?? image.config.user },
@@ -156,7 +182,7 @@ function pidnsPath(ctx: RuntimeContext, sandbox: SandboxRecord, { pid }: Contain
     });
   }
   if ((pid ?? sandbox.config.namespaces.pid) !== "pod") return undefined;
-  const init = sandbox.monitor?.initPid;
+  const init = sandbox.initPid;
   // Without a path the container would be in the host's.
   if (init === undefined) throw new RuntimeError("the sandbox has no init process", { kind: "internal", code: "INTERNAL" });
   return `/proc/${init}/ns/pid`;

@@ -17,7 +17,12 @@ import type { ExecRequest, ExecSession, ExecSyncResult } from "./runtime.js";
 const CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024;
 
 /** See `Runtime.execSync`. */
-export async function execSync(ctx: RuntimeContext, id: ContainerId, command: readonly string[], timeoutMs: number): Promise<ExecSyncResult> {
+export async function execSync(
+  ctx: RuntimeContext,
+  id: ContainerId,
+  command: readonly string[],
+  timeoutMs: number,
+): Promise<ExecSyncResult> {
   const record = requireRunning(ctx, id);
   const process = await execProcess(ctx, record, { command, tty: false, stdin: false });
   const monitor = requireMonitor(ctx, record.sandboxId);
@@ -36,10 +41,13 @@ export async function execSync(ctx: RuntimeContext, id: ContainerId, command: re
       throw toExecError(record, command, err);
     });
   if (outcome.timedOut) {
-    throw new RuntimeError(`exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`, {
-      kind: "deadline-exceeded",
-      code: "EXEC_TIMEOUT",
-    });
+    throw new RuntimeError(
+      `exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`,
+      {
+        kind: "deadline-exceeded",
+        code: "EXEC_TIMEOUT",
+      },
+    );
   }
   return { exitCode: outcome.exitCode, stdout: outcome.stdout, stderr: outcome.stderr, isTruncated: outcome.truncated };
 }

@@ -36,7 +36,9 @@ export async function readHost(cgroupRoot: string, tolerateMissingControllers: b
       capabilities,
       controllers,
       tolerateMissingControllers,
-      lowestOomScoreAdj: capabilities.has("CAP_SYS_RESOURCE") ? undefined : Number(await readFile("/proc/self/oom_score_adj", "utf8")),
+      lowestOomScoreAdj: capabilities.has("CAP_SYS_RESOURCE")
+        ? undefined
+        : Number(await readFile("/proc/self/oom_score_adj", "utf8")),
       devices: await readDevices("/dev"),
       hasAppArmor: (await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "N")).startsWith("Y"),
     },

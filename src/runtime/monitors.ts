@@ -11,7 +11,6 @@ import { pidfdHasExited, pidfdSendSignal, reapChild } from "../native/index.js";
 import { monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
-import { endSandboxInit } from "./sandbox-init.js";
 
 const SIGKILL = 9;
 /** How long a monitor that was asked to end may take. */
@@ -22,15 +21,23 @@ export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: Monitor
   ctx.monitors.set(id, { client, pidfd });
   client.onExit((exit) => {
     recordExit(ctx, exit).catch((err: unknown) => {
-      ctx.log.error({ sandboxId: id, containerId: exit.containerId, err: String(err) }, "could not record an exit; the exit file has it");
+      ctx.log.error(
+        { sandboxId: id, containerId: exit.containerId, err: String(err) },
+        "could not record an exit; the exit file has it",
+      );
     });
   });
   client.onClose((reason) => {
     // Without a reason it was our doing.
     if (reason === undefined || ctx.monitors.get(id)?.client !== client) return;
-    ctx.inFlight.inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason)).catch((err: unknown) => {
-      ctx.log.error({ sandboxId: id, err: String(err) }, "could not clean up after a lost monitor; StopPodSandbox will");
-    });
+    ctx.inFlight
+      .inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason))
+      .catch((err: unknown) => {
+        ctx.log.error(
+          { sandboxId: id, err: String(err) },
+          "could not clean up after a lost monitor; StopPodSandbox will",
+        );
+      });
   });
 }
 
@@ -43,11 +50,13 @@ async function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: Error): Pr
   await endMonitor(ctx, id);
   const reason = "the sandbox's monitor died";
   for (const container of containersOf(ctx, id)) {
-    if (container.state === "running" || container.state === "starting") await recordUnknownExit(ctx, container, reason);
+    if (container.state === "running" || container.state === "starting")
+      await recordUnknownExit(ctx, container, reason);
   }
   const sandbox = ctx.sandboxes.get(id);
   if (sandbox?.state !== "ready") return;
   await ctx.network.teardown(id);
+  await removeCgroup(ctx.cgroups, sandbox.cgroupPath);
   await ctx.sandboxes.put(id, { ...sandbox, state: "stopped", reason });
   emit(ctx, { type: "sandbox-stopped", sandboxId: id, owner: sandbox.config.owner });
 }
@@ -63,9 +72,11 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   ctx.monitors.delete(id);
   const process = handle?.pidfd ?? pidfd;
   if (handle) {
-    if (ctx.sandboxes.get(id)?.config.namespaces.pid === "pod") await endInit(id, handle.client);
     // A stopped or hung monitor does not answer, and is killed below.
-    await Promise.race([handle.client.shutdown().catch(() => undefined), sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false })]);
+    await Promise.race([
+      handle.client.shutdown().catch(() => undefined),
+      sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false }),
+    ]);
     handle.client.close();
   }
   if (process) {
@@ -78,11 +89,6 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   }
   await removeCgroup(ctx.cgroups, monitorCgroup(ctx.cgroups, id));
   await rm(ctx.paths.monitorSocket(id), { force: true });
-}
-
-/** A monitor ends only when nothing runs. One that does not answer is killed, and its processes by their cgroup. */
-async function endInit(id: SandboxId, client: MonitorClient): Promise<void> {
-  await Promise.race([endSandboxInit(id, client).catch(() => undefined), sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false })]);
 }
 
 /** Waits until the process has ended, killing it where it takes long, and reaps it where it is our child. */

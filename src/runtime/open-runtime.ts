@@ -17,7 +17,15 @@ import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { FileStore, type QuarantinedRecord, readBootId } from "../state/store.js";
 import { removeCgroup } from "./cgroups.js";
-import { describeContainer, describeSandbox, monitorFdPath, requireMonitor, requireRunning, requireSandbox, type RuntimeContext } from "./context.js";
+import {
+  describeContainer,
+  describeSandbox,
+  monitorFdPath,
+  requireMonitor,
+  requireRunning,
+  requireSandbox,
+  type RuntimeContext,
+} from "./context.js";
 import { createContainer } from "./create-container.js";
 import { attach, exec, execSync } from "./exec.js";
 import type { Host } from "./host.js";
@@ -27,7 +35,6 @@ import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
 import { runSandbox } from "./run-sandbox.js";
 import type { Runtime, RuntimeEvent } from "./runtime.js";
-import { prepareInitRootfs } from "./sandbox-init.js";
 import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
@@ -83,7 +90,6 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     timelines: new Map(),
     processes: new Map(),
   };
-  await prepareInitRootfs(paths, EXECUTABLE);
   const recovered = await recover(ctx);
   return {
     runtime: bindVerbs(ctx),

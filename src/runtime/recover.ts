@@ -68,7 +68,8 @@ async function recoverSandbox(ctx: RuntimeContext, record: SandboxRecord): Promi
     for (const container of containersOf(ctx, record.id)) await recoverContainer(ctx, container, listed);
     if (record.state === "ready") return "adopted";
   }
-  const reason = record.bootId === ctx.bootId ? "the sandbox's monitor was gone when minke started" : "the machine was restarted";
+  const reason =
+    record.bootId === ctx.bootId ? "the sandbox's monitor was gone when minke started" : "the machine was restarted";
   await endWithoutMonitor(ctx, record, reason, listed !== undefined);
   return "stopped";
 }
@@ -95,13 +96,22 @@ async function connect(ctx: RuntimeContext, record: SandboxRecord): Promise<read
   }
 }
 
-async function recoverContainer(ctx: RuntimeContext, container: ContainerRecord, listed: readonly ListedContainer[]): Promise<void> {
+async function recoverContainer(
+  ctx: RuntimeContext,
+  container: ContainerRecord,
+  listed: readonly ListedContainer[],
+): Promise<void> {
   if (container.state === "removing") return removeContainer(ctx, container.id);
   if (container.state !== "starting" && container.state !== "running") return;
   const seen = listed.find(({ containerId }) => containerId === container.id);
   if (seen?.exit) return recordExit(ctx, seen.exit);
   if (seen) {
-    await ctx.containers.put(container.id, { ...container, state: "running", pid: seen.pid, startedAtNs: seen.startedAtNs });
+    await ctx.containers.put(container.id, {
+      ...container,
+      state: "running",
+      pid: seen.pid,
+      startedAtNs: seen.startedAtNs,
+    });
     return;
   }
   const exit = await readExitFile(ctx, container.id);
@@ -115,10 +125,16 @@ async function recoverContainer(ctx: RuntimeContext, container: ContainerRecord,
 }
 
 /** Ends what is left of a sandbox that cannot go on; it stays, as stopped, until it is removed. */
-async function endWithoutMonitor(ctx: RuntimeContext, record: SandboxRecord, reason: string, hasMonitor: boolean): Promise<void> {
+async function endWithoutMonitor(
+  ctx: RuntimeContext,
+  record: SandboxRecord,
+  reason: string,
+  hasMonitor: boolean,
+): Promise<void> {
   if (!hasMonitor) await endStrayMonitor(ctx, record.id);
   for (const container of containersOf(ctx, record.id)) {
-    if (container.state === "running" || container.state === "starting") await recordUnknownExit(ctx, container, reason);
+    if (container.state === "running" || container.state === "starting")
+      await recordUnknownExit(ctx, container, reason);
   }
   await ctx.network.teardown(record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);

@@ -14,13 +14,12 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, createShm, MONITOR_FD, openCgroup, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, createShm, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
-import { emit, type RuntimeContext } from "./context.js";
+import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
-import { startSandboxInit } from "./sandbox-init.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
@@ -32,10 +31,13 @@ export function runSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<
     const existing = findByName(ctx, config);
     if (existing?.state === "ready") return existing.id;
     if (existing) {
-      throw new RuntimeError(`run sandbox "${namespace}/${name}": sandbox ${shortId(existing.id)} of this name and attempt is ${existing.state}`, {
-        kind: "already-exists",
-        code: "NAME_IN_USE",
-      });
+      throw new RuntimeError(
+        `run sandbox "${namespace}/${name}": sandbox ${shortId(existing.id)} of this name and attempt is ${existing.state}`,
+        {
+          kind: "already-exists",
+          code: "NAME_IN_USE",
+        },
+      );
     }
     return makeSandbox(ctx, config);
   });
@@ -46,7 +48,13 @@ function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord |
   return ctx.sandboxes
     .list()
     .map(({ body }) => body)
-    .find(({ config: { metadata } }) => metadata.namespace === namespace && metadata.name === name && metadata.uid === uid && metadata.attempt === attempt);
+    .find(
+      ({ config: { metadata } }) =>
+        metadata.namespace === namespace &&
+        metadata.name === name &&
+        metadata.uid === uid &&
+        metadata.attempt === attempt,
+    );
 }
 
 async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
@@ -60,13 +68,22 @@ async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<
     return await timeline.step("run sandbox", () => build(ctx, id, config, cleanup, timeline));
   } catch (err) {
     for (const failed of await cleanup.unwind()) {
-      ctx.log.warn({ sandboxId: id, step: failed.step, code: failed.error.code, err: failed.error.message }, "could not undo a step, leaving it to RemovePodSandbox");
+      ctx.log.warn(
+        { sandboxId: id, step: failed.step, code: failed.error.code, err: failed.error.message },
+        "could not undo a step, leaving it to RemovePodSandbox",
+      );
     }
     throw withContext(err, `run sandbox "${config.metadata.namespace}/${config.metadata.name}"`);
   }
 }
 
-async function build(ctx: RuntimeContext, id: SandboxId, config: SandboxConfig, cleanup: CleanupStack, timeline: Timeline): Promise<SandboxId> {
+async function build(
+  ctx: RuntimeContext,
+  id: SandboxId,
+  config: SandboxConfig,
+  cleanup: CleanupStack,
+  timeline: Timeline,
+): Promise<SandboxId> {
   const creating: SandboxRecord = {
     id,
     bootId: ctx.bootId,
@@ -87,9 +104,20 @@ async function build(ctx: RuntimeContext, id: SandboxId, config: SandboxConfig, 
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
     ]);
     await timeline.step("files", async () => {
+      cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
       await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
     });
-    await timeline.step("record", () => ctx.sandboxes.put(id, { ...creating, state: "ready", network, monitor }));
+    const initPid =
+      config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
+    await timeline.step("record", () =>
+      ctx.sandboxes.put(id, {
+        ...creating,
+        state: "ready",
+        network,
+        monitor,
+        ...(initPid !== undefined && { initPid }),
+      }),
+    );
   } finally {
     for (const fd of opened) fd.close();
   }
@@ -107,7 +135,12 @@ interface KernelObjects {
 }
 
 /** Namespaces, shared memory and cgroups: none needs another. */
-async function makeKernelObjects(ctx: RuntimeContext, record: SandboxRecord, cleanup: CleanupStack, opened: Fd[]): Promise<KernelObjects> {
+async function makeKernelObjects(
+  ctx: RuntimeContext,
+  record: SandboxRecord,
+  cleanup: CleanupStack,
+  opened: Fd[],
+): Promise<KernelObjects> {
   const { config, id } = record;
   const hasOwnNetwork = config.namespaces.network === "pod";
   const hasOwnIpc = config.namespaces.ipc === "pod";
@@ -147,8 +180,13 @@ async function setUpNetwork(
   return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, portMappings: config.portMappings });
 }
 
-async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: KernelObjects, cleanup: CleanupStack): Promise<MonitorProcess> {
-  const cgroup = openCgroup(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
+async function startMonitor(
+  ctx: RuntimeContext,
+  record: SandboxRecord,
+  made: KernelObjects,
+  cleanup: CleanupStack,
+): Promise<MonitorProcess> {
+  const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
     const { pid, pidfd, control } = spawnMonitor({
       executable: ctx.executable,
@@ -156,12 +194,10 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
       cgroup,
       fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm },
     });
-    cleanup.push("remove files", () => rm(ctx.paths.sandbox(record.id), { recursive: true, force: true }));
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, pidfd));
     if (!control) throw new Error("a monitor without a control connection");
-    const client = await MonitorClient.fromFd(control);
-    adoptMonitor(ctx, record.id, client, pidfd);
-    const monitor = {
+    adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
+    return {
       pid,
       startTicks: await processStartTicks(pid),
       netFd: made.net && MONITOR_FD.net,
@@ -169,18 +205,26 @@ async function startMonitor(ctx: RuntimeContext, record: SandboxRecord, made: Ke
       utsFd: made.uts && MONITOR_FD.uts,
       shmFd: made.shm && MONITOR_FD.shm,
     };
-    const hasInit = record.config.namespaces.pid === "pod";
-    return hasInit ? { ...monitor, initPid: await startSandboxInit(ctx, record, client, monitor) } : monitor;
   } finally {
     cgroup.close();
   }
+}
+
+/** Pid 1 of a shared PID namespace, in a cgroup of its own beside the containers'; it ends with the monitor. */
+async function startInit(ctx: RuntimeContext, record: SandboxRecord): Promise<number> {
+  const cgroup = `${record.cgroupPath}/init`;
+  await makeCgroup(ctx.cgroups, cgroup, { handDown: false });
+  const { pid } = await requireMonitor(ctx, record.id).startInit({ cgroup: cgroupDir(ctx.cgroups, cgroup) });
+  return pid;
 }
 
 /**
  * Promise.all that waits for every part before it fails: an undo must never run beside the step
  * that it undoes.
  */
-async function settleAll<T extends readonly unknown[]>(parts: { readonly [K in keyof T]: Promise<T[K]> | T[K] }): Promise<T> {
+async function settleAll<T extends readonly unknown[]>(
+  parts: { readonly [K in keyof T]: Promise<T[K]> | T[K] },
+): Promise<T> {
   const outcomes: PromiseSettledResult<unknown>[] = await Promise.allSettled(parts);
   const failed = outcomes.find((outcome) => outcome.status === "rejected");
   if (failed) throw failed.reason;

@@ -12,7 +12,11 @@ import type { Owner, SandboxConfig, SandboxStatus } from "../state/sandbox.js";
 import type { ContainerUsage, SandboxUsage } from "./usage.js";
 
 export type RuntimeEvent =
-  | { readonly type: "sandbox-ready" | "sandbox-stopped" | "sandbox-removed"; readonly sandboxId: SandboxId; readonly owner: Owner }
+  | {
+      readonly type: "sandbox-ready" | "sandbox-stopped" | "sandbox-removed";
+      readonly sandboxId: SandboxId;
+      readonly owner: Owner;
+    }
   | {
       readonly type: "container-created" | "container-started" | "container-removed";
       readonly sandboxId: SandboxId;

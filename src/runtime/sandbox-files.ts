@@ -27,14 +27,20 @@ export function checkSandboxFiles(config: SandboxConfig): void {
     ...config.hostAliases.flatMap(({ hostnames }) => hostnames.map((word): [string, string] => ["host alias", word])),
   ];
   for (const [what, word] of words) {
-    if (UNPRINTABLE.test(word) || word.includes(" ")) throw refused(what, word, "white space and control characters are not allowed");
+    if (UNPRINTABLE.test(word) || word.includes(" "))
+      throw refused(what, word, "white space and control characters are not allowed");
   }
-  if (Buffer.byteLength(config.hostname) > 63) throw refused("hostname", config.hostname, "more than 63 bytes (hostname(7))");
-  for (const { ip } of config.hostAliases) if (isIP(ip) === 0) throw refused("host alias address", ip, "not an IP address");
+  if (Buffer.byteLength(config.hostname) > 63)
+    throw refused("hostname", config.hostname, "more than 63 bytes (hostname(7))");
+  for (const { ip } of config.hostAliases)
+    if (isIP(ip) === 0) throw refused("host alias address", ip, "not an IP address");
 }
 
 function refused(what: string, word: string, why: string): RuntimeError {
-  return new RuntimeError(`${what} ${JSON.stringify(word)}: ${why}`, { kind: "invalid-argument", code: "INVALID_HOST_ENTRY" });
+  return new RuntimeError(`${what} ${JSON.stringify(word)}: ${why}`, {
+    kind: "invalid-argument",
+    code: "INVALID_HOST_ENTRY",
+  });
 }
 
 /** Writes the three files into `dir`, which is made; existing ones are replaced in place, since they may be mounted. */

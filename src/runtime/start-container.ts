@@ -12,7 +12,14 @@ import type { ContainerRecord } from "../state/container.js";
 import { cgroupDir, removeCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
 import { exitFile } from "./container-exit.js";
-import { describeContainer, emit, requireContainer, requireMonitor, type RuntimeContext, timelineOf } from "./context.js";
+import {
+  describeContainer,
+  emit,
+  requireContainer,
+  requireMonitor,
+  type RuntimeContext,
+  timelineOf,
+} from "./context.js";
 
 /** As a shell says it (POSIX sh, 2.8.2). */
 const EXIT_CODES: { readonly [code in ErrorCode]?: number } = { COMMAND_NOT_FOUND: 127, COMMAND_NOT_EXECUTABLE: 126 };
@@ -24,10 +31,13 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
   await ctx.inFlight.inTurn(`start ${id}`, async () => {
     const record = requireContainer(ctx, id);
     if (record.state !== "created") {
-      throw new RuntimeError(`start container ${describeContainer(record)}: it is ${record.state}; a container is started once`, {
-        kind: "failed-precondition",
-        code: "CONTAINER_NOT_CREATED",
-      });
+      throw new RuntimeError(
+        `start container ${describeContainer(record)}: it is ${record.state}; a container is started once`,
+        {
+          kind: "failed-precondition",
+          code: "CONTAINER_NOT_CREATED",
+        },
+      );
     }
     const monitor = requireMonitor(ctx, record.sandboxId);
     const { name } = record.config.metadata;
@@ -58,7 +68,12 @@ function startRequest(ctx: RuntimeContext, record: ContainerRecord): StartParams
     bundlePath: join(dir, "bundle"),
     exitFile: exitFile(ctx, record.id),
     cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
-    overlay: { lower: ctx.images.lowerDirs(record.imageId), upper: join(dir, "upper"), work: join(dir, "work"), volatile: true },
+    overlay: {
+      lower: ctx.images.lowerDirs(record.imageId),
+      upper: join(dir, "upper"),
+      work: join(dir, "work"),
+      volatile: true,
+    },
     logPath: record.logPath === "" ? null : record.logPath,
     logMaxBytes: config.logMaxBytes,
     logMaxFiles: config.logMaxFiles,
@@ -69,7 +84,11 @@ function startRequest(ctx: RuntimeContext, record: ContainerRecord): StartParams
 }
 
 /** A short-lived process may have ended, and its exit been recorded, before this runs. */
-async function recordStarted(ctx: RuntimeContext, id: ContainerId, started: { pid: number; startedAtNs: string }): Promise<void> {
+async function recordStarted(
+  ctx: RuntimeContext,
+  id: ContainerId,
+  started: { pid: number; startedAtNs: string },
+): Promise<void> {
   await ctx.inFlight.inTurn(`exit ${id}`, async () => {
     const current = ctx.containers.get(id);
     if (current?.state !== "starting") return;

@@ -37,7 +37,12 @@ function toContainerStatus(ctx: RuntimeContext, record: ContainerRecord): Contai
   if (record.state !== "exited") return record;
   if (record.startError) return { ...record, reason: record.startError.reason, message: record.startError.message };
   if (!exit || exit.unknown !== undefined) {
-    return { ...record, exit, reason: "ContainerStatusUnknown", message: exit?.unknown ?? "its exit file cannot be read" };
+    return {
+      ...record,
+      exit,
+      reason: "ContainerStatusUnknown",
+      message: exit?.unknown ?? "its exit file cannot be read",
+    };
   }
   const reason = exit.oomKilled ? "OOMKilled" : exit.exitCode === 0 ? "Completed" : "Error";
   return { ...record, exit, reason };

@@ -33,7 +33,12 @@ export async function stopContainer(ctx: RuntimeContext, id: ContainerId, graceM
   }
 }
 
-async function withinDeadline(ctx: RuntimeContext, record: ContainerRecord, exited: Promise<unknown>, deadlineMs: number): Promise<void> {
+async function withinDeadline(
+  ctx: RuntimeContext,
+  record: ContainerRecord,
+  exited: Promise<unknown>,
+  deadlineMs: number,
+): Promise<void> {
   const abort = new AbortController();
   const timeOut = sleep(deadlineMs, "late" as const, { signal: abort.signal }).catch(() => "stopped" as const);
   const outcome = await Promise.race([exited.then(() => "exited" as const), timeOut]);

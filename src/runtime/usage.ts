@@ -76,7 +76,7 @@ export async function containerUsage(ctx: RuntimeContext, id: ContainerId): Prom
 /** See `Runtime.sandboxUsage`. */
 export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<SandboxUsage> {
   const record = requireSandbox(ctx, id);
-  const pids = [record.monitor?.initPid, ...containersOf(ctx, id).map(({ pid, state }) => (state === "running" ? pid : undefined))];
+  const pids = [record.initPid, ...containersOf(ctx, id).map(({ pid, state }) => (state === "running" ? pid : undefined))];
   const pid = pids.find((candidate) => candidate !== undefined);
   const hasOwnNetwork = record.config.namespaces.network === "pod";
   const [usage, interfaces] = await Promise.all([

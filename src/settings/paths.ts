@@ -52,11 +52,6 @@ export class Paths {
     return join(this.root, "tmp");
   }
 
-  /** The whole root file system of the init process of a shared PID namespace. */
-  get initRootfs(): string {
-    return join(this.root, "init");
-  }
-
   /** Generated hosts, hostname and resolv.conf of a sandbox. */
   sandbox(id: SandboxId): string {
     return join(this.root, "sandboxes", id);

@@ -90,10 +90,13 @@ export function containerCapabilities(request: CapabilityRequest, available: Rea
   if (request.privileged) return all;
   for (const name of add) {
     if (name !== "ALL" && !available.has(name)) {
-      throw new RuntimeError(`add capability "${name}": minke does not have it itself; \`minke doctor\` lists what it has`, {
-        kind: "failed-precondition",
-        code: "CAPABILITY_NOT_AVAILABLE",
-      });
+      throw new RuntimeError(
+        `add capability "${name}": minke does not have it itself; \`minke doctor\` lists what it has`,
+        {
+          kind: "failed-precondition",
+          code: "CAPABILITY_NOT_AVAILABLE",
+        },
+      );
     }
   }
   const given = new Set<string>(add.includes("ALL") ? all : drop.includes("ALL") ? [] : DEFAULT_CAPABILITIES);

@@ -176,7 +176,12 @@ function standardMounts(privileged: boolean): Mount[] {
   const access = privileged ? "rw" : "ro";
   return [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
-    { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+    {
+      destination: "/dev",
+      type: "tmpfs",
+      source: "tmpfs",
+      options: ["nosuid", "strictatime", "mode=755", "size=65536k"],
+    },
     {
       destination: "/dev/pts",
       type: "devpts",
@@ -204,11 +209,16 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
     source: `${sandbox.filesDir}/${name}`,
     options: ["bind", "rprivate", access],
   }));
-  const shm = { destination: "/dev/shm", type: "bind", source: sandbox.shmPath, options: ["bind", "rprivate", "nosuid", "nodev", "noexec"] };
+  const shm = {
+    destination: "/dev/shm",
+    type: "bind",
+    source: sandbox.shmPath,
+    options: ["bind", "rprivate", "nosuid", "nodev", "noexec"],
+  };
   return [shm, ...files].filter((mount) => !taken.has(mount.destination));
 }
 
-const PROPAGATION = { "private": "rprivate", "host-to-container": "rslave", "bidirectional": "rshared" } as const;
+const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
 function toOciMount(mount: ContainerMount): Mount {
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
@@ -243,5 +253,8 @@ function rootfsPropagation(mounts: readonly ContainerMount[]): "rprivate" | "rsl
 function oomScoreAdj(wanted: number | undefined, lowest: number | undefined): { value?: number; warning?: string } {
   if (wanted === undefined) return {};
   if (lowest === undefined || wanted >= lowest) return { value: wanted };
-  return { value: lowest, warning: `oom_score_adj ${wanted} needs CAP_SYS_RESOURCE, which minke lacks here: ${lowest} is set` };
+  return {
+    value: lowest,
+    warning: `oom_score_adj ${wanted} needs CAP_SYS_RESOURCE, which minke lacks here: ${lowest} is set`,
+  };
 }

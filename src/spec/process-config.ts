@@ -57,10 +57,13 @@ export function containerEnv(
   for (const entry of image.env) set(entry);
   for (const { name, value } of requested) {
     if (name === "" || /[=\0]/.test(name) || value.includes("\0")) {
-      throw new RuntimeError(`environment variable "${name}": an empty name, "=" in a name, or a NUL byte cannot be passed on`, {
-        kind: "invalid-argument",
-        code: "INVALID_ENV",
-      });
+      throw new RuntimeError(
+        `environment variable "${name}": an empty name, "=" in a name, or a NUL byte cannot be passed on`,
+        {
+          kind: "invalid-argument",
+          code: "INVALID_ENV",
+        },
+      );
     }
     env.set(name, value);
   }

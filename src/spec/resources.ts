@@ -20,7 +20,11 @@ export interface ResourcesOutcome {
  * @param tolerateMissing a limit whose controller is missing becomes a warning instead of an error
  * @throws RuntimeError `failed-precondition` CONTROLLER_MISSING naming limit and controller
  */
-export function toOciResources(wanted: ContainerResources, controllers: Controllers, tolerateMissing: boolean): ResourcesOutcome {
+export function toOciResources(
+  wanted: ContainerResources,
+  controllers: Controllers,
+  tolerateMissing: boolean,
+): ResourcesOutcome {
   const warnings: string[] = [];
   const has = (controller: string, limit: string): boolean => {
     if (controllers.has(controller)) return true;

@@ -35,7 +35,12 @@ export interface SandboxDns {
 /** What the caller asks for; converted at the edge from a CRI message or a Pod. */
 export interface SandboxConfig {
   readonly owner: Owner;
-  readonly metadata: { readonly name: string; readonly uid: string; readonly namespace: string; readonly attempt: number };
+  readonly metadata: {
+    readonly name: string;
+    readonly uid: string;
+    readonly namespace: string;
+    readonly attempt: number;
+  };
   /** At most 63 bytes; empty with the host's network. */
   readonly hostname: string;
   readonly domainname?: string | undefined;

@@ -54,7 +54,8 @@ export function resolveUser(request: UserRequest, passwd: string, group: string)
   const groups = parseGroup(group);
 
   const numericUid = userText === "" ? 0 : parseId(userText);
-  const line = numericUid === undefined ? users.find((u) => u.name === userText) : users.find((u) => u.uid === numericUid);
+  const line =
+    numericUid === undefined ? users.find((u) => u.name === userText) : users.find((u) => u.uid === numericUid);
   const uid = numericUid ?? line?.uid;
   if (uid === undefined) {
     throw new RuntimeError(`user "${userText}" is neither a number nor a name in the image's /etc/passwd`, {

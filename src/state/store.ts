@@ -9,7 +9,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
+import { RuntimeError, withContext } from "../base/errors.js";
 
 /** What users of a store need; tests of theirs may keep it in memory. */
 export interface RecordStore<T> {
@@ -180,9 +180,4 @@ function decodeRecord<T>(bytes: Buffer, options: FileStoreOptions<T>): T {
 /** The kernel's id of this boot: what makes boot-class records of an earlier one stale. */
 export async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
-}
-
-/** True where the error only says that something was not there. */
-export function isMissing(err: unknown): boolean {
-  return hasErrno(err, "ENOENT");
 }

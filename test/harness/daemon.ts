@@ -3,7 +3,17 @@
  * its own, so that it runs beside others and can be killed and started again.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -194,6 +204,25 @@ ${tables}`,
     return found;
   }
 
+  /**
+   * Kills the one process in this daemon's containers whose command line fits: from outside, as
+   * the kernel ignores SIGKILL to a pid 1 from within (pid_namespaces(7)).
+   */
+  killProcess(commandLine: RegExp): void {
+    const found = readdirSync("/proc").filter((pid) => {
+      if (!/^\d+$/.test(pid)) return false;
+      try {
+        const cgroup = readFileSync(`/proc/${pid}/cgroup`, "utf8");
+        const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+        return cgroup.includes(`/${this.cgroupRoot}/`) && commandLine.test(command);
+      } catch {
+        return false; // It ended meanwhile.
+      }
+    });
+    if (found.length !== 1) throw new Error(`${found.length} processes fit ${commandLine}, not one`);
+    process.kill(Number(found[0]), "SIGKILL");
+  }
+
   snapshot(): Snapshot {
     return takeSnapshot(this.#scope());
   }
@@ -225,6 +254,12 @@ ${tables}`,
   }
 
   #scope(): Scope {
-    return { root: this.root, run: this.run, cgroupRoot: this.cgroupRoot, daemonPid: this.#child?.pid };
+    return {
+      root: this.root,
+      run: this.run,
+      cgroupRoot: this.cgroupRoot,
+      bridge: this.bridge,
+      daemonPid: this.#child?.pid,
+    };
   }
 }

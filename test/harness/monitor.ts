@@ -100,7 +100,10 @@ export class MonitorBench {
     const cgroup = join(this.cgroup, containerId.slice(0, 12));
     mkdirSync(bundlePath);
     mkdirSync(cgroup);
-    writeFileSync(join(bundlePath, "config.json"), JSON.stringify(this.#spec(args, changes.terminal ?? false, uid, pidNamespace)));
+    writeFileSync(
+      join(bundlePath, "config.json"),
+      JSON.stringify(this.#spec(args, changes.terminal ?? false, uid, pidNamespace)),
+    );
     return {
       containerId,
       bundlePath,
@@ -204,7 +207,15 @@ export class MonitorBench {
           options: ["newinstance", "ptmxmode=0666", "mode=0620"],
         },
       ],
-      linux: { namespaces: [{ type: "pid", ...(pidNamespace && { path: pidNamespace }) }, { type: "mount" }, { type: "ipc" }, { type: "uts" }, { type: "cgroup" }] },
+      linux: {
+        namespaces: [
+          { type: "pid", ...(pidNamespace && { path: pidNamespace }) },
+          { type: "mount" },
+          { type: "ipc" },
+          { type: "uts" },
+          { type: "cgroup" },
+        ],
+      },
     };
   }
 }

@@ -100,7 +100,7 @@ describe("sealedExecutable and spawnMonitor", () => {
     const { mkdirSync, rmdirSync } = await import("node:fs");
     const group = join(path, "minke-net-spawn-test");
     mkdirSync(group, { recursive: true });
-    const cgroup = keep(native.openCgroup(group));
+    const cgroup = keep(native.openDirectory(group));
     const made = await native.createSandboxNamespaces({ ...NOTHING, uts: true, hostname: "web" });
     const monitor = native.spawnMonitor({
       executable: await sealed("/bin/sleep"),

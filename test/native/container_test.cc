@@ -313,3 +313,15 @@ TEST_CASE("the device policy refuses what no rule allows and gives the default d
         "cat: can't open '/tmp/k': Operation not permitted\nnull\n");
   rmdir(cgroup.c_str());
 }
+
+TEST_CASE("a failing createRuntime hook ends the child before its command runs") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("echo ran", "", "", R"(},"hooks":{"createRuntime":[{"path":"/bin/sh",
+                  "args":["sh","-c","exit 3"]}])");
+  const Outcome outcome = Run(bundle);
+  CHECK_FALSE(outcome.is_started);
+  CHECK(outcome.problem.step == "hook");
+  CHECK(outcome.output == "");
+  CHECK(outcome.code == 125);
+}

@@ -37,7 +37,13 @@ const ref = (name: string) => refs.find((r) => r.endsWith(`/${name}:1`)) ?? "";
 
 /** What a store must not hold after a failure: partial layers, layers, blobs. */
 async function leftovers(): Promise<string[]> {
-  const dirs = [paths.tmp, paths.layers, join(root, "blobs/sha256"), paths.durableState("images"), paths.durableState("layers")];
+  const dirs = [
+    paths.tmp,
+    paths.layers,
+    join(root, "blobs/sha256"),
+    paths.durableState("images"),
+    paths.durableState("layers"),
+  ];
   return (await Promise.all(dirs.map((dir) => readdir(dir)))).flat();
 }
 
@@ -49,7 +55,13 @@ describe("pull", () => {
     expect(busybox.repoTags).toEqual([ref("busybox")]);
     expect(busybox.config.cmd).toEqual(["sh"]);
     expect(progress.at(-1)).toMatchObject({ state: "done" });
-    expect(timeline.spans.map(({ name }) => name)).toEqual(["resolve", "unpack layer", "sync layer", "commit layer", "record image"]);
+    expect(timeline.spans.map(({ name }) => name)).toEqual([
+      "resolve",
+      "unpack layer",
+      "sync layer",
+      "commit layer",
+      "record image",
+    ]);
     const [busyboxDir] = store.lowerDirs(busybox.id);
     expect((await lstat(join(busyboxDir ?? "", "bin/busybox"))).nlink).toBeGreaterThan(200);
 
@@ -75,12 +87,18 @@ describe("pull", () => {
   });
 
   test("of an unknown tag is not-found IMAGE_NOT_FOUND", async () => {
-    await expect(store.pull(ref("nginx").replace(/:1$/, ":2"))).rejects.toMatchObject({ kind: "not-found", code: "IMAGE_NOT_FOUND" });
+    await expect(store.pull(ref("nginx").replace(/:1$/, ":2"))).rejects.toMatchObject({
+      kind: "not-found",
+      code: "IMAGE_NOT_FOUND",
+    });
     expect(await leftovers()).toEqual([]);
   });
 
   test("where nobody listens is unavailable REGISTRY_UNAVAILABLE", async () => {
-    await expect(store.pull("127.0.0.1:9/x/y:1")).rejects.toMatchObject({ kind: "unavailable", code: "REGISTRY_UNAVAILABLE" });
+    await expect(store.pull("127.0.0.1:9/x/y:1")).rejects.toMatchObject({
+      kind: "unavailable",
+      code: "REGISTRY_UNAVAILABLE",
+    });
   });
 
   test("with a reference host that the settings map elsewhere asks the endpoint", async () => {
@@ -106,7 +124,9 @@ describe("pull", () => {
   });
 
   test("past its deadline is deadline-exceeded", async () => {
-    await expect(store.pull(ref("nginx"), { signal: AbortSignal.timeout(0) })).rejects.toMatchObject({ kind: "deadline-exceeded" });
+    await expect(store.pull(ref("nginx"), { signal: AbortSignal.timeout(0) })).rejects.toMatchObject({
+      kind: "deadline-exceeded",
+    });
   });
 });
 
@@ -146,20 +166,35 @@ describe("a lying registry", () => {
 describe("loadLayout", () => {
   test("of the fixtures gives three images that a new daemon finds again", async () => {
     const records = await store.loadLayout(layout);
-    expect(records.map(({ repoTags }) => repoTags)).toEqual([["minke.test/busybox:1"], ["minke.test/nginx:1"], ["minke.test/probe:1"]]);
+    expect(records.map(({ repoTags }) => repoTags)).toEqual([
+      ["minke.test/busybox:1"],
+      ["minke.test/nginx:1"],
+      ["minke.test/probe:1"],
+    ]);
     await store.close();
     store = await ImageStore.open(paths);
-    expect(store.list().map(({ id }) => id).sort()).toEqual(records.map(({ id }) => id).sort());
+    expect(
+      store
+        .list()
+        .map(({ id }) => id)
+        .sort(),
+    ).toEqual(records.map(({ id }) => id).sort());
     expect(store.resolve("minke.test/nginx:1")?.config.cmd).toEqual(["nginx", "-g", "daemon off;"]);
     expect((await store.config(records[0]?.id ?? "")).rootfs.diff_ids).toHaveLength(1);
   });
 
   test("of what is no archive is invalid-argument ARCHIVE_INVALID", async () => {
-    await expect(store.loadLayout(paths.layers)).rejects.toMatchObject({ kind: "invalid-argument", code: "ARCHIVE_INVALID" });
+    await expect(store.loadLayout(paths.layers)).rejects.toMatchObject({
+      kind: "invalid-argument",
+      code: "ARCHIVE_INVALID",
+    });
   });
 
   test("of what is not there is not-found ARCHIVE_NOT_FOUND", async () => {
-    await expect(store.loadLayout(join(root, "none"))).rejects.toMatchObject({ kind: "not-found", code: "ARCHIVE_NOT_FOUND" });
+    await expect(store.loadLayout(join(root, "none"))).rejects.toMatchObject({
+      kind: "not-found",
+      code: "ARCHIVE_NOT_FOUND",
+    });
   });
 });
 
@@ -212,10 +247,15 @@ test("open sweeps partial layers and layers that no image names", async () => {
 });
 
 async function pushImageWithDiffId(diffId: string): Promise<string> {
-  const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as { manifests: { digest: string; mediaType: string }[] };
+  const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as {
+    manifests: { digest: string; mediaType: string }[];
+  };
   const blob = async (digest: string) => readFile(join(layout, "blobs/sha256", digest.slice(7)));
   const item = index.manifests[0] ?? { digest: "", mediaType: "" };
-  const manifest = JSON.parse((await blob(item.digest)).toString()) as { config: { digest: string; size: number }; layers: { digest: string }[] };
+  const manifest = JSON.parse((await blob(item.digest)).toString()) as {
+    config: { digest: string; size: number };
+    layers: { digest: string }[];
+  };
   const config = JSON.parse((await blob(manifest.config.digest)).toString()) as { rootfs: { diff_ids: string[] } };
   config.rootfs.diff_ids = [diffId];
   const bytes = Buffer.from(JSON.stringify(config));
@@ -232,7 +272,9 @@ async function pushImageWithDiffId(diffId: string): Promise<string> {
 async function spoilLayer(target: Registry, change: (bytes: Buffer) => Buffer): Promise<void> {
   const { writeFile } = await import("node:fs/promises");
   const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as { manifests: { digest: string }[] };
-  const manifest = JSON.parse(await readFile(join(layout, "blobs/sha256", index.manifests[2]?.digest.slice(7) ?? ""), "utf8")) as { layers: { digest: string }[] };
+  const manifest = JSON.parse(
+    await readFile(join(layout, "blobs/sha256", index.manifests[2]?.digest.slice(7) ?? ""), "utf8"),
+  ) as { layers: { digest: string }[] };
   const hex = manifest.layers[1]?.digest.slice(7) ?? "";
   const file = join(target.storage, "docker/registry/v2/blobs/sha256", hex.slice(0, 2), hex, "data");
   await writeFile(file, change(await readFile(file)));

@@ -25,7 +25,10 @@ function execCgroups(): string[] {
   return readdirSync(container.cgroup).filter((name) => name.startsWith("exec-"));
 }
 
-async function openExec(args: readonly string[], changes: { stdin?: boolean; terminal?: boolean; timeoutMs?: number } = {}): Promise<MonitorStream> {
+async function openExec(
+  args: readonly string[],
+  changes: { stdin?: boolean; terminal?: boolean; timeoutMs?: number } = {},
+): Promise<MonitorStream> {
   const params = bench.execParams(container, "stream", args, changes);
   await bench.client.exec(params);
   return bench.client.openStream({ execId: params.execId });
@@ -50,7 +53,9 @@ describe("exec capture", () => {
   });
 
   test("cuts what is beyond the limit and lets the command end", async () => {
-    const result = await bench.capture(container, ["/bin/sh", "-c", "yes | head -c 300000; exit 4"], { limitBytes: 1000 });
+    const result = await bench.capture(container, ["/bin/sh", "-c", "yes | head -c 300000; exit 4"], {
+      limitBytes: 1000,
+    });
     expect(result).toMatchObject({ exitCode: 4, truncated: true });
     expect(result.stdout.length).toBe(1000);
   });
@@ -65,7 +70,9 @@ describe("exec capture", () => {
   });
 
   test("kills everything it started at the timeout", async () => {
-    const result = await bench.capture(container, ["/bin/sh", "-c", "sleep 1000 & echo begun; sleep 1000"], { timeoutMs: 200 });
+    const result = await bench.capture(container, ["/bin/sh", "-c", "sleep 1000 & echo begun; sleep 1000"], {
+      timeoutMs: 200,
+    });
     expect(result).toMatchObject({ exitCode: 137, signal: 9, timedOut: true, stdout: Buffer.from("begun\n") });
     await until(() => execCgroups().length === 0);
   });
@@ -94,7 +101,9 @@ describe("exec capture", () => {
   });
 
   test("with a terminal has one", async () => {
-    const result = await bench.capture(container, ["/bin/sh", "-c", "test -t 0 && test -t 1 && echo yes"], { terminal: true });
+    const result = await bench.capture(container, ["/bin/sh", "-c", "test -t 0 && test -t 1 && echo yes"], {
+      terminal: true,
+    });
     expect(result).toMatchObject({ exitCode: 0, stdout: Buffer.from("yes\r\n") });
   });
 
@@ -168,12 +177,17 @@ describe("exec stream", () => {
     const params = bench.execParams(container, "stream", ["/bin/sleep", "1000"]);
     await bench.client.exec(params);
     const stream = await bench.client.openStream({ execId: params.execId });
-    await expect(bench.client.openStream({ execId: params.execId })).rejects.toMatchObject({ code: "EXEC_NOT_ATTACHABLE" });
+    await expect(bench.client.openStream({ execId: params.execId })).rejects.toMatchObject({
+      code: "EXEC_NOT_ATTACHABLE",
+    });
     stream.close();
   });
 
   test("with a terminal is resized by its stream and by request", async () => {
-    const params = bench.execParams(container, "stream", ["/bin/sh", "-c", "read x; stty size; read x; stty size"], { terminal: true, stdin: true });
+    const params = bench.execParams(container, "stream", ["/bin/sh", "-c", "read x; stty size; read x; stty size"], {
+      terminal: true,
+      stdin: true,
+    });
     await bench.client.exec(params);
     const stream = await bench.client.openStream({ execId: params.execId });
     expect(stream.stderr).toBeUndefined();

@@ -30,15 +30,21 @@ function rotated(path: string): string[] {
 describe("a log record", () => {
   test("has the time in nanoseconds, the stream, and the line", async () => {
     const { params } = await bench.run(["/bin/sh", "-c", "echo out"]);
-    expect(readFileSync(params.logPath ?? "", "utf8")).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z stdout F out\n$/);
+    expect(readFileSync(params.logPath ?? "", "utf8")).toMatch(
+      /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z stdout F out\n$/,
+    );
     expect(statSync(params.logPath ?? "").mode & 0o777).toBe(0o640);
   });
 
   test("of a line longer than 16 KiB is several, all but the last partial", async () => {
     const { params } = await bench.run(["/bin/sh", "-c", "head -c 40000 /bin/busybox | tr -c x y; echo"]);
-    const records = readFileSync(params.logPath ?? "", "utf8").split("\n").slice(0, -1);
+    const records = readFileSync(params.logPath ?? "", "utf8")
+      .split("\n")
+      .slice(0, -1);
     expect(records.map((record) => record.split(" ")[2])).toEqual(["P", "P", "F"]);
-    expect(records.map((record) => record.length - (records[0]?.indexOf(" P ") ?? 0) - 3)).toEqual([16384, 16384, 7232]);
+    expect(records.map((record) => record.length - (records[0]?.indexOf(" P ") ?? 0) - 3)).toEqual([
+      16384, 16384, 7232,
+    ]);
   });
 
   test("is written though the last line has no end", async () => {
@@ -74,7 +80,11 @@ describe("rotation", () => {
 
   test("with enough files loses and doubles nothing", async () => {
     const { params } = await bench.run(["/bin/seq", "1", "20000"], { logMaxBytes: 50_000, logMaxFiles: 50 });
-    expect(rotated(params.logPath ?? "").map((file) => logText(file)).join("")).toBe(expectedSeq(20_000));
+    expect(
+      rotated(params.logPath ?? "")
+        .map((file) => logText(file))
+        .join(""),
+    ).toBe(expectedSeq(20_000));
   });
 
   test("with one file begins it anew", async () => {
@@ -120,7 +130,10 @@ describe("a full disk", () => {
     const path = `${disk}/0.log`;
     const filler = `${disk}/filler`;
     writeFileSync(filler, Buffer.alloc(200_000));
-    const params = await bench.start(["/bin/sh", "-c", "read x; seq 1 20000; read x; echo last"], { logPath: path, stdin: true });
+    const params = await bench.start(["/bin/sh", "-c", "read x; seq 1 20000; read x; echo last"], {
+      logPath: path,
+      stdin: true,
+    });
     const { containerId } = params;
     const stream = await bench.client.openStream({ containerId });
     stream.stdout.resume();
@@ -142,7 +155,11 @@ describe("a full disk", () => {
 
   test("keeps an exit file back only until there is space", async () => {
     const filler = `${disk}/filler`;
-    const params = await bench.start(["/bin/sh", "-c", "read x; exit 3"], { exitFile: `${disk}/exit.json`, logPath: null, stdin: true });
+    const params = await bench.start(["/bin/sh", "-c", "read x; exit 3"], {
+      exitFile: `${disk}/exit.json`,
+      logPath: null,
+      stdin: true,
+    });
     spawnSync("dd", ["if=/dev/zero", `of=${filler}`, "bs=4k"]);
     const stream = await bench.client.openStream({ containerId: params.containerId });
     stream.stdin?.write("\n");
@@ -159,10 +176,13 @@ describe("the monitor's memory", () => {
     await bench.start(["/bin/sleep", "1000"]);
     const pid = bench.child.pid as number;
     expect(anonymousKib(pid)).toBeLessThanOrEqual(128);
-    await bench.run(["/bin/sh", "-c", "yes 'a line of a flood that is about as long as log lines are' | head -c 20000000"], {
-      logMaxBytes: 1_000_000,
-      logMaxFiles: 2,
-    });
+    await bench.run(
+      ["/bin/sh", "-c", "yes 'a line of a flood that is about as long as log lines are' | head -c 20000000"],
+      {
+        logMaxBytes: 1_000_000,
+        logMaxFiles: 2,
+      },
+    );
     await sleep(1300);
     expect(anonymousKib(pid)).toBeLessThanOrEqual(128);
   });

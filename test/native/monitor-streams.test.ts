@@ -102,7 +102,9 @@ describe("attach", () => {
   });
 
   test("to an unknown container is not-found", async () => {
-    await expect(bench.client.openStream({ containerId: bench.sandboxId as never })).rejects.toMatchObject({ code: "CONTAINER_NOT_FOUND" });
+    await expect(bench.client.openStream({ containerId: bench.sandboxId as never })).rejects.toMatchObject({
+      code: "CONTAINER_NOT_FOUND",
+    });
   });
 });
 
@@ -127,7 +129,11 @@ describe("a client", () => {
     ["JSON that is no object", Buffer.concat([HELLO, encodeFrame(Buffer.from("[1]"))]), "BAD_FRAME"],
     ["text after the object", Buffer.concat([HELLO, encodeFrame(Buffer.from("{} {}"))]), "BAD_FRAME"],
     ["a million brackets", Buffer.concat([HELLO, encodeFrame(Buffer.alloc(1_000_000, "["))]), "BAD_FRAME"],
-    ["an invalid UTF-8 string", Buffer.concat([HELLO, encodeFrame(Buffer.from('{"id":1,"method":"\xff"}', "latin1"))]), "BAD_FRAME"],
+    [
+      "an invalid UTF-8 string",
+      Buffer.concat([HELLO, encodeFrame(Buffer.from('{"id":1,"method":"\xff"}', "latin1"))]),
+      "BAD_FRAME",
+    ],
     ["a request without id", Buffer.concat([HELLO, encodeJson({ method: "list" })]), "BAD_FRAME"],
     ["an empty frame", Buffer.concat([HELLO, Buffer.alloc(4)]), "FRAME_TOO_LARGE"],
     ["a frame of 4 GiB", Buffer.concat([HELLO, Buffer.alloc(4, 0xff)]), "FRAME_TOO_LARGE"],
@@ -150,7 +156,9 @@ describe("a client", () => {
 
   test("that asks for an unknown method gets an error and is served on", async () => {
     const { socket, received } = await dial();
-    socket.write(Buffer.concat([HELLO, encodeJson({ id: 1, method: "explode" }), encodeJson({ id: 2, method: "list" })]));
+    socket.write(
+      Buffer.concat([HELLO, encodeJson({ id: 1, method: "explode" }), encodeJson({ id: 2, method: "list" })]),
+    );
     await until(() => received().includes('"id":2'));
     expect(received()).toContain('"UNKNOWN_METHOD"');
     socket.destroy();

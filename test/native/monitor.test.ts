@@ -28,7 +28,12 @@ const IGNORES_TERM = ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sl
 
 describe("hello", () => {
   test("names the sandbox, the process and this release", () => {
-    expect(bench.client.hello).toMatchObject({ protocol: 1, version: VERSION, sandboxId: bench.sandboxId, pid: bench.child.pid });
+    expect(bench.client.hello).toMatchObject({
+      protocol: 1,
+      version: VERSION,
+      sandboxId: bench.sandboxId,
+      pid: bench.child.pid,
+    });
   });
 
   test("the socket is reachable for its owner only", () => {
@@ -39,7 +44,14 @@ describe("hello", () => {
 describe("a monitor spawned from a sealed executable", () => {
   test("speaks over the socketpair, holds the namespaces it was given, and opens streams by its path", async () => {
     const executable = await native.sealedExecutable(BINARY);
-    const made = await native.createSandboxNamespaces({ network: false, ipc: true, uts: true, hostname: "h", domainname: "", sysctls: {} });
+    const made = await native.createSandboxNamespaces({
+      network: false,
+      ipc: true,
+      uts: true,
+      hostname: "h",
+      domainname: "",
+      sysctls: {},
+    });
     const socketPath = `${bench.dir}/spawned.sock`;
     const spawned = native.spawnMonitor({
       executable,
@@ -88,7 +100,10 @@ describe("start", () => {
 
   test("with a log directory that does not exist fails in step log", async () => {
     const params = bench.prepare(FOREVER, { logPath: `${bench.dir}/missing/0.log` });
-    await expect(bench.client.start(params)).rejects.toMatchObject({ step: "log", syscall: { name: "open", errno: "ENOENT" } });
+    await expect(bench.client.start(params)).rejects.toMatchObject({
+      step: "log",
+      syscall: { name: "open", errno: "ENOENT" },
+    });
   });
 
   test("of an id that runs already is refused", async () => {
@@ -112,7 +127,13 @@ describe("the end of a container", () => {
     const started = await bench.client.start(params);
     const exit = await bench.exitOf(params.containerId);
     expect(fileAtEvent).toEqual(exit);
-    expect(exit).toMatchObject({ version: 1, exitCode: 42, signal: 0, oomKilled: false, startedAtNs: started.startedAtNs });
+    expect(exit).toMatchObject({
+      version: 1,
+      exitCode: 42,
+      signal: 0,
+      oomKilled: false,
+      startedAtNs: started.startedAtNs,
+    });
     expect(BigInt(exit.finishedAtNs)).toBeGreaterThan(BigInt(exit.startedAtNs));
     expect(exit.rusage?.maxRssKib).toBeGreaterThan(0);
     expect(statSync(params.exitFile).mode & 0o777).toBe(0o600);
@@ -218,10 +239,19 @@ describe("startInit", () => {
 
   test("it reaps the orphans of a container that shares its namespace, and a signal from there does not end it", async () => {
     const { pid } = await bench.client.startInit({ cgroup: bench.cgroup });
-    const params = bench.prepare(["/bin/sh", "-c", "sh -c 'sleep 0.05 &' ; kill -TERM 1; sleep 0.4; ls /proc; sleep 1000"], {}, 0, `/proc/${pid}/ns/pid`);
+    const params = bench.prepare(
+      ["/bin/sh", "-c", "sh -c 'sleep 0.05 &' ; kill -TERM 1; sleep 0.4; ls /proc; sleep 1000"],
+      {},
+      0,
+      `/proc/${pid}/ns/pid`,
+    );
     await bench.client.start(params);
-    await until(() => logText(params.logPath ?? "").includes("uptime") || logText(params.logPath ?? "").includes("version"));
-    const pids = logText(params.logPath ?? "").split("\n").filter((name) => /^\d+$/.test(name));
+    await until(
+      () => logText(params.logPath ?? "").includes("uptime") || logText(params.logPath ?? "").includes("version"),
+    );
+    const pids = logText(params.logPath ?? "")
+      .split("\n")
+      .filter((name) => /^\d+$/.test(name));
     expect(pids).toHaveLength(3); // init, the shell, ls
     await bench.client.kill({ containerId: params.containerId });
     expect(await bench.exitOf(params.containerId)).toMatchObject({ exitCode: 137 });

@@ -143,7 +143,9 @@ subnet-ipv6 = "fd6d:696e:6b65:beef::/64"
   undo.push(async () => {
     const ended = new Promise((resolve) => child.once("exit", resolve));
     if (child.exitCode !== null) return;
-    command("daemon", "stop", "--pods");
+    // Not spawnSync: the command waits for the daemon to be gone, and it is ours to reap.
+    const env = { ...process.env, MINKE_ROOT: join(folder, "root"), MINKE_RUN: run };
+    spawn(process.execPath, [minke, "daemon", "stop", "--pods"], { env, stdio: "ignore" });
     await ended;
   });
   for (let waitedMs = 0; ; waitedMs += 20) {
@@ -180,7 +182,10 @@ function openWatch() {
   return new Promise((resolve, reject) => {
     const waiting = new Set();
     const call = request({ socketPath: join(run, "api.sock"), path: `${podsPath}?watch=true` }, (response) => {
-      createInterface({ input: response }).on("line", (line) => {
+      const lines = createInterface({ input: response });
+      // Ours to end: `close` cuts the connection.
+      lines.on("error", () => undefined);
+      lines.on("line", (line) => {
         const event = JSON.parse(line);
         for (const one of waiting) {
           if (!one.fits(event)) continue;

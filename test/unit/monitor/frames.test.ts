@@ -5,18 +5,22 @@ import { CHANNEL, encodeChannel, encodeFrame, FrameReader } from "../../../src/m
 describe("FrameReader", () => {
   test("returns the frames that were encoded, however the bytes are cut", () => {
     fc.assert(
-      fc.property(fc.array(fc.uint8Array({ minLength: 1, maxLength: 40 })), fc.array(fc.integer({ min: 1, max: 9 })), (payloads, cuts) => {
-        const bytes = Buffer.concat(payloads.map((payload) => encodeFrame(Buffer.from(payload))));
-        const reader = new FrameReader();
-        const frames: Buffer[] = [];
-        for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
-          const size = cuts[turn % Math.max(cuts.length, 1)] ?? 3;
-          reader.push(bytes.subarray(at, at + size));
-          at += size;
-          for (let frame = reader.next(); frame; frame = reader.next()) frames.push(Buffer.from(frame));
-        }
-        expect(frames).toEqual(payloads.map((payload) => Buffer.from(payload)));
-      }),
+      fc.property(
+        fc.array(fc.uint8Array({ minLength: 1, maxLength: 40 })),
+        fc.array(fc.integer({ min: 1, max: 9 })),
+        (payloads, cuts) => {
+          const bytes = Buffer.concat(payloads.map((payload) => encodeFrame(Buffer.from(payload))));
+          const reader = new FrameReader();
+          const frames: Buffer[] = [];
+          for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
+            const size = cuts[turn % Math.max(cuts.length, 1)] ?? 3;
+            reader.push(bytes.subarray(at, at + size));
+            at += size;
+            for (let frame = reader.next(); frame; frame = reader.next()) frames.push(Buffer.from(frame));
+          }
+          expect(frames).toEqual(payloads.map((payload) => Buffer.from(payload)));
+        },
+      ),
     );
   });
 

@@ -29,7 +29,9 @@ beforeEach(async () => {
   server = createServer((socket) => {
     sockets.push(socket);
     socket.on("error", () => {});
-    socket.write(encodeJson({ hello: { protocol: 1, version: "0.0.1", sandboxId: "s", pid: 7, socketPath: path, fds: {} } }));
+    socket.write(
+      encodeJson({ hello: { protocol: 1, version: "0.0.1", sandboxId: "s", pid: 7, socketPath: path, fds: {} } }),
+    );
     const reader = new FrameReader();
     socket.on("data", (chunk: Buffer) => {
       reader.push(chunk);
@@ -60,7 +62,13 @@ describe("MonitorClient", () => {
   });
 
   test("a failed start is CONTAINER_START_FAILED with step and system call", async () => {
-    const error = { code: "START_FAILED", message: 'mount "/data": move_mount: EINVAL', step: "mount", syscall: "move_mount", errno: "EINVAL" };
+    const error = {
+      code: "START_FAILED",
+      message: 'mount "/data": move_mount: EINVAL',
+      step: "mount",
+      syscall: "move_mount",
+      errno: "EINVAL",
+    };
     answer = ({ id }, socket) => void (id !== undefined && socket.write(encodeJson({ id, error })));
     const client = await MonitorClient.connect(path);
     await expect(client.start({} as never)).rejects.toMatchObject({
@@ -74,7 +82,10 @@ describe("MonitorClient", () => {
   });
 
   test("an exit that came with the hello reaches a listener set after connect", async () => {
-    answer = ({ hello }, socket) => void (hello && socket.write(encodeJson({ event: "exit", containerId: ID, exit: { containerId: ID, exitCode: 3 } })));
+    answer = ({ hello }, socket) =>
+      void (
+        hello && socket.write(encodeJson({ event: "exit", containerId: ID, exit: { containerId: ID, exitCode: 3 } }))
+      );
     const client = await MonitorClient.connect(path);
     const exit = await new Promise((resolve) => client.onExit(resolve));
     expect(exit).toMatchObject({ containerId: ID, exitCode: 3 });
@@ -112,7 +123,10 @@ describe("MonitorClient", () => {
   });
 
   test("connect where nobody listens is MONITOR_UNREACHABLE", async () => {
-    await expect(MonitorClient.connect(join(dir, "none.sock"))).rejects.toMatchObject({ kind: "unavailable", code: "MONITOR_UNREACHABLE" });
+    await expect(MonitorClient.connect(join(dir, "none.sock"))).rejects.toMatchObject({
+      kind: "unavailable",
+      code: "MONITOR_UNREACHABLE",
+    });
   });
 });
 
@@ -121,7 +135,13 @@ describe("openStream", () => {
     answer = ({ hello }, socket) => {
       if (!(hello as { stream?: unknown }).stream) return;
       const output = Array.from({ length: 20 }, () => encodeChannel(CHANNEL.stdout, Buffer.alloc(20_000, "x")));
-      socket.end(Buffer.concat([encodeJson({ stream: { terminal: false, stdin: true } }), ...output, encodeChannel(CHANNEL.status, Buffer.from('{"exitCode":5}'))]));
+      socket.end(
+        Buffer.concat([
+          encodeJson({ stream: { terminal: false, stdin: true } }),
+          ...output,
+          encodeChannel(CHANNEL.status, Buffer.from('{"exitCode":5}')),
+        ]),
+      );
     };
     const client = await MonitorClient.connect(path);
     const stream = await client.openStream({ containerId: ID });
@@ -134,7 +154,10 @@ describe("openStream", () => {
   });
 
   test("a stream that ends without a status rejects", async () => {
-    answer = ({ hello }, socket) => void ((hello as { stream?: unknown }).stream && socket.end(encodeJson({ stream: { terminal: true, stdin: false } })));
+    answer = ({ hello }, socket) =>
+      void (
+        (hello as { stream?: unknown }).stream && socket.end(encodeJson({ stream: { terminal: true, stdin: false } }))
+      );
     const client = await MonitorClient.connect(path);
     const stream = await client.openStream({ containerId: ID });
     stream.stdout.resume();

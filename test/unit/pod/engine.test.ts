@@ -112,10 +112,11 @@ describe("start", () => {
     await fixture.run(
       podYaml("p", '  securityContext: { runAsNonRoot: true }\n  containers: [{ name: c, image: "busybox:1" }]'),
     );
-    await fixture.until(
+    const pod = await fixture.until(
       "p",
       ({ status }) => status.containerStatuses[0]?.state.waiting?.reason === "CreateContainerConfigError",
     );
+    expect(pod.status.containerStatuses[0]?.state.waiting?.message).toContain("its image runs as root");
   });
 });
 

@@ -2,8 +2,12 @@ import { expect, test } from "vitest";
 import { CAPABILITIES, capabilitiesOfMask, containerCapabilities } from "../../../src/spec/capabilities.js";
 
 const EVERYTHING = new Set<string>(CAPABILITIES);
-const given = (addCapabilities: string[], dropCapabilities: string[], privileged = false, available: ReadonlySet<string> = EVERYTHING) =>
-  containerCapabilities({ privileged, addCapabilities, dropCapabilities }, available);
+const given = (
+  addCapabilities: string[],
+  dropCapabilities: string[],
+  privileged = false,
+  available: ReadonlySet<string> = EVERYTHING,
+) => containerCapabilities({ privileged, addCapabilities, dropCapabilities }, available);
 
 test("an unprivileged container gets the fourteen default capabilities", () => {
   expect(given([], [])).toHaveLength(14);
@@ -31,7 +35,9 @@ test("adding what the daemon lacks is failed-precondition CAPABILITY_NOT_AVAILAB
   );
 });
 test("an unknown name is invalid-argument UNKNOWN_CAPABILITY", () => {
-  expect(() => given(["NET_ADMINS"], [])).toThrow(expect.objectContaining({ kind: "invalid-argument", code: "UNKNOWN_CAPABILITY" }));
+  expect(() => given(["NET_ADMINS"], [])).toThrow(
+    expect.objectContaining({ kind: "invalid-argument", code: "UNKNOWN_CAPABILITY" }),
+  );
 });
 test("a mask of /proc/self/status is read in the kernel's numbering", () => {
   expect([...capabilitiesOfMask("0000000000000021")]).toEqual(["CAP_CHOWN", "CAP_KILL"]);

@@ -1,7 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { containerArgs, containerEnv, type ImageDefaults } from "../../../src/spec/process-config.js";
 
-const IMAGE: ImageDefaults = { user: "", env: ["PATH=/image", "A=image"], entrypoint: ["/ep"], cmd: ["one", "two"], workingDir: "" };
+const IMAGE: ImageDefaults = {
+  user: "",
+  env: ["PATH=/image", "A=image"],
+  entrypoint: ["/ep"],
+  cmd: ["one", "two"],
+  workingDir: "",
+};
 
 describe("containerArgs follows the four rows of Kubernetes' table", () => {
   test("neither: the image's entrypoint and cmd", () => {

@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { resolveUser } from "../../../src/spec/user.js";
 
-const PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\nbroken line\nodd:x:4294967296:1::/:\n";
+const PASSWD =
+  "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\nbroken line\nodd:x:4294967296:1::/:\n";
 const GROUP = "root:x:0:\nwww-data:x:33:\nadm:x:4:www-data,other\ndisk:x:6:root\nbad:x:notanumber:www-data\n";
 const resolve = (user: string, more: { gid?: number; supplementalGroups?: number[] } = {}) =>
   resolveUser({ user, gid: more.gid, supplementalGroups: more.supplementalGroups ?? [] }, PASSWD, GROUP);
@@ -28,10 +29,14 @@ describe("resolveUser", () => {
     expect(resolve("www-data:100", { gid: 7, supplementalGroups: [9, 7] }).additionalGids).toEqual([7, 4, 9]);
   });
   test("of an unknown name is invalid-argument UNKNOWN_USER", () => {
-    expect(() => resolve("nobody-here")).toThrow(expect.objectContaining({ kind: "invalid-argument", code: "UNKNOWN_USER" }));
+    expect(() => resolve("nobody-here")).toThrow(
+      expect.objectContaining({ kind: "invalid-argument", code: "UNKNOWN_USER" }),
+    );
   });
   test("of an unknown group is invalid-argument UNKNOWN_GROUP", () => {
-    expect(() => resolve("0:nogroup")).toThrow(expect.objectContaining({ kind: "invalid-argument", code: "UNKNOWN_GROUP" }));
+    expect(() => resolve("0:nogroup")).toThrow(
+      expect.objectContaining({ kind: "invalid-argument", code: "UNKNOWN_GROUP" }),
+    );
   });
   for (const text of ["4294967295", "4294967296", "18446744073709551616", "-1", "0x0", "1e3", " 0", "+0"]) {
     test(`of ${JSON.stringify(text)} is refused, never truncated to another user (CVE-2024-40635)`, () => {
@@ -43,7 +48,8 @@ describe("resolveUser", () => {
       fc.property(fc.string(), fc.string(), fc.string(), (user, passwd, group) => {
         try {
           const { uid, gid, additionalGids } = resolveUser({ user, supplementalGroups: [] }, passwd, group);
-          for (const id of [uid, gid, ...additionalGids]) expect(Number.isInteger(id) && id >= 0 && id < 0xffff_ffff).toBe(true);
+          for (const id of [uid, gid, ...additionalGids])
+            expect(Number.isInteger(id) && id >= 0 && id < 0xffff_ffff).toBe(true);
         } catch (err) {
           expect(err).toMatchObject({ kind: "invalid-argument" });
         }

@@ -11,7 +11,12 @@ beforeEach(async () => {
 afterEach(() => rm(top, { recursive: true }));
 
 const open = (storeClass: StoreClass = "boot", version = 1) =>
-  FileStore.open<{ n: number; text?: string }>({ dir: join(top, "s"), quarantine: join(top, "q"), storeClass, version });
+  FileStore.open<{ n: number; text?: string }>({
+    dir: join(top, "s"),
+    quarantine: join(top, "q"),
+    storeClass,
+    version,
+  });
 
 for (const storeClass of ["boot", "durable"] as const) {
   test(`a ${storeClass} record put is there after a new open`, async () => {

@@ -1,0 +1,111 @@
+import { execFileSync } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { ImageStore } from "../../src/image/image-store.js";
+import { Paths } from "../../src/settings/paths.js";
+import { fixtureLayout } from "../harness/fixtures.js";
+
+/** A registry of the probe image that sends its last layer as a test says. */
+let layout: string;
+let root: string;
+let store: ImageStore;
+let server: Server;
+let ref: string;
+let sendLayer: (response: ServerResponse, bytes: Buffer) => void;
+
+beforeEach(async () => {
+  layout = await fixtureLayout();
+  root = await mkdtemp(join(tmpdir(), "minke-images-trouble-"));
+  store = await ImageStore.open(new Paths(root, join(root, "run")));
+  const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as {
+    manifests: { digest: string; mediaType: string }[];
+  };
+  const top = index.manifests[2] ?? { digest: "", mediaType: "" };
+  const blob = (digest: string) => readFile(join(layout, "blobs/sha256", digest.slice(7)));
+  const last = (JSON.parse((await blob(top.digest)).toString()) as { layers: { digest: string }[] }).layers[1]?.digest;
+  const answer = async (request: IncomingMessage, response: ServerResponse) => {
+    const name =
+      decodeURIComponent(request.url ?? "")
+        .replace(/\?.*/, "")
+        .split("/")
+        .at(-1) ?? "";
+    const bytes = await blob(name === "1" ? top.digest : name);
+    if (name === last) return sendLayer(response, bytes);
+    response.writeHead(200, name === "1" ? { "content-type": top.mediaType } : {}).end(bytes);
+  };
+  server = createServer((request, response) => void answer(request, response));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  ref = `127.0.0.1:${typeof address === "object" ? address?.port : 0}/probe:1`;
+});
+afterEach(async () => {
+  await store.close();
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  await rm(root, { recursive: true, force: true });
+});
+
+async function leftovers(): Promise<string[]> {
+  const dirs = ["tmp", "layers", "blobs/sha256", "state/durable/images", "state/durable/layers"];
+  return (await Promise.all(dirs.map((dir) => readdir(join(root, dir))))).flat();
+}
+
+test.each<[string, string, string, (response: ServerResponse, bytes: Buffer) => void]>([
+  [
+    "cut by a closed connection",
+    "unavailable",
+    "REGISTRY_UNAVAILABLE",
+    (response, bytes) => {
+      response.writeHead(200, { "content-length": bytes.length });
+      response.write(bytes.subarray(0, 100_000), () => response.destroy());
+    },
+  ],
+  [
+    "shorter than its descriptor says",
+    "unavailable",
+    "REGISTRY_UNAVAILABLE",
+    (response, bytes) => {
+      // Two pieces: chunked, so that no length is announced.
+      response.write(bytes.subarray(0, 100_000));
+      response.end();
+    },
+  ],
+  [
+    "longer than its descriptor says",
+    "data-loss",
+    "DIGEST_MISMATCH",
+    (response, bytes) => void response.end(Buffer.concat([bytes, bytes])),
+  ],
+  [
+    "of a lying content-length",
+    "data-loss",
+    "DIGEST_MISMATCH",
+    (response, bytes) => void response.writeHead(200, { "content-length": 5 }).end(bytes.subarray(0, 5)),
+  ],
+  ["with HTTP 500", "unavailable", "REGISTRY_UNAVAILABLE", (response) => void response.writeHead(500).end()],
+  [
+    "redirected in a circle",
+    "unavailable",
+    "REGISTRY_UNAVAILABLE",
+    (response) => void response.writeHead(307, { location: "?again" }).end(),
+  ],
+])("a layer %s is %s %s and leaves nothing", async (_, kind, code, send) => {
+  sendLayer = send;
+  await expect(store.pull(ref)).rejects.toMatchObject({ kind, code });
+  expect(await leftovers()).toEqual([]);
+});
+
+test("loadLayout of a tar of the layout gives the same images as the directory", async () => {
+  const archive = join(root, "layout.tar");
+  execFileSync("tar", ["-cf", archive, "-C", layout, "."]);
+  const records = await store.loadLayout(archive);
+  expect(records.map(({ repoTags }) => repoTags[0])).toEqual([
+    "minke.test/busybox:1",
+    "minke.test/nginx:1",
+    "minke.test/probe:1",
+  ]);
+  expect(await readdir(join(root, "tmp"))).toEqual([]);
+});

@@ -1,0 +1,124 @@
+import { describe, expect, test } from "vitest";
+import type { Digest } from "../../../src/base/ids.js";
+import {
+  type CheckedDescriptor,
+  choosePlatform,
+  parseConfig,
+  parseManifestOrIndex,
+} from "../../../src/image/image-documents.js";
+import { createdAtNsOf } from "../../../src/image/image-record.js";
+import { endpointsBySettings, isLoopbackHost } from "../../../src/image/registry-client.js";
+import { MEDIA_TYPE } from "../../../src/oci/image-spec.js";
+
+const digest = (fill: string) => `sha256:${fill.repeat(64)}` as Digest;
+const json = (value: unknown) => Buffer.from(JSON.stringify(value));
+const config = { mediaType: MEDIA_TYPE.config, digest: digest("a"), size: 2 };
+const layer = { mediaType: MEDIA_TYPE.layerGzip, digest: digest("b"), size: 3 };
+const manifest = { schemaVersion: 2, mediaType: MEDIA_TYPE.manifest, config, layers: [layer] };
+const malformed = expect.objectContaining({ kind: "data-loss", code: "IMAGE_MALFORMED" }) as Error;
+const unsupported = expect.objectContaining({ kind: "unimplemented", code: "IMAGE_UNSUPPORTED" }) as Error;
+
+describe("parseManifestOrIndex", () => {
+  test("of a manifest whose type was said twice alike gives it", () => {
+    expect(parseManifestOrIndex(json(manifest), MEDIA_TYPE.manifest, "x")).toMatchObject({ kind: "manifest" });
+  });
+
+  test.each<[string, unknown, string | undefined]>([
+    ["given as another type than it says", manifest, MEDIA_TYPE.index],
+    ["manifest and index at once", { ...manifest, manifests: [] }, MEDIA_TYPE.manifest],
+    ["a digest of another length", { ...manifest, config: { ...config, digest: "sha256:ab" } }, undefined],
+    ["a negative size", { ...manifest, layers: [{ ...layer, size: -1 }] }, undefined],
+    ["more layers than overlayfs takes", { ...manifest, layers: Array.from({ length: 501 }, () => layer) }, undefined],
+    ["an array", [], undefined],
+  ])("with %s is IMAGE_MALFORMED", (_, document, said) => {
+    expect(() => parseManifestOrIndex(json(document), said, "x")).toThrow(malformed);
+  });
+
+  test.each<[string, unknown]>([
+    ["Docker schema 1", { schemaVersion: 1, mediaType: "application/vnd.docker.distribution.manifest.v1+json" }],
+    [
+      "an artifact's config",
+      { ...manifest, config: { ...config, mediaType: "application/vnd.cncf.helm.config.v1+json" } },
+    ],
+    ["a foreign layer", { ...manifest, layers: [{ ...layer, mediaType: MEDIA_TYPE.dockerLayerForeign }] }],
+  ])("with %s is IMAGE_UNSUPPORTED", (_, document) => {
+    expect(() => parseManifestOrIndex(json(document), undefined, "x")).toThrow(unsupported);
+  });
+
+  test("of more than 4 MiB is IMAGE_MALFORMED before it is parsed", () => {
+    expect(() => parseManifestOrIndex(Buffer.alloc(4 * 1024 * 1024 + 1, "{"), undefined, "x")).toThrow(malformed);
+  });
+});
+
+describe("parseConfig", () => {
+  const body = { os: "linux", architecture: "amd64", rootfs: { type: "layers", diff_ids: [digest("c")] } };
+
+  test("with as many diffIDs as layers gives it", () => {
+    expect(parseConfig(json(body), 1, "x").rootfs.diff_ids).toEqual([digest("c")]);
+  });
+  test("with another number of layers is IMAGE_MALFORMED", () => {
+    expect(() => parseConfig(json(body), 2, "x")).toThrow(malformed);
+  });
+  test("with a NUL in its environment is IMAGE_MALFORMED", () => {
+    expect(() => parseConfig(json({ ...body, config: { Env: ["A=\0"] } }), 1, "x")).toThrow(malformed);
+  });
+});
+
+describe("choosePlatform", () => {
+  const entry = (fill: string, architecture: string, variant?: string): CheckedDescriptor => ({
+    mediaType: MEDIA_TYPE.manifest,
+    digest: digest(fill),
+    size: 1,
+    platform: { os: "linux", architecture, variant },
+  });
+  const choose = (entries: CheckedDescriptor[], architecture: string, variant?: string) =>
+    choosePlatform(entries, { os: "linux", architecture, variant }, "x").digest;
+
+  test("takes the architecture, not the first", () => {
+    expect(choose([entry("1", "arm64"), entry("2", "amd64")], "amd64")).toBe(digest("2"));
+  });
+  test("on arm takes the newest variant that runs", () => {
+    expect(choose([entry("1", "arm", "v5"), entry("2", "arm", "v6"), entry("3", "arm", "v8")], "arm", "v7")).toBe(
+      digest("2"),
+    );
+  });
+  test("does not take a CPU level that the machine may lack", () => {
+    expect(choose([entry("1", "amd64", "v3"), entry("2", "amd64")], "amd64")).toBe(digest("2"));
+  });
+  test("without a fitting entry is IMAGE_PLATFORM_MISSING", () => {
+    expect(() => choose([entry("1", "arm64"), entry("2", "unknown")], "amd64")).toThrow(
+      expect.objectContaining({ kind: "not-found", code: "IMAGE_PLATFORM_MISSING" }) as Error,
+    );
+  });
+});
+
+test.each([
+  ["2023-05-18T22:34:17.123456789Z", "1684449257123456789"],
+  ["1970-01-01T00:00:00Z", "0"],
+  ["2023-05-18T22:34:17+02:00", "1684442057000000000"],
+  ["0001-01-01T00:00:00Z", "-62135596800000000000"],
+  ["yesterday", "0"],
+])("createdAtNsOf %s is %s", (created, expected) => {
+  expect(createdAtNsOf({ created, architecture: "", os: "", rootfs: { type: "layers", diff_ids: [] } })).toBe(expected);
+});
+
+describe("endpoints", () => {
+  test.each(["127.0.0.1:5000", "127.8.9.1", "[::1]:5000", "localhost", "localhost:80"])(
+    "%s is loopback and plain HTTP",
+    (host) => {
+      expect(isLoopbackHost(host)).toBe(true);
+      expect(endpointsBySettings({})(host)).toBe(`http://${host}`);
+    },
+  );
+  test.each(["127.0.0.1.example.com", "localhost.example.com", "registry.k8s.io", "[fd00::1]"])(
+    "%s is reached over HTTPS",
+    (host) => {
+      expect(endpointsBySettings({})(host)).toBe(`https://${host}`);
+    },
+  );
+  test("of a host in the settings is what they say", () => {
+    expect(endpointsBySettings({ "registry.k8s.io": { endpoint: "http://127.0.0.1:5000/" } })("registry.k8s.io")).toBe(
+      "http://127.0.0.1:5000",
+    );
+  });
+});
