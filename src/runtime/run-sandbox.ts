@@ -162,7 +162,9 @@ async function makeKernelObjects(
       for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
       return made;
     }),
-    hasOwnIpc ? makeShm(ctx, id, config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd)) : undefined,
+    hasOwnIpc
+      ? makeShm(ctx, id, config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd))
+      : undefined,
     makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
     makeCgroup(ctx.cgroups, monitors, { handDown: false }),
   ]);

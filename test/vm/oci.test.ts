@@ -13,7 +13,11 @@ describe("linux.resources are written and read back:", () => {
 
   beforeAll(async () => {
     // A block device to limit: a loop device on a file.
-    loop = (await vm().output("truncate -s 16M /tmp/loop && losetup --find --show /tmp/loop && lsblk -dno MAJ:MIN /tmp/loop || true")).trim();
+    loop = (
+      await vm().output(
+        "truncate -s 16M /tmp/loop && losetup --find --show /tmp/loop && lsblk -dno MAJ:MIN /tmp/loop || true",
+      )
+    ).trim();
     const device = (await vm().output(`lsblk -dno MAJ:MIN ${loop.split("\n")[0]}`)).trim();
     const [major, minor] = device.split(":").map(Number);
     loop = device;
@@ -121,7 +125,11 @@ describe("AppArmor", () => {
   const PROFILE = "profile minke-vm-oci flags=(attach_disconnected) { file, capability, deny /etc/denied w, }";
   beforeAll(() => vm().output(`apparmor_parser --skip-cache --replace <<<'${PROFILE}'`));
   afterAll(() => vm().output(`apparmor_parser --remove <<<'${PROFILE}'`));
-  const args = ["sh", "-c", "cat /proc/self/attr/current; echo x >/etc/other && echo other written; echo x >/etc/denied"];
+  const args = [
+    "sh",
+    "-c",
+    "cat /proc/self/attr/current; echo x >/etc/other && echo other written; echo x >/etc/denied",
+  ];
 
   test("a profile of the spec is in force and blocks the write that it denies", async () => {
     const result = await runContainer(vm(), "confined", { args, process: { apparmorProfile: "minke-vm-oci" } });
