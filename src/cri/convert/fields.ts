@@ -35,8 +35,7 @@ export function toId(value: bigint, field: string): number {
 }
 
 // Deliberately: a line or a C string ends at these.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
-const CONTROL = /[\u0000-\u001f\u007f]/;
+const CONTROL = /\p{Cc}/u;
 
 /** Text that ends up in a file name, a line or a C string. */
 export function plainText(text: string, field: string): string {
