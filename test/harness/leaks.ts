@@ -8,6 +8,8 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { linkPrefix } from "../../src/network/link-names.js";
+import { tableName } from "../../src/network/ruleset.js";
 import { cgroup2Mount } from "./requires.js";
 
 export interface Scope {
@@ -17,6 +19,8 @@ export interface Scope {
   readonly cgroupRoot: string;
   /** Its descriptors are counted by kind. */
   readonly daemonPid?: number | undefined;
+  /** Counts links, tables and mounts of this bridge's daemon alone: for tests that run several at once. */
+  readonly bridge?: string | undefined;
 }
 
 /** Sorted lines by kind: `mounts`, `links`, … */
@@ -33,13 +37,15 @@ export function takeSnapshot(scope: Scope): Snapshot {
   return {
     mounts: mounts(scope),
     cgroups: cgroups(scope.cgroupRoot),
-    links: links(),
-    tables: tables(),
+    links: links(scope),
+    tables: tables(scope),
     processes: processes(scope),
     sockets: sockets(scope.run),
     files: [
       ...filesBelow(scope.root).filter((path) => !NOT_OF_PODS.test(path)),
-      ...filesBelow(scope.run).map((path) => `run: ${path}`),
+      ...filesBelow(scope.run)
+        .filter((path) => path !== "tmpfs/volumes")
+        .map((path) => `run: ${path}`),
     ],
     descriptors: scope.daemonPid === undefined ? [] : descriptors(scope.daemonPid),
   };
@@ -73,11 +79,11 @@ function difference(before: Snapshot, after: Snapshot): string[] {
   });
 }
 
-function mounts({ root, run }: Scope): string[] {
+function mounts({ root, run, bridge }: Scope): string[] {
   return read("/proc/self/mountinfo")
     .split("\n")
     .map((line) => line.split(" ")[4] ?? "")
-    .filter((path) => path.startsWith(root) || path.startsWith(run) || /minke/.test(path));
+    .filter((path) => path.startsWith(root) || path.startsWith(run) || (!bridge && /minke/.test(path)));
 }
 
 function cgroups(cgroupRoot: string): string[] {
@@ -85,13 +91,23 @@ function cgroups(cgroupRoot: string): string[] {
   return mount ? foldersBelow(join(mount, cgroupRoot)) : [];
 }
 
-function links(): string[] {
+function links({ bridge }: Scope): string[] {
   const { stdout } = spawnSync("ip", ["-o", "link", "show"], { encoding: "utf8" });
-  return stdout.split("\n").flatMap((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? []);
+  return stdout
+    .split("\n")
+    .flatMap((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? [])
+    .filter((name) => !bridge || name === bridge || name.startsWith(linkPrefix(bridge)));
 }
 
-function tables(): string[] {
+function tables({ bridge }: Scope): string[] {
+  if (bridge) return ownTable(bridge);
   const { stdout } = spawnSync("nft", ["list", "tables"], { encoding: "utf8" });
+  return stdout?.split("\n").filter(Boolean) ?? [];
+}
+
+/** The daemon's table with its elements: a host port that stays behind is a line more. */
+function ownTable(bridge: string): string[] {
+  const { stdout } = spawnSync("nft", ["list", "table", "inet", tableName(bridge)], { encoding: "utf8" });
   return stdout?.split("\n").filter(Boolean) ?? [];
 }
 
