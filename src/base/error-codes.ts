@@ -65,6 +65,7 @@ export const ERROR_CODES = {
   LOG_NOT_FOUND: "a container has not written a log yet, or its log is gone",
   LOG_REOPEN_FAILED: "the container's log could not be opened again; the old file is written on",
   MANIFEST_TOO_LARGE: "a manifest is over 4 MiB",
+  MONITOR_HUNG: "the monitor of a sandbox runs and does not answer: it is stopped, or it hangs",
   MONITOR_PROTOCOL: "the monitor speaks a protocol that this daemon does not",
   MONITOR_UNREACHABLE: "the monitor of a sandbox does not answer",
   MOUNT_SOURCE_INVALID: "the host path of a mount cannot be used",
