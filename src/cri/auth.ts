@@ -19,8 +19,10 @@ const MAX_TOKEN_BYTES = 64 * 1024;
 export function registryAuth(auth: AuthConfig | undefined, registry: string): Authorize | undefined {
   if (!auth) return undefined;
   if (auth.serverAddress !== "" && hostOf(auth.serverAddress) !== registry) return undefined;
-  if (auth.registryToken !== "") return async (host) => (host === registry ? `Bearer ${auth.registryToken}` : undefined);
-  if (auth.identityToken !== "") throw unsupportedField("auth.identity_token", "OAuth2 refresh tokens are not available in this version");
+  if (auth.registryToken !== "")
+    return async (host) => (host === registry ? `Bearer ${auth.registryToken}` : undefined);
+  if (auth.identityToken !== "")
+    throw unsupportedField("auth.identity_token", "OAuth2 refresh tokens are not available in this version");
   const basic = basicOf(auth);
   if (basic === undefined) return undefined;
   return async (host, repository, challenge) => {
@@ -40,14 +42,20 @@ function basicOf({ username, password, auth }: AuthConfig): string | undefined {
 
 /** Docker's token protocol (distribution, docs/spec/auth/token.md). */
 async function bearer(challenge: string, repository: string, basic: string): Promise<string | undefined> {
-  const parameters = new Map(Array.from(challenge.matchAll(/(\w+)="([^"]*)"/g), ([, name = "", value = ""]) => [name.toLowerCase(), value]));
+  const parameters = new Map(
+    Array.from(challenge.matchAll(/(\w+)="([^"]*)"/g), ([, name = "", value = ""]) => [name.toLowerCase(), value]),
+  );
   const realm = parameters.get("realm");
   if (!/^bearer\b/i.test(challenge) || realm === undefined) return undefined;
   const url = new URL(realm);
   const service = parameters.get("service");
   if (service !== undefined) url.searchParams.set("service", service);
   url.searchParams.set("scope", `repository:${repository}:pull`);
-  const response = await fetch(url, { headers: { authorization: basic }, redirect: "error", signal: AbortSignal.timeout(TOKEN_TIMEOUT_MS) });
+  const response = await fetch(url, {
+    headers: { authorization: basic },
+    redirect: "error",
+    signal: AbortSignal.timeout(TOKEN_TIMEOUT_MS),
+  });
   if (!response.ok) return undefined;
   const text = (await response.text()).slice(0, MAX_TOKEN_BYTES);
   const body: unknown = JSON.parse(text);

@@ -86,7 +86,9 @@ function matches(container: ContainerStatus, filter: ContainerFilter | undefined
 
 /** A target may be named by a prefix too. */
 function withTarget(runtime: Runtime, config: ContainerConfig): ContainerConfig {
-  return typeof config.pid === "object" ? { ...config, pid: { target: requireContainer(runtime, config.pid.target).id } } : config;
+  return typeof config.pid === "object"
+    ? { ...config, pid: { target: requireContainer(runtime, config.pid.target).id } }
+    : config;
 }
 
 /** api.proto, Mount.host_path: a path that does not exist is an error, and links are followed. */

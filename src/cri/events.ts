@@ -36,7 +36,10 @@ export function eventVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve">
       try {
         while (!signal.aborted) {
           if (pending.length > MAX_PENDING) {
-            throw new RuntimeError(`${MAX_PENDING} events were not read in time; list and subscribe again`, { kind: "resource-exhausted", code: "STREAM_TOO_SLOW" });
+            throw new RuntimeError(`${MAX_PENDING} events were not read in time; list and subscribe again`, {
+              kind: "resource-exhausted",
+              code: "STREAM_TOO_SLOW",
+            });
           }
           const next = pending.shift();
           if (next) yield next;
@@ -50,7 +53,11 @@ export function eventVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve">
 }
 
 /** With the states as they are at the event: what is removed is not there any more. */
-function toResponse(runtime: Runtime, images: Pick<ImageStore, "resolve">, event: RuntimeEvent): ContainerEventResponse {
+function toResponse(
+  runtime: Runtime,
+  images: Pick<ImageStore, "resolve">,
+  event: RuntimeEvent,
+): ContainerEventResponse {
   const sandbox = runtime.listSandboxes("cri").find(({ id }) => id === event.sandboxId);
   return {
     // A sandbox's own events carry its id, as those of a pause container do elsewhere.
@@ -58,6 +65,8 @@ function toResponse(runtime: Runtime, images: Pick<ImageStore, "resolve">, event
     containerEventType: TYPES[event.type],
     createdAt: nowNs(),
     podSandboxStatus: sandbox && toPodSandboxStatus(sandbox),
-    containersStatuses: runtime.listContainers("cri", event.sandboxId).map((container) => toContainerStatus(container, images.resolve(container.imageId))),
+    containersStatuses: runtime
+      .listContainers("cri", event.sandboxId)
+      .map((container) => toContainerStatus(container, images.resolve(container.imageId))),
   };
 }

@@ -68,7 +68,11 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
 
 function nameOf(image: ImageSpec | undefined): string {
   if (!image || image.image === "") throw invalidField("image.image", "is missing");
-  if (image.runtimeHandler !== "") throw invalidField("image.runtime_handler", `"${image.runtimeHandler}" is not configured; the only one is the default, ""`);
+  if (image.runtimeHandler !== "")
+    throw invalidField(
+      "image.runtime_handler",
+      `"${image.runtimeHandler}" is not configured; the only one is the default, ""`,
+    );
   return image.image;
 }
 

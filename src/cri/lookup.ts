@@ -32,7 +32,10 @@ export function findContainer(runtime: Runtime, id: string): ContainerStatus | u
 export function requireContainer(runtime: Runtime, id: string): ContainerStatus {
   const found = findContainer(runtime, id);
   if (found) return found;
-  throw new RuntimeError(`container "${id}": no container has this id`, { kind: "not-found", code: "CONTAINER_NOT_FOUND" });
+  throw new RuntimeError(`container "${id}": no container has this id`, {
+    kind: "not-found",
+    code: "CONTAINER_NOT_FOUND",
+  });
 }
 
 function onlyOne<T extends { readonly id: SandboxId | ContainerId }>(all: readonly T[], id: string): T | undefined {
@@ -40,10 +43,16 @@ function onlyOne<T extends { readonly id: SandboxId | ContainerId }>(all: readon
   if (exact) return exact;
   const [first, ...more] = all.filter((item) => item.id.startsWith(id));
   if (more.length === 0) return first;
-  throw new RuntimeError(`id "${id}" fits ${more.length + 1} objects; give more of it`, { kind: "invalid-argument", code: "AMBIGUOUS_ID" });
+  throw new RuntimeError(`id "${id}" fits ${more.length + 1} objects; give more of it`, {
+    kind: "invalid-argument",
+    code: "AMBIGUOUS_ID",
+  });
 }
 
 /** True where an object has all labels of a selector with these values. */
-export function hasLabels(labels: Readonly<Record<string, string>>, selector: Readonly<Record<string, string>>): boolean {
+export function hasLabels(
+  labels: Readonly<Record<string, string>>,
+  selector: Readonly<Record<string, string>>,
+): boolean {
   return Object.entries(selector).every(([name, value]) => Object.hasOwn(labels, name) && labels[name] === value);
 }

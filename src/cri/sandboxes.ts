@@ -37,7 +37,9 @@ export function sandboxVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve
       return {
         status: toPodSandboxStatus(sandbox),
         info: verbose ? toInfo(sandbox) : {},
-        containersStatuses: runtime.listContainers("cri", sandbox.id).map((container) => toContainerStatus(container, images.resolve(container.imageId))),
+        containersStatuses: runtime
+          .listContainers("cri", sandbox.id)
+          .map((container) => toContainerStatus(container, images.resolve(container.imageId))),
         timestamp: nowNs(),
       };
     },

@@ -42,7 +42,10 @@ export function criVerbs({ runtime, images, streaming, introspection, root }: Cr
 }
 
 function refuse(method: string, why: string): never {
-  throw new RuntimeError(`${method}: ${why}; checkpoints are not implemented in this version`, { kind: "unimplemented", code: "NOT_IMPLEMENTED" });
+  throw new RuntimeError(`${method}: ${why}; checkpoints are not implemented in this version`, {
+    kind: "unimplemented",
+    code: "NOT_IMPLEMENTED",
+  });
 }
 
 async function containerFsUsage(runtime: Runtime, mountpoint: string) {

@@ -2,7 +2,14 @@
  * Figures of containers and sandboxes.
  */
 import type { Runtime } from "../runtime/runtime.js";
-import type { CgroupUsage, ContainerUsage, InterfaceUsage, Pressure, PressureLine, SandboxUsage } from "../runtime/usage.js";
+import type {
+  CgroupUsage,
+  ContainerUsage,
+  InterfaceUsage,
+  Pressure,
+  PressureLine,
+  SandboxUsage,
+} from "../runtime/usage.js";
 import type { ContainerStatus } from "../state/container.js";
 import type { SandboxStatus } from "../state/sandbox.js";
 import { inBatches } from "./batches.js";
@@ -24,10 +31,14 @@ import type { Verbs } from "./verbs.js";
 
 export function statsVerbs(runtime: Runtime): Verbs {
   const rates = new CpuRates();
-  const ofContainer = async (container: ContainerStatus) => toContainerStats(container, await runtime.containerUsage(container.id), rates);
+  const ofContainer = async (container: ContainerStatus) =>
+    toContainerStats(container, await runtime.containerUsage(container.id), rates);
   const ofSandbox = async (sandbox: SandboxStatus): Promise<PodSandboxStats> => {
     const running = runtime.listContainers("cri", sandbox.id).filter(({ state }) => state === "running");
-    const [usage, containers] = await Promise.all([runtime.sandboxUsage(sandbox.id), settled(running.map(ofContainer))]);
+    const [usage, containers] = await Promise.all([
+      runtime.sandboxUsage(sandbox.id),
+      settled(running.map(ofContainer)),
+    ]);
     return toSandboxStats(sandbox, usage, containers, rates);
   };
   const containers = async (filter: ContainerStatsFilter | undefined) =>
@@ -66,17 +77,22 @@ async function settled<T>(parts: readonly Promise<T>[]): Promise<T[]> {
 
 /** CPU use per second between two readings of one cgroup. */
 export class CpuRates {
-  readonly #last = new Map<string, { readonly atNs: bigint; readonly cpuNs: bigint; readonly nanoCores: bigint | undefined }>();
+  readonly #last = new Map<
+    string,
+    { readonly atNs: bigint; readonly cpuNs: bigint; readonly nanoCores: bigint | undefined }
+  >();
 
   /** `undefined` at the first reading. Readings within 100 ms give the rate before them. */
   nanoCores(id: string, { atNs, cpuNs }: Pick<CgroupUsage, "atNs" | "cpuNs">): bigint | undefined {
     const last = this.#last.get(id);
     if (last && atNs - last.atNs < 100_000_000n) return last.nanoCores;
-    const nanoCores = last && cpuNs >= last.cpuNs ? ((cpuNs - last.cpuNs) * 1_000_000_000n) / (atNs - last.atNs) : undefined;
+    const nanoCores =
+      last && cpuNs >= last.cpuNs ? ((cpuNs - last.cpuNs) * 1_000_000_000n) / (atNs - last.atNs) : undefined;
     this.#last.delete(id);
     this.#last.set(id, { atNs, cpuNs, nanoCores });
     // Ids of removed objects are never asked for again: the oldest go.
-    if (this.#last.size > MAX_RATES) for (const oldest of this.#last.keys()) return this.#last.delete(oldest), nanoCores;
+    if (this.#last.size > MAX_RATES)
+      for (const oldest of this.#last.keys()) return (this.#last.delete(oldest), nanoCores);
     return nanoCores;
   }
 }
@@ -93,7 +109,9 @@ function matchesContainer(container: ContainerStatus, filter: ContainerStatsFilt
 
 function matchesSandbox(sandbox: SandboxStatus, filter: PodSandboxStatsFilter | undefined): boolean {
   if (!filter) return true;
-  return (filter.id === "" || sandbox.id.startsWith(filter.id)) && hasLabels(sandbox.config.labels, filter.labelSelector);
+  return (
+    (filter.id === "" || sandbox.id.startsWith(filter.id)) && hasLabels(sandbox.config.labels, filter.labelSelector)
+  );
 }
 
 export function toContainerStats(container: ContainerStatus, usage: ContainerUsage, rates: CpuRates): ContainerStats {
@@ -113,20 +131,35 @@ export function toContainerStats(container: ContainerStatus, usage: ContainerUsa
       usedBytes: { value: layer.usedBytes },
       inodesUsed: { value: layer.usedInodes },
     },
-    swap: memory.swapBytes === undefined ? undefined : {
-      timestamp: usage.atNs,
-      swapAvailableBytes: some(memory.swapLimitBytes === undefined ? undefined : memory.swapLimitBytes - memory.swapBytes),
-      swapUsageBytes: { value: memory.swapBytes },
-    },
+    swap:
+      memory.swapBytes === undefined
+        ? undefined
+        : {
+            timestamp: usage.atNs,
+            swapAvailableBytes: some(
+              memory.swapLimitBytes === undefined ? undefined : memory.swapLimitBytes - memory.swapBytes,
+            ),
+            swapUsageBytes: { value: memory.swapBytes },
+          },
     io: toIo(usage),
   };
 }
 
-function toSandboxStats(sandbox: SandboxStatus, usage: SandboxUsage, containers: ContainerStats[], rates: CpuRates): PodSandboxStats {
+function toSandboxStats(
+  sandbox: SandboxStatus,
+  usage: SandboxUsage,
+  containers: ContainerStats[],
+  rates: CpuRates,
+): PodSandboxStats {
   const { config } = sandbox;
   const [first, ...more] = usage.interfaces.map(toInterface);
   return {
-    attributes: { id: sandbox.id, metadata: { ...config.metadata }, labels: { ...config.labels }, annotations: { ...config.annotations } },
+    attributes: {
+      id: sandbox.id,
+      metadata: { ...config.metadata },
+      labels: { ...config.labels },
+      annotations: { ...config.annotations },
+    },
     linux: {
       cpu: toCpu(sandbox.id, usage, rates),
       memory: toMemory(usage),
@@ -179,5 +212,11 @@ function toPsiData({ totalUs, avg10, avg60, avg300 }: PressureLine): PsiData {
 }
 
 function toInterface({ name, rxBytes, rxErrors, txBytes, txErrors }: InterfaceUsage): NetworkInterfaceUsage {
-  return { name, rxBytes: { value: rxBytes }, rxErrors: { value: rxErrors }, txBytes: { value: txBytes }, txErrors: { value: txErrors } };
+  return {
+    name,
+    rxBytes: { value: rxBytes },
+    rxErrors: { value: rxErrors },
+    txBytes: { value: txBytes },
+    txErrors: { value: txErrors },
+  };
 }

@@ -15,7 +15,14 @@ export function streamVerbs(runtime: Runtime, streaming: StreamingServer): Verbs
       checkStreams({ tty, stdin, stdout, stderr });
       const { id } = requireRunning(runtime, containerId);
       const selection = { stdin, stdout, stderr };
-      return { url: streaming.offer({ kind: "exec", selection, tty, open: () => runtime.exec(id, { command: cmd, tty, stdin }) }) };
+      return {
+        url: streaming.offer({
+          kind: "exec",
+          selection,
+          tty,
+          open: () => runtime.exec(id, { command: cmd, tty, stdin }),
+        }),
+      };
     },
     attach: ({ containerId, tty, stdin, stdout, stderr }) => {
       checkStreams({ tty, stdin, stdout, stderr });
@@ -40,7 +47,10 @@ export function streamVerbs(runtime: Runtime, streaming: StreamingServer): Verbs
     portForward: ({ podSandboxId }) => {
       const sandbox = requireSandbox(runtime, podSandboxId);
       if (sandbox.state !== "ready") {
-        throw new RuntimeError(`sandbox "${sandbox.id}" is ${sandbox.state}, not ready`, { kind: "failed-precondition", code: "SANDBOX_NOT_READY" });
+        throw new RuntimeError(`sandbox "${sandbox.id}" is ${sandbox.state}, not ready`, {
+          kind: "failed-precondition",
+          code: "SANDBOX_NOT_READY",
+        });
       }
       return { url: streaming.offer({ kind: "portforward", dial: (port) => runtime.dialPort(sandbox.id, port) }) };
     },
@@ -50,17 +60,39 @@ export function streamVerbs(runtime: Runtime, streaming: StreamingServer): Verbs
 function requireRunning(runtime: Runtime, id: string) {
   const container = requireContainer(runtime, id);
   if (container.state === "running") return container;
-  throw new RuntimeError(`container "${container.id}" is ${container.state}, not running`, { kind: "failed-precondition", code: "CONTAINER_NOT_RUNNING" });
+  throw new RuntimeError(`container "${container.id}" is ${container.state}, not running`, {
+    kind: "failed-precondition",
+    code: "CONTAINER_NOT_RUNNING",
+  });
 }
 
 /** api.proto, ExecRequest: at least one stream, and no stderr beside a terminal. */
-function checkStreams({ tty, stdin, stdout, stderr }: { tty: boolean; stdin: boolean; stdout: boolean; stderr: boolean }): void {
-  if (!stdin && !stdout && !stderr) throw invalidField("stdin", "at least one of stdin, stdout and stderr must be true");
+function checkStreams({
+  tty,
+  stdin,
+  stdout,
+  stderr,
+}: {
+  tty: boolean;
+  stdin: boolean;
+  stdout: boolean;
+  stderr: boolean;
+}): void {
+  if (!stdin && !stdout && !stderr)
+    throw invalidField("stdin", "at least one of stdin, stdout and stderr must be true");
   if (tty && stderr) throw invalidField("stderr", "must be false with tty, which has one output");
 }
 
 /** A failure as a Kubernetes `Status`, for the client of a session. */
 export function failureStatus(err: unknown): Readonly<Record<string, unknown>> & { readonly message: string } {
   const message = err instanceof Error ? err.message : String(err);
-  return { kind: "Status", apiVersion: "v1", metadata: {}, status: "Failure", reason: "InternalError", message, code: 500 };
+  return {
+    kind: "Status",
+    apiVersion: "v1",
+    metadata: {},
+    status: "Failure",
+    reason: "InternalError",
+    message,
+    code: 500,
+  };
 }

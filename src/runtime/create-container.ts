@@ -20,12 +20,21 @@ import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
-import { containersOf, describeSandbox, emit, monitorFdPath, requireSandbox, type RuntimeContext } from "./context.js";
+import {
+  containersOf,
+  describeSandbox,
+  emit,
+  monitorFdPath,
+  requireSandbox,
+  type RuntimeContext,
+  type UserFiles,
+} from "./context.js";
 import { devicesAt } from "./host.js";
 import { signalNumber } from "./signals.js";
 
 /** A user database that is larger is no user database (CVE-2024-9676's class). */
 const MAX_USER_FILE_BYTES = 1024 * 1024;
+const MAX_CACHED_USER_FILES = 64;
 
 const MAX_SECCOMP_PROFILE_BYTES = 1024 * 1024;
 
@@ -94,9 +103,8 @@ async function build(
   }
   const stopSignal = config.stopSignal ?? image.config.stopSignal ?? "SIGTERM";
   signalNumber(stopSignal);
-  const lowerDirs = ctx.images.lowerDirs(image.id);
   const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
-  const user = await containerUser(config, image, lowerDirs);
+  const user = await containerUser(ctx, config, image);
   const { spec, warnings } = toContainerSpec({
     config,
     image: image.config,
@@ -141,21 +149,21 @@ async function build(
   return id;
 }
 
-async function containerUser(
-  config: ContainerConfig,
-  image: ImageRecord,
-  lowerDirs: readonly string[],
-): Promise<ResolvedUser> {
-  const [passwd, group] = await Promise.all(
-    ["/etc/passwd", "/etc/group"].map(
-      async (path) => (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? "",
-    ),
-  );
-  return resolveUser(
-    { ...config.user, user: config.user.user ?? image.config.user },
-    passwd ?? "",
-    group ?? "",
-  );
+async function containerUser(ctx: RuntimeContext, config: ContainerConfig, image: ImageRecord): Promise<ResolvedUser> {
+  const { passwd, group } = await userFiles(ctx, image);
+  return resolveUser({ ...config.user, user: config.user.user ?? image.config.user }, passwd, group);
+}
+
+async function userFiles(ctx: RuntimeContext, image: ImageRecord): Promise<UserFiles> {
+  const known = ctx.userFiles.get(image.id);
+  if (known) return known;
+  const lowerDirs = ctx.images.lowerDirs(image.id);
+  const read = async (path: string) =>
+    (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? "";
+  const [passwd, group] = await Promise.all([read("/etc/passwd"), read("/etc/group")]);
+  if (ctx.userFiles.size >= MAX_CACHED_USER_FILES) ctx.userFiles.clear();
+  ctx.userFiles.set(image.id, { passwd, group });
+  return { passwd, group };
 }
 
 function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: ContainerConfig): SandboxSurroundings {
@@ -176,23 +184,34 @@ function pidnsPath(ctx: RuntimeContext, sandbox: SandboxRecord, { pid }: Contain
   if (typeof pid === "object") {
     const target = containersOf(ctx, sandbox.id).find(({ id }) => id === pid.target);
     if (target?.state === "running" && target.pid !== undefined) return `/proc/${target.pid}/ns/pid`;
-    throw new RuntimeError(`PID namespace of container "${pid.target}": no running container of this sandbox has that id`, {
-      kind: "failed-precondition",
-      code: "CONTAINER_NOT_RUNNING",
-    });
+    throw new RuntimeError(
+      `PID namespace of container "${pid.target}": no running container of this sandbox has that id`,
+      {
+        kind: "failed-precondition",
+        code: "CONTAINER_NOT_RUNNING",
+      },
+    );
   }
   if ((pid ?? sandbox.config.namespaces.pid) !== "pod") return undefined;
   const init = sandbox.initPid;
   // Without a path the container would be in the host's.
-  if (init === undefined) throw new RuntimeError("the sandbox has no init process", { kind: "internal", code: "INTERNAL" });
+  if (init === undefined)
+    throw new RuntimeError("the sandbox has no init process", { kind: "internal", code: "INTERNAL" });
   return `/proc/${init}/ns/pid`;
 }
 
 /** @throws RuntimeError `failed-precondition` SECCOMP_PROFILE_INVALID */
-async function readLocalSeccomp({ seccomp, privileged }: ContainerConfig["security"]): Promise<LinuxSeccomp | undefined> {
+async function readLocalSeccomp({
+  seccomp,
+  privileged,
+}: ContainerConfig["security"]): Promise<LinuxSeccomp | undefined> {
   if (seccomp?.type !== "localhost" || privileged) return undefined;
   const refused = (why: string, cause?: unknown) =>
-    new RuntimeError(`seccomp profile "${seccomp.localhostRef}": ${why}`, { kind: "failed-precondition", code: "SECCOMP_PROFILE_INVALID", cause });
+    new RuntimeError(`seccomp profile "${seccomp.localhostRef}": ${why}`, {
+      kind: "failed-precondition",
+      code: "SECCOMP_PROFILE_INVALID",
+      cause,
+    });
   if (!isAbsolute(seccomp.localhostRef)) throw refused("not an absolute path");
   let profile: unknown;
   try {
@@ -214,9 +233,15 @@ async function lookUpDevices(wanted: readonly ContainerDevice[]): Promise<Allowe
         throw withContext(err, `device "${hostPath}"`);
       });
       if (nodes.length === 0) {
-        throw new RuntimeError(`device "${hostPath}" is not a device node, nor a directory of them`, { kind: "failed-precondition", code: "DEVICE_NOT_FOUND" });
+        throw new RuntimeError(`device "${hostPath}" is not a device node, nor a directory of them`, {
+          kind: "failed-precondition",
+          code: "DEVICE_NOT_FOUND",
+        });
       }
-      return nodes.map((device) => ({ device: { ...device, path: join(containerPath, relative(hostPath, device.path)) }, access: permissions }));
+      return nodes.map((device) => ({
+        device: { ...device, path: join(containerPath, relative(hostPath, device.path)) },
+        access: permissions,
+      }));
     }),
   );
   return found.flat();

@@ -102,7 +102,8 @@ async function containerProcess(ctx: RuntimeContext, record: ContainerRecord): P
   if (known) return known;
   const bytes = await readFile(join(ctx.paths.container(record.id), "bundle", "config.json"));
   const spec = JSON.parse(toByteString(bytes)) as Spec;
-  if (!spec.process) throw new RuntimeError("the container's bundle has no process", { kind: "data-loss", code: "BUNDLE_DAMAGED" });
+  if (!spec.process)
+    throw new RuntimeError("the container's bundle has no process", { kind: "data-loss", code: "BUNDLE_DAMAGED" });
   ctx.processes.set(record.id, spec.process);
   return spec.process;
 }

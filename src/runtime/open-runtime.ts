@@ -88,6 +88,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     exits: new Map(),
     exitWaiters: new Map(),
     timelines: new Map(),
+    userFiles: new Map(),
     processes: new Map(),
   };
   const recovered = await recover(ctx);

@@ -14,7 +14,11 @@ import { cgroupDir } from "./cgroups.js";
 import { describeContainer, requireContainer, type RuntimeContext } from "./context.js";
 
 /** See `Runtime.updateContainerResources`. */
-export async function updateContainerResources(ctx: RuntimeContext, id: ContainerId, changes: ContainerResources): Promise<void> {
+export async function updateContainerResources(
+  ctx: RuntimeContext,
+  id: ContainerId,
+  changes: ContainerResources,
+): Promise<void> {
   await ctx.inFlight.inTurn(`exit ${id}`, async () => {
     const record = requireContainer(ctx, id);
     if (record.state !== "created" && record.state !== "running") {
@@ -33,15 +37,28 @@ export async function updateContainerResources(ctx: RuntimeContext, id: Containe
 
 async function update(ctx: RuntimeContext, record: ContainerRecord, changes: ContainerResources): Promise<void> {
   const named = Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined));
-  const resources: ContainerResources = { ...record.config.resources, ...named, oomScoreAdj: record.config.resources.oomScoreAdj };
-  const { resources: limits, warnings } = toOciResources(resources, ctx.host.controllers, ctx.host.tolerateMissingControllers);
+  const resources: ContainerResources = {
+    ...record.config.resources,
+    ...named,
+    oomScoreAdj: record.config.resources.oomScoreAdj,
+  };
+  const { resources: limits, warnings } = toOciResources(
+    resources,
+    ctx.host.controllers,
+    ctx.host.tolerateMissingControllers,
+  );
   if (record.state === "running") {
-    for (const [file, value] of cgroupFiles(limits)) await writeLimit(join(cgroupDir(ctx.cgroups, record.cgroupPath), file), value);
+    for (const [file, value] of cgroupFiles(limits))
+      await writeLimit(join(cgroupDir(ctx.cgroups, record.cgroupPath), file), value);
   } else {
     await updateBundle(join(ctx.paths.container(record.id), "bundle", "config.json"), limits);
   }
   const { warnings: _before, ...rest } = record;
-  await ctx.containers.put(record.id, { ...rest, config: { ...record.config, resources }, ...(warnings.length > 0 && { warnings }) });
+  await ctx.containers.put(record.id, {
+    ...rest,
+    config: { ...record.config, resources },
+    ...(warnings.length > 0 && { warnings }),
+  });
 }
 
 /** A container that has not been started gets its limits from its bundle. */
@@ -66,7 +83,11 @@ export function cgroupFiles({ cpu, memory, pids, hugepageLimits, unified }: Linu
   const maximum = (bytes: number) => (bytes < 0 ? "max" : String(bytes));
   if (memory?.limit) files.push(["memory.max", maximum(memory.limit)]);
   // OCI's swap is memory and swap together.
-  if (memory?.swap) files.push(["memory.swap.max", memory.swap < 0 || !memory.limit ? maximum(memory.swap) : String(Math.max(0, memory.swap - memory.limit))]);
+  if (memory?.swap)
+    files.push([
+      "memory.swap.max",
+      memory.swap < 0 || !memory.limit ? maximum(memory.swap) : String(Math.max(0, memory.swap - memory.limit)),
+    ]);
   if (pids?.limit) files.push(["pids.max", maximum(pids.limit)]);
   for (const { pageSize, limit } of hugepageLimits ?? []) files.push([`hugetlb.${pageSize}.max`, String(limit)]);
   for (const [file, value] of Object.entries(unified ?? {})) files.push([file, value]);

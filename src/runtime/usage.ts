@@ -50,7 +50,12 @@ export interface CgroupUsage {
 }
 
 export interface ContainerUsage extends CgroupUsage {
-  readonly layer: { readonly atNs: bigint; readonly path: string; readonly usedBytes: bigint; readonly usedInodes: bigint };
+  readonly layer: {
+    readonly atNs: bigint;
+    readonly path: string;
+    readonly usedBytes: bigint;
+    readonly usedInodes: bigint;
+  };
 }
 
 export interface InterfaceUsage {
@@ -76,7 +81,10 @@ export async function containerUsage(ctx: RuntimeContext, id: ContainerId): Prom
 /** See `Runtime.sandboxUsage`. */
 export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<SandboxUsage> {
   const record = requireSandbox(ctx, id);
-  const pids = [record.initPid, ...containersOf(ctx, id).map(({ pid, state }) => (state === "running" ? pid : undefined))];
+  const pids = [
+    record.initPid,
+    ...containersOf(ctx, id).map(({ pid, state }) => (state === "running" ? pid : undefined)),
+  ];
   const pid = pids.find((candidate) => candidate !== undefined);
   const hasOwnNetwork = record.config.namespaces.network === "pod";
   const [usage, interfaces] = await Promise.all([
@@ -109,7 +117,9 @@ async function cgroupUsage(layout: CgroupLayout, cgroup: string): Promise<Cgroup
 }
 
 /** `undefined` where the memory controller is not there. */
-async function controllerMemory(read: (file: string) => Promise<string | undefined>): Promise<CgroupUsage["memory"] | undefined> {
+async function controllerMemory(
+  read: (file: string) => Promise<string | undefined>,
+): Promise<CgroupUsage["memory"] | undefined> {
   const [current, stat = "", max, swap, swapMax] = await Promise.all(
     ["memory.current", "memory.stat", "memory.max", "memory.swap.current", "memory.swap.max"].map(read),
   );
@@ -133,7 +143,9 @@ async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memo
   let [resident, anonymous, faults, majorFaults] = [0n, 0n, 0n, 0n];
   await Promise.all(
     pids.map(async (pid) => {
-      const [statm, stat] = await Promise.all(["statm", "stat"].map((file) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")));
+      const [statm, stat] = await Promise.all(
+        ["statm", "stat"].map((file) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")),
+      );
       const [, pages = 0, shared = 0] = (statm ?? "").split(" ").map(Number);
       resident += BigInt(pages * PAGE_BYTES);
       anonymous += BigInt((pages - shared) * PAGE_BYTES);
@@ -160,7 +172,9 @@ async function processesBelow(dir: string): Promise<number[]> {
     readFile(join(dir, "cgroup.procs"), "utf8").catch(() => ""),
     readdir(dir, { withFileTypes: true }).catch((): Dirent[] => []),
   ]);
-  const below = await Promise.all(entries.filter((entry) => entry.isDirectory()).map(({ name }) => processesBelow(join(dir, name))));
+  const below = await Promise.all(
+    entries.filter((entry) => entry.isDirectory()).map(({ name }) => processesBelow(join(dir, name))),
+  );
   return [...text.split("\n").filter(Boolean).map(Number), ...below.flat()];
 }
 
@@ -177,9 +191,16 @@ function limitOf(text: string | undefined): bigint | undefined {
 /** `undefined` where the kernel accounts no pressure. */
 export function parsePressure(text: string | undefined): Pressure | undefined {
   const line = (kind: string): PressureLine | undefined => {
-    const match = new RegExp(`^${kind} avg10=([\\d.]+) avg60=([\\d.]+) avg300=([\\d.]+) total=(\\d+)$`, "m").exec(text ?? "");
+    const match = new RegExp(`^${kind} avg10=([\\d.]+) avg60=([\\d.]+) avg300=([\\d.]+) total=(\\d+)$`, "m").exec(
+      text ?? "",
+    );
     if (!match) return undefined;
-    return { avg10: Number(match[1]), avg60: Number(match[2]), avg300: Number(match[3]), totalUs: BigInt(match[4] ?? 0) };
+    return {
+      avg10: Number(match[1]),
+      avg60: Number(match[2]),
+      avg300: Number(match[3]),
+      totalUs: BigInt(match[4] ?? 0),
+    };
   };
   const [some, full] = [line("some"), line("full")];
   return some && full && { some, full };

@@ -116,7 +116,9 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       cgroupsPath: input.cgroupsPath,
       resources: {
         ...resources,
-        devices: security.privileged ? [{ allow: true, access: "rwm" }] : [...DEFAULT_DEVICE_RULES, ...devices.map(toDeviceRule)],
+        devices: security.privileged
+          ? [{ allow: true, access: "rwm" }]
+          : [...DEFAULT_DEVICE_RULES, ...devices.map(toDeviceRule)],
       },
       ...((security.privileged || devices.length > 0) && {
         devices: uniqueDevices([...(security.privileged ? host.devices : []), ...devices.map(({ device }) => device)]),
@@ -130,7 +132,8 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
 }
 
 function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConfig): LinuxNamespace[] {
-  const shared = (type: LinuxNamespace["type"], path: string | undefined): LinuxNamespace[] => (path ? [{ type, path }] : []);
+  const shared = (type: LinuxNamespace["type"], path: string | undefined): LinuxNamespace[] =>
+    path ? [{ type, path }] : [];
   const ownPid = (config.pid ?? sandbox.config.namespaces.pid) === "container";
   return [
     { type: "mount" },
@@ -142,7 +145,10 @@ function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConf
   ];
 }
 
-function seccompProfile({ config, localSeccomp }: ContainerSpecInput, capabilities: readonly string[]): LinuxSeccomp | undefined {
+function seccompProfile(
+  { config, localSeccomp }: ContainerSpecInput,
+  capabilities: readonly string[],
+): LinuxSeccomp | undefined {
   switch (config.security.seccomp?.type) {
     case "runtime-default":
       return defaultSeccomp(capabilities);
@@ -234,7 +240,11 @@ function toOciMount(mount: ContainerMount): Mount {
   };
 }
 
-function toOciMapping({ hostId, containerId, length }: IdMapping): { hostID: number; containerID: number; size: number } {
+function toOciMapping({ hostId, containerId, length }: IdMapping): {
+  hostID: number;
+  containerID: number;
+  size: number;
+} {
   return { hostID: hostId, containerID: containerId, size: length };
 }
 

@@ -110,7 +110,11 @@ export function defaultSeccomp(capabilities: readonly string[]): LinuxSeccomp {
     { names: [...new Set([...ALLOWED, ...PTRACE_CALLS, ...extra])].sort(), action: "SCMP_ACT_ALLOW" },
     // Linux, Linux32, and reading it (personality(2)): no ADDR_NO_RANDOMIZE, no READ_IMPLIES_EXEC.
     ...[0x0, 0x8, 0x20000, 0x20008, 0xffffffff].map(
-      (value): LinuxSeccompSyscall => ({ names: ["personality"], action: "SCMP_ACT_ALLOW", args: [{ index: 0, value, op: "SCMP_CMP_EQ" }] }),
+      (value): LinuxSeccompSyscall => ({
+        names: ["personality"],
+        action: "SCMP_ACT_ALLOW",
+        args: [{ index: 0, value, op: "SCMP_CMP_EQ" }],
+      }),
     ),
     // Of vsock, a container would reach the hypervisor.
     { names: ["socket"], action: "SCMP_ACT_ALLOW", args: [{ index: 0, value: AF_VSOCK, op: "SCMP_CMP_NE" }] },

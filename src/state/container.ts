@@ -40,7 +40,9 @@ export interface ContainerRecord {
   readonly logPath: string;
   readonly stopSignal: string;
   /** Who its first process is, as resolved in the image. */
-  readonly user?: { readonly uid: number; readonly gid: number; readonly supplementalGroups: readonly number[] } | undefined;
+  readonly user?:
+    | { readonly uid: number; readonly gid: number; readonly supplementalGroups: readonly number[] }
+    | undefined;
   /** What was asked for and is not in force, a sentence each. */
   readonly warnings?: readonly string[] | undefined;
   /** Why it never started, where it did not. */

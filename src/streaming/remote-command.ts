@@ -13,7 +13,12 @@ import type { SpdyConnection, SpdyStream } from "./spdy/connection.js";
 import { parseTerminalSize } from "./terminal-size.js";
 
 /** In order of preference. */
-export const REMOTE_COMMAND_PROTOCOLS = ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io"] as const;
+export const REMOTE_COMMAND_PROTOCOLS = [
+  "v5.channel.k8s.io",
+  "v4.channel.k8s.io",
+  "v3.channel.k8s.io",
+  "v2.channel.k8s.io",
+] as const;
 export type RemoteCommandProtocol = (typeof REMOTE_COMMAND_PROTOCOLS)[number];
 
 /** How long a client may take to open its streams. */
@@ -66,7 +71,11 @@ export class RemoteCommandStreams {
 }
 
 /** Serves one session until it ends or the client is gone. Never rejects. */
-export async function serveRemoteCommand(connection: SpdyConnection, streams: RemoteCommandStreams, command: RemoteCommand): Promise<void> {
+export async function serveRemoteCommand(
+  connection: SpdyConnection,
+  streams: RemoteCommandStreams,
+  command: RemoteCommand,
+): Promise<void> {
   const abort = new AbortController();
   const tooLate = sleep(STREAM_CREATION_MS, false, { signal: abort.signal }).catch(() => false);
   const gone = connection.closed.then(() => false);
@@ -79,7 +88,11 @@ export async function serveRemoteCommand(connection: SpdyConnection, streams: Re
   connection.close();
 }
 
-async function runSession(connection: SpdyConnection, streams: RemoteCommandStreams, command: RemoteCommand): Promise<object> {
+async function runSession(
+  connection: SpdyConnection,
+  streams: RemoteCommandStreams,
+  command: RemoteCommand,
+): Promise<object> {
   try {
     const session = await command.open();
     void connection.closed.then(() => session.close());
@@ -130,7 +143,10 @@ async function followSizes(source: Readable, session: ChannelSession): Promise<v
   }
 }
 
-function toStatusBytes(protocol: RemoteCommandProtocol, status: { readonly status?: string; readonly message?: string }): Buffer | undefined {
+function toStatusBytes(
+  protocol: RemoteCommandProtocol,
+  status: { readonly status?: string; readonly message?: string },
+): Buffer | undefined {
   if (protocol === "v5.channel.k8s.io" || protocol === "v4.channel.k8s.io") return Buffer.from(JSON.stringify(status));
   return status.status === "Success" ? undefined : Buffer.from(status.message ?? "");
 }

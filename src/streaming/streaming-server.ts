@@ -11,9 +11,20 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { createWebSocketStream, WebSocketServer } from "ws";
 import { RuntimeError, withContext } from "../base/errors.js";
-import { type ChannelSelection, type ChannelSession, MAX_MESSAGE_BYTES, serveChannels, STREAM_PROTOCOLS } from "./channels.js";
+import {
+  type ChannelSelection,
+  type ChannelSession,
+  MAX_MESSAGE_BYTES,
+  serveChannels,
+  STREAM_PROTOCOLS,
+} from "./channels.js";
 import { PORT_FORWARD_PROTOCOL, type PortForward, PortForwardStreams, servePortForward } from "./port-forward.js";
-import { REMOTE_COMMAND_PROTOCOLS, type RemoteCommandProtocol, RemoteCommandStreams, serveRemoteCommand } from "./remote-command.js";
+import {
+  REMOTE_COMMAND_PROTOCOLS,
+  type RemoteCommandProtocol,
+  RemoteCommandStreams,
+  serveRemoteCommand,
+} from "./remote-command.js";
 import { SpdyConnection } from "./spdy/connection.js";
 
 const TOKEN_LIFETIME_MS = 60_000;
@@ -66,7 +77,9 @@ export class StreamingServer {
       response.writeHead(this.#take(request) ? 400 : 404, { "content-type": "text/plain" });
       response.end("this address serves one session, over SPDY/3.1 or WebSocket\n");
     });
-    this.#server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => this.#upgrade(request, socket, head));
+    this.#server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) =>
+      this.#upgrade(request, socket, head),
+    );
     this.#tunnels.on("headers", (headers) => headers.push(`Sec-WebSocket-Protocol: ${TUNNEL_PROTOCOL}`));
   }
 
@@ -74,7 +87,9 @@ export class StreamingServer {
   static async listen(options: StreamingServerOptions): Promise<StreamingServer> {
     const streaming = new StreamingServer(options);
     await new Promise<void>((resolve, reject) => {
-      streaming.#server.once("error", (err) => reject(withContext(err, `listen for streams on ${options.host}:${options.port}`)));
+      streaming.#server.once("error", (err) =>
+        reject(withContext(err, `listen for streams on ${options.host}:${options.port}`)),
+      );
       streaming.#server.listen(options.port, options.host, resolve);
     });
     return streaming;
@@ -92,7 +107,10 @@ export class StreamingServer {
    */
   offer(session: StreamingSession): string {
     if (this.#waiting.size >= MAX_WAITING) {
-      throw new RuntimeError(`${MAX_WAITING} streaming sessions wait for their clients`, { kind: "resource-exhausted", code: "TOO_MANY_SESSIONS" });
+      throw new RuntimeError(`${MAX_WAITING} streaming sessions wait for their clients`, {
+        kind: "resource-exhausted",
+        code: "TOO_MANY_SESSIONS",
+      });
     }
     const token = randomBytes(24).toString("base64url");
     const timer = setTimeout(() => this.#waiting.delete(token), TOKEN_LIFETIME_MS);
@@ -129,10 +147,12 @@ export class StreamingServer {
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => undefined);
     const session = this.#take(request);
-    if (!session) return refuse(socket, 404, "no session waits at this address: each serves one client, within a minute\n");
+    if (!session)
+      return refuse(socket, 404, "no session waits at this address: each serves one client, within a minute\n");
     this.#open.add(socket);
     socket.once("close", () => this.#open.delete(socket));
-    if ("setTimeout" in socket && typeof socket.setTimeout === "function") socket.setTimeout(IDLE_MS, () => socket.destroy());
+    if ("setTimeout" in socket && typeof socket.setTimeout === "function")
+      socket.setTimeout(IDLE_MS, () => socket.destroy());
     const upgrade = request.headers.upgrade?.toLowerCase();
     if (upgrade === "spdy/3.1") this.#serveSpdy(request, socket, head, session);
     else if (upgrade === "websocket") this.#serveWebSocket(request, socket, head, session);
@@ -143,17 +163,28 @@ export class StreamingServer {
     const offered = String(request.headers["x-stream-protocol-version"] ?? "")
       .split(",")
       .map((name) => name.trim());
-    const known: readonly string[] = session.kind === "portforward" ? [PORT_FORWARD_PROTOCOL] : REMOTE_COMMAND_PROTOCOLS;
+    const known: readonly string[] =
+      session.kind === "portforward" ? [PORT_FORWARD_PROTOCOL] : REMOTE_COMMAND_PROTOCOLS;
     const protocol = known.find((name) => offered.includes(name));
     if (protocol === undefined) {
       const accepted = known.map((name) => `X-Accepted-Stream-Protocol-Versions: ${name}\r\n`).join("");
-      return refuse(socket, 403, `none of the protocols "${offered.join(", ")}" is known; known are ${known.join(", ")}\n`, accepted);
+      return refuse(
+        socket,
+        403,
+        `none of the protocols "${offered.join(", ")}" is known; known are ${known.join(", ")}\n`,
+        accepted,
+      );
     }
     socket.write(
       `HTTP/1.1 101 ${STATUS_CODES[101]}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: ${protocol}\r\n\r\n`,
     );
     if (session.kind === "portforward") return servePorts(socket, head, session);
-    const command = { ...session, open: () => session.open(), protocol: protocol as RemoteCommandProtocol, failure: this.#options.failure };
+    const command = {
+      ...session,
+      open: () => session.open(),
+      protocol: protocol as RemoteCommandProtocol,
+      failure: this.#options.failure,
+    };
     const streams = new RemoteCommandStreams(command);
     const connection = new SpdyConnection(socket, head, { onStream: (stream) => streams.take(stream) });
     void serveRemoteCommand(connection, streams, command);
@@ -164,10 +195,13 @@ export class StreamingServer {
       .split(",")
       .map((name) => name.trim());
     if (session.kind === "portforward") {
-      if (!offered.includes(TUNNEL_PROTOCOL)) return refuse(socket, 403, `the WebSocket protocol must be ${TUNNEL_PROTOCOL}\n`);
+      if (!offered.includes(TUNNEL_PROTOCOL))
+        return refuse(socket, 403, `the WebSocket protocol must be ${TUNNEL_PROTOCOL}\n`);
       // The name holds a slash, which RFC 6455 does not allow and ws refuses; it is answered by hand.
       delete request.headers["sec-websocket-protocol"];
-      this.#tunnels.handleUpgrade(request, socket, head, (webSocket) => servePorts(createWebSocketStream(webSocket), Buffer.alloc(0), session));
+      this.#tunnels.handleUpgrade(request, socket, head, (webSocket) =>
+        servePorts(createWebSocketStream(webSocket), Buffer.alloc(0), session),
+      );
       return;
     }
     if (!STREAM_PROTOCOLS.some((name) => offered.includes(name))) {

@@ -27,14 +27,16 @@ export function toContainerConfig(config: CriContainerConfig | undefined, sandbo
   if (!metadata || metadata.name === "") throw invalidField("config.metadata.name", "is missing");
   if (!image || image.image === "") throw invalidField("config.image.image", "is missing");
   if (config.windows) throw invalidField("config.windows", "this is a Linux host");
-  if (config.CDIDevices.length > 0) throw unsupportedField("config.CDI_devices", "CDI is not available in this version");
+  if (config.CDIDevices.length > 0)
+    throw unsupportedField("config.CDI_devices", "CDI is not available in this version");
   const linux: LinuxContainerConfig = config.linux ?? { resources: undefined, securityContext: undefined };
   const security: Partial<LinuxContainerSecurityContext> = linux.securityContext ?? {};
   return {
     owner: "cri",
     metadata: { name: plainText(metadata.name, "config.metadata.name"), attempt: metadata.attempt },
     image: image.image,
-    command: config.command.length > 0 ? config.command.map((word, i) => cString(word, `config.command[${i}]`)) : undefined,
+    command:
+      config.command.length > 0 ? config.command.map((word, i) => cString(word, `config.command[${i}]`)) : undefined,
     args: config.args.length > 0 ? config.args.map((word, i) => cString(word, `config.args[${i}]`)) : undefined,
     workingDir: config.workingDir === "" ? "" : absolutePath(config.workingDir, "config.working_dir"),
     env: config.envs.map(({ key, value }) => ({ name: key, value: toByteString(value) })),
@@ -70,14 +72,22 @@ function toMount(mount: Mount, index: number): ContainerMount {
   const path = `config.mounts[${index}]`;
   const propagation = PROPAGATION[mount.propagation];
   if (!propagation) throw invalidField(`${path}.propagation`, `${mount.propagation} is none`);
-  if (mount.image && mount.image.image !== "") throw unsupportedField(`${path}.image`, "image volumes are not available in this version");
+  if (mount.image && mount.image.image !== "")
+    throw unsupportedField(`${path}.image`, "image volumes are not available in this version");
   if (mount.imageSubPath !== "") throw invalidField(`${path}.image_sub_path`, "is set without an image");
   if (mount.mountOptions.length > 0) throw unsupportedField(`${path}.mount_options`, "not available, as Status says");
+<<<<<<< HEAD
   // selinux_relabel, which a kubelet sets on nearly all mounts, has no effect: no container has a label of its own.
+=======
+  if (mount.selinuxRelabel)
+    throw unsupportedField(`${path}.selinux_relabel`, "SELinux labels are not available in this version");
+>>>>>>> main
   // api.proto, Mount.recursive_read_only: an error if not readonly, or if the propagation is not private.
   if (mount.recursiveReadOnly && !mount.readonly) throw invalidField(`${path}.recursive_read_only`, "needs readonly");
-  if (mount.recursiveReadOnly && propagation !== "private") throw invalidField(`${path}.recursive_read_only`, "needs PROPAGATION_PRIVATE");
-  if (mount.uidMappings.length > 0 !== mount.gidMappings.length > 0) throw invalidField(`${path}.uidMappings`, "and gidMappings go together");
+  if (mount.recursiveReadOnly && propagation !== "private")
+    throw invalidField(`${path}.recursive_read_only`, "needs PROPAGATION_PRIVATE");
+  if (mount.uidMappings.length > 0 !== mount.gidMappings.length > 0)
+    throw invalidField(`${path}.uidMappings`, "and gidMappings go together");
   return {
     containerPath: absolutePath(mount.containerPath, `${path}.container_path`),
     hostPath: absolutePath(mount.hostPath, `${path}.host_path`),
@@ -90,7 +100,8 @@ function toMount(mount: Mount, index: number): ContainerMount {
 
 function toDevice(device: Device, index: number): ContainerDevice {
   const path = `config.devices[${index}]`;
-  if (!/^[rwm]{0,3}$/.test(device.permissions)) throw invalidField(`${path}.permissions`, `"${device.permissions}" is not made of r, w and m`);
+  if (!/^[rwm]{0,3}$/.test(device.permissions))
+    throw invalidField(`${path}.permissions`, `"${device.permissions}" is not made of r, w and m`);
   return {
     hostPath: absolutePath(device.hostPath, `${path}.host_path`),
     containerPath: absolutePath(device.containerPath || device.hostPath, `${path}.container_path`),

@@ -14,9 +14,15 @@ export function unsupportedField(field: string, why: string): RuntimeError {
 }
 
 /** An int64 as a number. @throws RuntimeError `invalid-argument` INVALID_FIELD beyond 2^53 or out of range */
-export function toNumber(value: bigint, field: string, min = Number.MIN_SAFE_INTEGER, max = Number.MAX_SAFE_INTEGER): number {
+export function toNumber(
+  value: bigint,
+  field: string,
+  min = Number.MIN_SAFE_INTEGER,
+  max = Number.MAX_SAFE_INTEGER,
+): number {
   const number = Number(value);
-  if (!Number.isSafeInteger(number) || number < min || number > max) throw invalidField(field, `${value} is not between ${min} and ${max}`);
+  if (!Number.isSafeInteger(number) || number < min || number > max)
+    throw invalidField(field, `${value} is not between ${min} and ${max}`);
   return number;
 }
 

@@ -34,7 +34,8 @@ export function toResources(resources: LinuxContainerResources | undefined, path
 
 function cpuList(text: string, field: string): string | undefined {
   if (text === "") return undefined;
-  if (!/^\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*$/.test(text)) throw invalidField(field, `"${text}" is not a list such as 0-3,7`);
+  if (!/^\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*$/.test(text))
+    throw invalidField(field, `"${text}" is not a list such as 0-3,7`);
   return text;
 }
 
@@ -57,7 +58,10 @@ export function toCriResources(resources: ContainerResources): LinuxContainerRes
     oomScoreAdj: int64(resources.oomScoreAdj),
     cpusetCpus: resources.cpusetCpus ?? "",
     cpusetMems: resources.cpusetMems ?? "",
-    hugepageLimits: (resources.hugepageLimits ?? []).map(({ pageSize, limitBytes }) => ({ pageSize, limit: BigInt(limitBytes) })),
+    hugepageLimits: (resources.hugepageLimits ?? []).map(({ pageSize, limitBytes }) => ({
+      pageSize,
+      limit: BigInt(limitBytes),
+    })),
     unified: { ...resources.unified },
   };
 }

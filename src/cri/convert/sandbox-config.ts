@@ -31,14 +31,22 @@ export function toSandboxConfig(config: PodSandboxConfig | undefined, runtimeHan
   if (metadata.name === "") throw invalidField("config.metadata.name", "is empty");
   for (const field of ["name", "uid", "namespace"] as const) plainText(metadata[field], `config.metadata.${field}`);
   if (config.windows) throw invalidField("config.windows", "this is a Linux host");
-  if (runtimeHandler !== "") throw invalidField("runtime_handler", `"${runtimeHandler}" is not configured; the only one is the default, ""`);
-  if (config.logDirectory !== "" && !config.logDirectory.startsWith("/")) throw invalidField("config.log_directory", "is not absolute");
+  if (runtimeHandler !== "")
+    throw invalidField("runtime_handler", `"${runtimeHandler}" is not configured; the only one is the default, ""`);
+  if (config.logDirectory !== "" && !config.logDirectory.startsWith("/"))
+    throw invalidField("config.log_directory", "is not absolute");
   const security = linux?.securityContext;
   if (security) checkSecurity(security);
   const namespaces = toNamespaces(security?.namespaceOptions);
   if (namespaces.network === "node") {
-    const published = config.portMappings.findIndex(({ hostPort, containerPort }) => hostPort !== 0 && hostPort !== containerPort);
-    if (published >= 0) throw invalidField(`config.port_mappings[${published}]`, "with the host's network, host_port must be container_port");
+    const published = config.portMappings.findIndex(
+      ({ hostPort, containerPort }) => hostPort !== 0 && hostPort !== containerPort,
+    );
+    if (published >= 0)
+      throw invalidField(
+        `config.port_mappings[${published}]`,
+        "with the host's network, host_port must be container_port",
+      );
   }
   return {
     owner: "cri",
@@ -74,7 +82,8 @@ function checkSecurity(security: LinuxSandboxSecurityContext): void {
 /** Of a sandbox: what its containers share. */
 export function toNamespaces(options: NamespaceOption | undefined): SandboxNamespaces {
   const path = "config.linux.security_context.namespace_options";
-  const refused = (field: string, mode: number) => invalidField(`${path}.${field}`, `mode ${mode} is not for sandboxes`);
+  const refused = (field: string, mode: number) =>
+    invalidField(`${path}.${field}`, `mode ${mode} is not for sandboxes`);
   const shared = (field: string, mode: number): "pod" | "node" => {
     if (mode === NamespaceMode.POD) return "pod";
     if (mode === NamespaceMode.NODE) return "node";
@@ -95,9 +104,13 @@ function checkUserNamespace({ usernsOptions }: NamespaceOption): void {
     return;
   }
   if (mode !== NamespaceMode.POD) throw invalidField(`${path}.mode`, `mode ${mode} is not for sandboxes`);
-  for (const [name, mappings] of [["uids", uids], ["gids", gids]] as const) {
+  for (const [name, mappings] of [
+    ["uids", uids],
+    ["gids", gids],
+  ] as const) {
     const [first, ...more] = mappings;
-    if (!first || more.length > 0) throw invalidField(`${path}.${name}`, `${mappings.length} mappings; there must be one`);
+    if (!first || more.length > 0)
+      throw invalidField(`${path}.${name}`, `${mappings.length} mappings; there must be one`);
     if (first.containerId !== 0) throw invalidField(`${path}.${name}`, "id 0 of the container is not mapped");
     if (first.length === 0) throw invalidField(`${path}.${name}`, "a mapping of length 0");
   }
@@ -112,7 +125,8 @@ function toPortMapping(mapping: CriPortMapping, index: number): PortMapping {
   if (!isPort(mapping.containerPort) || (mapping.containerPort === 0 && mapping.hostPort !== 0)) {
     throw invalidField(`${path}.container_port`, `${mapping.containerPort} is not a port`);
   }
-  if (mapping.hostIp !== "" && isIP(mapping.hostIp) === 0) throw invalidField(`${path}.host_ip`, `"${mapping.hostIp}" is not an IP address`);
+  if (mapping.hostIp !== "" && isIP(mapping.hostIp) === 0)
+    throw invalidField(`${path}.host_ip`, `"${mapping.hostIp}" is not an IP address`);
   return { protocol, containerPort: mapping.containerPort, hostPort: mapping.hostPort, hostIp: mapping.hostIp };
 }
 
@@ -120,7 +134,8 @@ const isPort = (port: number): boolean => port >= 0 && port <= 65_535;
 
 function toSysctls(sysctls: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
   for (const [name, value] of Object.entries(sysctls)) {
-    if (!/^[a-zA-Z0-9_-]+([./][a-zA-Z0-9_-]+)+$/.test(name)) throw invalidField("config.linux.sysctls", `"${name}" is not the name of a sysctl`);
+    if (!/^[a-zA-Z0-9_-]+([./][a-zA-Z0-9_-]+)+$/.test(name))
+      throw invalidField("config.linux.sysctls", `"${name}" is not the name of a sysctl`);
     plainText(value, `config.linux.sysctls["${name}"]`);
   }
   return sysctls;
@@ -130,7 +145,8 @@ function toSysctls(sysctls: Readonly<Record<string, string>>): Readonly<Record<s
 function toCgroupParent(parent: string): string {
   const path = "config.linux.cgroup_parent";
   plainText(parent, path);
-  if (parent.endsWith(".slice")) throw invalidField(path, `"${parent}" is a systemd slice; the cgroup driver is cgroupfs, as RuntimeConfig says`);
+  if (parent.endsWith(".slice"))
+    throw invalidField(path, `"${parent}" is a systemd slice; the cgroup driver is cgroupfs, as RuntimeConfig says`);
   if (parent.split("/").includes("..")) throw invalidField(path, `"${parent}" leads up`);
   return parent;
 }

@@ -21,9 +21,14 @@ type Profile = NonNullable<ContainerSecurity["seccomp"]>;
 
 export function toUser(security: SecurityContext): ContainerUser {
   const { runAsUser, runAsGroup, runAsUsername = "", supplementalGroups = [], supplementalGroupsPolicy = 0 } = security;
-  if (runAsUser && runAsUsername !== "") throw invalidField(`${PATH}.run_as_username`, "and run_as_user exclude each other");
-  if (runAsGroup && !runAsUser && runAsUsername === "") throw invalidField(`${PATH}.run_as_group`, "needs run_as_user or run_as_username");
-  if (supplementalGroupsPolicy !== SupplementalGroupsPolicy.Merge && supplementalGroupsPolicy !== SupplementalGroupsPolicy.Strict) {
+  if (runAsUser && runAsUsername !== "")
+    throw invalidField(`${PATH}.run_as_username`, "and run_as_user exclude each other");
+  if (runAsGroup && !runAsUser && runAsUsername === "")
+    throw invalidField(`${PATH}.run_as_group`, "needs run_as_user or run_as_username");
+  if (
+    supplementalGroupsPolicy !== SupplementalGroupsPolicy.Merge &&
+    supplementalGroupsPolicy !== SupplementalGroupsPolicy.Strict
+  ) {
     throw invalidField(`${PATH}.supplemental_groups_policy`, `${supplementalGroupsPolicy} is none`);
   }
   const user = runAsUser ? String(toId(runAsUser.value, `${PATH}.run_as_user`)) : runAsUsername || undefined;
@@ -39,7 +44,10 @@ export function toUser(security: SecurityContext): ContainerUser {
 export function toSecurity(security: SecurityContext, sandbox: SandboxConfig): ContainerSecurity {
   const { capabilities, privileged = false, selinuxOptions } = security;
   if (privileged && sandbox.allowsPrivileged === false) {
-    throw new RuntimeError(`${PATH}.privileged: the sandbox was made without privileged`, { kind: "failed-precondition", code: "PRIVILEGED_NOT_ALLOWED" });
+    throw new RuntimeError(`${PATH}.privileged: the sandbox was made without privileged`, {
+      kind: "failed-precondition",
+      code: "PRIVILEGED_NOT_ALLOWED",
+    });
   }
   if (selinuxOptions && Object.values(selinuxOptions).some((word) => word !== "")) {
     throw unsupportedField(`${PATH}.selinux_options`, "SELinux labels are not available in this version");
@@ -55,8 +63,11 @@ export function toSecurity(security: SecurityContext, sandbox: SandboxConfig): C
     // Empty lists mean what they say: a kubelet sends the default lists itself (procMount: Default).
     maskedPaths: maskedPaths.map((path, i) => absolutePath(path, `${PATH}.masked_paths[${i}]`)),
     readonlyPaths: readonlyPaths.map((path, i) => absolutePath(path, `${PATH}.readonly_paths[${i}]`)),
-    seccomp: toProfile(security.seccomp, "seccomp") ?? toLegacyProfile(security.seccompProfilePath ?? "", "seccomp_profile_path"),
-    apparmor: toProfile(security.apparmor, "apparmor") ?? toLegacyProfile(security.apparmorProfile ?? "", "apparmor_profile"),
+    seccomp:
+      toProfile(security.seccomp, "seccomp") ??
+      toLegacyProfile(security.seccompProfilePath ?? "", "seccomp_profile_path"),
+    apparmor:
+      toProfile(security.apparmor, "apparmor") ?? toLegacyProfile(security.apparmorProfile ?? "", "apparmor_profile"),
   };
 }
 
@@ -97,7 +108,8 @@ export function toPid(options: NamespaceOption | undefined, sandbox: SandboxConf
   if (!options) return undefined;
   const path = `${PATH}.namespace_options`;
   for (const kind of ["network", "ipc"] as const) {
-    if (options[kind] === NamespaceMode.NODE && sandbox.namespaces[kind] !== "node") throw invalidField(`${path}.${kind}`, "the sandbox has its own");
+    if (options[kind] === NamespaceMode.NODE && sandbox.namespaces[kind] !== "node")
+      throw invalidField(`${path}.${kind}`, "the sandbox has its own");
   }
   switch (options.pid) {
     case NamespaceMode.POD:

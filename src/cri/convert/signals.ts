@@ -5,7 +5,11 @@ import { Signal } from "../generated/runtime/v1/api.js";
 import { invalidField } from "./fields.js";
 
 /** `SIGNAL_SIGRTMINPLUS3` <-> `SIGRTMIN+3` */
-const nameOf = (member: string): string => member.replace(/^SIGNAL_/, "").replace("PLUS", "+").replace("MINUS", "-");
+const nameOf = (member: string): string =>
+  member
+    .replace(/^SIGNAL_/, "")
+    .replace("PLUS", "+")
+    .replace("MINUS", "-");
 
 const NAMES = new Map(
   Object.entries(Signal)

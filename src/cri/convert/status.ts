@@ -167,6 +167,11 @@ export function toImage(image: ImageRecord): Image {
 
 /** For verbose answers: JSON for people, without environment values. */
 export function toInfo(status: SandboxStatus | ContainerStatus): { [name: string]: string } {
-  const config = "env" in status.config ? { ...status.config, env: status.config.env.map(({ name }) => name) } : status.config;
-  return { info: JSON.stringify({ ...status, config }, (_key, value: unknown) => (typeof value === "bigint" ? value.toString() : value)) };
+  const config =
+    "env" in status.config ? { ...status.config, env: status.config.env.map(({ name }) => name) } : status.config;
+  return {
+    info: JSON.stringify({ ...status, config }, (_key, value: unknown) =>
+      typeof value === "bigint" ? value.toString() : value,
+    ),
+  };
 }

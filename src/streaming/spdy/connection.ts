@@ -7,7 +7,17 @@
  * streams come from the client. Called by the sessions of this folder's parent.
  */
 import { Duplex } from "node:stream";
-import { dataHead, type Frame, FrameReader, goAway, ping, RST_STATUS, rstStream, synReply, windowUpdate } from "./frames.js";
+import {
+  dataHead,
+  type Frame,
+  FrameReader,
+  goAway,
+  ping,
+  RST_STATUS,
+  rstStream,
+  synReply,
+  windowUpdate,
+} from "./frames.js";
 import { HeaderDecoder, HeaderEncoder, type Headers, protocolError } from "./header-block.js";
 
 /** Kept of a stream for a slow reader before the connection is no longer read. */
@@ -115,7 +125,8 @@ export class SpdyConnection {
 
   #takeStream(id: number, headers: Headers, isLast: boolean): void {
     if (this.#isClosing) return;
-    if (id % 2 === 0 || id <= this.#lastStreamId) throw protocolError(`stream ${id} after stream ${this.#lastStreamId}`);
+    if (id % 2 === 0 || id <= this.#lastStreamId)
+      throw protocolError(`stream ${id} after stream ${this.#lastStreamId}`);
     this.#lastStreamId = id;
     if (this.#streams.size >= MAX_STREAMS) {
       this.#socket.write(rstStream(id, RST_STATUS.refusedStream));
@@ -185,7 +196,11 @@ export class SpdyStream extends Duplex {
   #hasPeerEnded = false;
 
   constructor(id: number, headers: Headers, peer: StreamPeer) {
-    super({ allowHalfOpen: true, readableHighWaterMark: RECEIVE_BUFFER_BYTES, writableHighWaterMark: MAX_PAYLOAD_BYTES });
+    super({
+      allowHalfOpen: true,
+      readableHighWaterMark: RECEIVE_BUFFER_BYTES,
+      writableHighWaterMark: MAX_PAYLOAD_BYTES,
+    });
     this.id = id;
     this.headers = headers;
     this.#peer = peer;

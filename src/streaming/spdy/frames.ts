@@ -5,9 +5,26 @@
  */
 import { protocolError } from "./header-block.js";
 
-export const FRAME_TYPE = { synStream: 1, synReply: 2, rstStream: 3, settings: 4, ping: 6, goAway: 7, headers: 8, windowUpdate: 9 } as const;
+export const FRAME_TYPE = {
+  synStream: 1,
+  synReply: 2,
+  rstStream: 3,
+  settings: 4,
+  ping: 6,
+  goAway: 7,
+  headers: 8,
+  windowUpdate: 9,
+} as const;
 export const FLAG_FIN = 0x01;
-export const RST_STATUS = { protocolError: 1, invalidStream: 2, refusedStream: 3, cancel: 5, internalError: 6, streamInUse: 8, streamAlreadyClosed: 9 } as const;
+export const RST_STATUS = {
+  protocolError: 1,
+  invalidStream: 2,
+  refusedStream: 3,
+  cancel: 5,
+  internalError: 6,
+  streamInUse: 8,
+  streamAlreadyClosed: 9,
+} as const;
 
 const VERSION = 3;
 const HEAD_BYTES = 8;
@@ -17,8 +34,19 @@ const MAX_CONTROL_BYTES = 64 * 1024;
 
 export type Frame =
   | { readonly type: "data"; readonly streamId: number; readonly isLast: boolean; readonly payload: Buffer }
-  | { readonly type: "syn-stream"; readonly streamId: number; readonly isLast: boolean; readonly isUnidirectional: boolean; readonly block: Buffer }
-  | { readonly type: "syn-reply" | "headers"; readonly streamId: number; readonly isLast: boolean; readonly block: Buffer }
+  | {
+      readonly type: "syn-stream";
+      readonly streamId: number;
+      readonly isLast: boolean;
+      readonly isUnidirectional: boolean;
+      readonly block: Buffer;
+    }
+  | {
+      readonly type: "syn-reply" | "headers";
+      readonly streamId: number;
+      readonly isLast: boolean;
+      readonly block: Buffer;
+    }
   | { readonly type: "rst-stream"; readonly streamId: number; readonly status: number }
   | { readonly type: "ping"; readonly id: number }
   | { readonly type: "go-away"; readonly lastStreamId: number }
@@ -75,7 +103,13 @@ function parseFrame(head: Buffer, payload: Buffer, isControl: boolean): Frame {
   switch (type) {
     case FRAME_TYPE.synStream:
       number(6);
-      return { type: "syn-stream", streamId: streamId(), isLast, isUnidirectional: (flags & 0x02) !== 0, block: payload.subarray(10) };
+      return {
+        type: "syn-stream",
+        streamId: streamId(),
+        isLast,
+        isUnidirectional: (flags & 0x02) !== 0,
+        block: payload.subarray(10),
+      };
     case FRAME_TYPE.synReply:
       return { type: "syn-reply", streamId: streamId(), isLast, block: payload.subarray(4) };
     case FRAME_TYPE.headers:

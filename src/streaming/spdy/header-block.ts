@@ -70,7 +70,8 @@ export class HeaderDecoder {
       };
       // At the high-water mark zlib stops and the write would never be called back.
       const checkSize = () => {
-        if (inflate.readableLength >= MAX_BLOCK_BYTES) inflate.destroy(new Error(`larger than ${MAX_BLOCK_BYTES} bytes`));
+        if (inflate.readableLength >= MAX_BLOCK_BYTES)
+          inflate.destroy(new Error(`larger than ${MAX_BLOCK_BYTES} bytes`));
       };
       inflate.once("error", settle);
       inflate.on("readable", checkSize);

@@ -40,12 +40,20 @@ describe("frames", () => {
       const reader = new FrameReader();
       const frames: Frame[] = [];
       for (let at = 0; at < FROM_GO.length; at += size) frames.push(...reader.push(FROM_GO.subarray(at, at + size)));
-      expect(frames.map(({ type }) => type)).toEqual(["syn-stream", "syn-stream", "data", "ping", "rst-stream", "go-away"]);
+      expect(frames.map(({ type }) => type)).toEqual([
+        "syn-stream",
+        "syn-stream",
+        "data",
+        "ping",
+        "rst-stream",
+        "go-away",
+      ]);
       expect(frames[2]).toMatchObject({ streamId: 3, isLast: true, payload: Buffer.from("hi") });
       expect(frames[4]).toMatchObject({ streamId: 3, status: 5 });
       const decoder = new HeaderDecoder();
       const types = [];
-      for (const frame of frames) if (frame.type === "syn-stream") types.push((await decoder.decode(frame.block)).get("streamtype"));
+      for (const frame of frames)
+        if (frame.type === "syn-stream") types.push((await decoder.decode(frame.block)).get("streamtype"));
       expect(types).toEqual(["error", "stdout"]);
       decoder.close();
     }
@@ -58,7 +66,9 @@ describe("frames", () => {
   });
 
   test("a data frame over 1 MiB is refused at its head", () => {
-    expect(() => new FrameReader().push(dataHead(1, false, 1024 * 1024 + 1))).toThrow(expect.objectContaining({ code: "SPDY_PROTOCOL" }));
+    expect(() => new FrameReader().push(dataHead(1, false, 1024 * 1024 + 1))).toThrow(
+      expect.objectContaining({ code: "SPDY_PROTOCOL" }),
+    );
   });
 });
 
@@ -67,7 +77,10 @@ describe("header blocks", () => {
     const encoder = new HeaderEncoder();
     const decoder = new HeaderDecoder();
     for (let i = 0; i < 5; i++) {
-      const headers = new Map([["name", `value ${i}`], ["other", "x".repeat(i * 100)]]);
+      const headers = new Map([
+        ["name", `value ${i}`],
+        ["other", "x".repeat(i * 100)],
+      ]);
       expect(await decoder.decode(encoder.encode(headers))).toEqual(headers);
     }
     decoder.close();
@@ -79,13 +92,17 @@ describe("header blocks", () => {
 
   test("a block that inflates beyond 64 KiB is refused", async () => {
     const decoder = new HeaderDecoder();
-    await expect(decoder.decode(await deflated(Buffer.alloc(1024 * 1024)))).rejects.toMatchObject({ code: "SPDY_PROTOCOL" });
+    await expect(decoder.decode(await deflated(Buffer.alloc(1024 * 1024)))).rejects.toMatchObject({
+      code: "SPDY_PROTOCOL",
+    });
     decoder.close();
   });
 
   test("a block of another dictionary is refused", async () => {
     const decoder = new HeaderDecoder();
-    await expect(decoder.decode(Buffer.from("78f900000001ffff", "hex"))).rejects.toMatchObject({ code: "SPDY_PROTOCOL" });
+    await expect(decoder.decode(Buffer.from("78f900000001ffff", "hex"))).rejects.toMatchObject({
+      code: "SPDY_PROTOCOL",
+    });
     decoder.close();
   });
 });
@@ -109,7 +126,11 @@ function pair(): [Duplex, Duplex] {
   return ends;
 }
 
-async function framesUntil(client: Duplex, reader: FrameReader, enough: (frames: Frame[]) => boolean): Promise<Frame[]> {
+async function framesUntil(
+  client: Duplex,
+  reader: FrameReader,
+  enough: (frames: Frame[]) => boolean,
+): Promise<Frame[]> {
   const frames: Frame[] = [];
   for await (const chunk of client.iterator({ destroyOnReturn: false })) {
     frames.push(...reader.push(chunk as Buffer));
@@ -130,7 +151,9 @@ describe("connection", () => {
     });
     const block = new HeaderEncoder().encode(new Map([["streamType", "data"]]));
     client.write(Buffer.concat([synStream(1, false, block), dataHead(1, true, 5), Buffer.from("hello")]));
-    const frames = await framesUntil(client, new FrameReader(), (all) => all.some((frame) => frame.type === "data" && frame.isLast));
+    const frames = await framesUntil(client, new FrameReader(), (all) =>
+      all.some((frame) => frame.type === "data" && frame.isLast),
+    );
     expect(seen[0]?.headers.get("streamtype")).toBe("data");
     expect(frames[0]).toMatchObject({ type: "syn-reply", streamId: 1 });
     const data = frames.flatMap((frame) => (frame.type === "data" ? [frame.payload] : []));
@@ -156,7 +179,9 @@ describe("connection", () => {
       },
     });
     const encoder = new HeaderEncoder();
-    client.write(Buffer.concat([synStream(1, false, encoder.encode(new Map())), synStream(3, false, encoder.encode(new Map()))]));
+    client.write(
+      Buffer.concat([synStream(1, false, encoder.encode(new Map())), synStream(3, false, encoder.encode(new Map()))]),
+    );
     const frames = await framesUntil(client, new FrameReader(), (all) => all.length >= 2);
     expect(frames.map(({ type }) => type)).toEqual(["rst-stream", "syn-reply"]);
     connection.destroy();
@@ -178,7 +203,9 @@ describe("connection", () => {
     const bytes = Buffer.alloc(300_001, "x");
     const connection = new SpdyConnection(server, Buffer.alloc(0), { onStream: (stream) => stream.end(bytes) });
     client.write(synStream(1, false, new HeaderEncoder().encode(new Map())));
-    const frames = await framesUntil(client, new FrameReader(), (all) => all.some((frame) => frame.type === "data" && frame.isLast));
+    const frames = await framesUntil(client, new FrameReader(), (all) =>
+      all.some((frame) => frame.type === "data" && frame.isLast),
+    );
     const payloads = frames.flatMap((frame) => (frame.type === "data" ? [frame.payload] : []));
     expect(Math.max(...payloads.map((payload) => payload.length))).toBe(32 * 1024);
     expect(Buffer.concat(payloads)).toEqual(bytes);
