@@ -8,7 +8,16 @@
  * the cache: the system's apt is left as it is.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { run } from "../../rootfs-fixtures/debian.mjs";
 
@@ -70,7 +79,11 @@ function unpackedSource(work) {
 function sourceLines() {
   const release = /^VERSION_CODENAME=(\S+)$/m.exec(readFileSync("/etc/os-release", "utf8"))?.[1] ?? "bookworm";
   const texts = ["/etc/apt/sources.list", ...filesOf("/etc/apt/sources.list.d")].map(readIfThere);
-  const uris = new Set(texts.flatMap((text) => [...text.matchAll(/(https?:\/\/\S*debian\.org\/debian)\/?(?=\s|$)/gm)].map((match) => match[1])));
+  const uris = new Set(
+    texts.flatMap((text) =>
+      [...text.matchAll(/(https?:\/\/\S*debian\.org\/debian)\/?(?=\s|$)/gm)].map((match) => match[1]),
+    ),
+  );
   if (uris.size === 0) uris.add("http://deb.debian.org/debian");
   return [...uris].map((uri) => `deb-src ${uri} ${release} main\n`).join("");
 }
@@ -89,7 +102,8 @@ function readIfThere(file) {
 function patch(source) {
   const file = join(source, PATCHED_FILE);
   const before = readFileSync(file, "utf8");
-  if (!before.includes(LINE_NUMBER)) throw new Error(`patch ${PATCHED_FILE}: the line to change is not there; another version of busybox?`);
+  if (!before.includes(LINE_NUMBER))
+    throw new Error(`patch ${PATCHED_FILE}: the line to change is not there; another version of busybox?`);
   writeFileSync(file, before.replace(LINE_NUMBER, ";"));
 }
 

@@ -20,7 +20,10 @@ const PACKAGES = {
 export function builtTool(project, name) {
   const dir = join(project, "test/conformance");
   const bin = join(project, ".cache/bin");
-  const inputs = createHash("sha256").update(readFileSync(join(dir, "go.mod"))).update(readFileSync(join(dir, "go.sum"))).digest("hex");
+  const inputs = createHash("sha256")
+    .update(readFileSync(join(dir, "go.mod")))
+    .update(readFileSync(join(dir, "go.sum")))
+    .digest("hex");
   const [program, stamp] = [join(bin, name), join(bin, `${name}.inputs`)];
   if (existsSync(program) && existsSync(stamp) && readFileSync(stamp, "utf8") === inputs) return program;
   console.log(`building ${name}`);

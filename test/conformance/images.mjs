@@ -48,16 +48,28 @@ export function conformanceImages(caches) {
   /** @type {(name: string, tag?: string) => Image} */
   const plain = (name, tag = "latest") => image(`${TOOLS}/${name}:${tag}`, shell, [marked(`${name}:${tag}`)]);
   /** @type {(name: string, user: string, more?: readonly import("../../rootfs-fixtures/oci-layout.mjs").Layer[]) => Image} */
-  const ofUser = (name, user, more = []) => image(`${TOOLS}/${name}:latest`, { ...shell, User: user }, [marked(name), ...more]);
+  const ofUser = (name, user, more = []) =>
+    image(`${TOOLS}/${name}:latest`, { ...shell, User: user }, [marked(name), ...more]);
   const tags = image("", shell, [marked("test-image-tags")]);
   return [
     image(`${E2E}/busybox:1.29-2`),
     image(`${E2E}/nginx:1.14-2`, nginxFixture.config, [nginx]),
-    image(`${E2E}/httpd:2.4.39-4`, { Env: [PATH], Cmd: ["sh", "-c", "echo httpd listens on port 80; exec httpd -f -v -p 80 -h /srv"], ExposedPorts: { "80/tcp": {} } }, [
-      layer([file("srv/index.html", "httpd\n")], "a page"),
+    image(
+      `${E2E}/httpd:2.4.39-4`,
+      {
+        Env: [PATH],
+        Cmd: ["sh", "-c", "echo httpd listens on port 80; exec httpd -f -v -p 80 -h /srv"],
+        ExposedPorts: { "80/tcp": {} },
+      },
+      [layer([file("srv/index.html", "httpd\n")], "a page")],
+    ),
+    image(`${E2E}/nonewprivs:1.3`, { Env: [PATH], Entrypoint: ["/nnp"] }, [
+      layer([file("nnp", setUidProgram(), 0o4755)], "a set-uid program"),
     ]),
-    image(`${E2E}/nonewprivs:1.3`, { Env: [PATH], Entrypoint: ["/nnp"] }, [layer([file("nnp", setUidProgram(), 0o4755)], "a set-uid program")]),
-    image(`${TOOLS}/hostnet-nginx-${architecture}:latest`, nginxFixture.config, [nginx, layer([file("etc/nginx/nginx.conf", hostNetworkConf())], "another port")]),
+    image(`${TOOLS}/hostnet-nginx-${architecture}:latest`, nginxFixture.config, [
+      nginx,
+      layer([file("etc/nginx/nginx.conf", hostNetworkConf())], "another port"),
+    ]),
     ofUser("test-image-user-uid", "1002"),
     ofUser("test-image-user-username", "www-data"),
     ofUser("test-image-user-uid-group", "1003:users"),

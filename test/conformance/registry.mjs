@@ -29,12 +29,20 @@ storage: { filesystem: { rootdirectory: ${join(dir, "registry")} } }
 http: { addr: "127.0.0.1:${port}", secret: conformance }
 `,
   );
-  const child = spawn("docker-registry", ["serve", config], { stdio: ["ignore", "ignore", openSync(join(dir, "registry.log"), "w")] });
+  const child = spawn("docker-registry", ["serve", config], {
+    stdio: ["ignore", "ignore", openSync(join(dir, "registry.log"), "w")],
+  });
   const ended = once(child, "exit");
   const address = `http://127.0.0.1:${port}`;
   for (const giveUpAt = Date.now() + START_MS; ; await sleep(50)) {
     if (child.exitCode !== null || Date.now() > giveUpAt) throw new Error("docker-registry did not start");
-    if (await fetch(`${address}/v2/`).then((response) => response.ok, () => false)) break;
+    if (
+      await fetch(`${address}/v2/`).then(
+        (response) => response.ok,
+        () => false,
+      )
+    )
+      break;
   }
   return {
     address,
@@ -70,8 +78,15 @@ export async function pushLayout(layout, address) {
     const ref = annotations["org.opencontainers.image.ref.name"];
     const [repository, tag] = ref.split(":");
     const manifest = JSON.parse(blob(digest).toString("utf8"));
-    for (const item of [manifest.config, ...manifest.layers]) await pushBlob(address, repository, item.digest, blob(item.digest));
-    await must(fetch(`${address}/v2/${repository}/manifests/${tag}`, { method: "PUT", headers: { "content-type": mediaType }, body: blob(digest) }));
+    for (const item of [manifest.config, ...manifest.layers])
+      await pushBlob(address, repository, item.digest, blob(item.digest));
+    await must(
+      fetch(`${address}/v2/${repository}/manifests/${tag}`, {
+        method: "PUT",
+        headers: { "content-type": mediaType },
+        body: blob(digest),
+      }),
+    );
     digests.set(ref, digest);
   }
   return digests;

@@ -14,7 +14,12 @@ export function readReport(file) {
   for (const report of suites[0].SpecReports ?? []) {
     if (report.LeafNodeType !== "It") continue;
     const name = [...(report.ContainerHierarchyTexts ?? []), report.LeafNodeText].join(" ").replaceAll("[k8s.io] ", "");
-    const state = report.State === "passed" ? "passed" : report.State === "skipped" || report.State === "pending" ? "skipped" : "failed";
+    const state =
+      report.State === "passed"
+        ? "passed"
+        : report.State === "skipped" || report.State === "pending"
+          ? "skipped"
+          : "failed";
     specs.push({ name, state, message: (report.Failure?.Message ?? "").trim() });
   }
   return specs;
@@ -35,7 +40,9 @@ export function compareWithExpected(specs, expectedFile, isWhole) {
   for (const { name, message } of of("failed")) {
     const reason = expected.failed[name];
     if (reason === undefined) surprises++;
-    console.log(`${reason === undefined ? "FAILED" : "failed, as expected"}: ${name}\n    ${reason ?? message.split("\n").slice(0, 6).join("\n    ")}`);
+    console.log(
+      `${reason === undefined ? "FAILED" : "failed, as expected"}: ${name}\n    ${reason ?? message.split("\n").slice(0, 6).join("\n    ")}`,
+    );
   }
   for (const { name } of specs.filter(({ state }) => state === "passed")) {
     if (expected.failed[name] === undefined && expected.skipped[name] === undefined) continue;

@@ -69,7 +69,12 @@ async function main() {
 /** Made anew where what it is made from has changed. */
 function builtLayout() {
   const layout = join(CACHE, "layout");
-  const sources = ["test/conformance/images.mjs", "test/conformance/busybox.mjs", "rootfs-fixtures/images.mjs", "rootfs-fixtures/oci-layout.mjs"];
+  const sources = [
+    "test/conformance/images.mjs",
+    "test/conformance/busybox.mjs",
+    "rootfs-fixtures/images.mjs",
+    "rootfs-fixtures/oci-layout.mjs",
+  ];
   const inputs = sources.map((path) => readFileSync(join(PROJECT, path), "utf8")).join("\0");
   const stamp = join(CACHE, "layout.inputs");
   if (existsSync(layout) && existsSync(stamp) && readFileSync(stamp, "utf8") === inputs) return layout;
@@ -123,10 +128,14 @@ ${hosts}`,
     socket,
     close: async () => {
       // Not spawnSync: the command waits for the daemon's end, which this process must reap.
-      const stop = spawn(process.execPath, [join(PROJECT, "dist/cli/main.js"), "--root", root, "--run", run, "daemon", "stop", "--pods"], {
-        stdio: ["ignore", "ignore", "inherit"],
-        timeout: STOP_MS,
-      });
+      const stop = spawn(
+        process.execPath,
+        [join(PROJECT, "dist/cli/main.js"), "--root", root, "--run", run, "daemon", "stop", "--pods"],
+        {
+          stdio: ["ignore", "ignore", "inherit"],
+          timeout: STOP_MS,
+        },
+      );
       const [status] = await once(stop, "exit");
       if (status !== 0) {
         console.log("could not stop the daemon with its pods");
