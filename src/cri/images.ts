@@ -16,7 +16,11 @@ import type { Verbs } from "./verbs.js";
 export interface ImageServiceParts {
   readonly images: ImageStore;
   /** What containers' writable layers occupy. */
-  containerFsUsage(): Promise<{ readonly mountpoint: string; readonly usedBytes: bigint; readonly usedInodes: bigint }>;
+  readonly containerFsUsage: () => Promise<{
+    readonly mountpoint: string;
+    readonly usedBytes: bigint;
+    readonly usedInodes: bigint;
+  }>;
 }
 
 export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Verbs {
