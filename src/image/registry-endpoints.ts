@@ -1,0 +1,167 @@
+/**
+ * Where a registry of an image reference is reached: mirrors first, then the registry itself.
+ *
+ * Of three sources the first that names the registry decides alone: our settings
+ * (`registries."host"`), containerd's `<registry-config-path>/<host>/hosts.toml` (hosts-toml.ts),
+ * the default. Every endpoint carries the reason why it is one, for `minke pull --explain`.
+ */
+import { readFile } from "node:fs/promises";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import { readHostsToml } from "./hosts-toml.js";
+
+/** Of one host in the settings' `registries`. */
+export interface RegistryHostSettings {
+  /** Base address that replaces the default one. */
+  readonly endpoint?: string | undefined;
+  /** Base addresses that are asked first, in this order. */
+  readonly mirrors?: readonly string[] | undefined;
+  /** PEM files, absolute: certificate authorities, client certificate and its key. */
+  readonly ca?: readonly string[] | undefined;
+  readonly clientCert?: string | undefined;
+  readonly clientKey?: string | undefined;
+  readonly skipVerify?: boolean | undefined;
+  readonly plainHttp?: boolean | undefined;
+}
+
+export type RegistrySettingsByHost = Readonly<Record<string, RegistryHostSettings>>;
+
+/** What a TLS connection is made with; contents, not paths. */
+export interface TlsConfig {
+  readonly ca?: readonly string[] | undefined;
+  readonly cert?: string | undefined;
+  readonly key?: string | undefined;
+  readonly skipVerify: boolean;
+}
+
+export interface RegistryEndpoint {
+  /** `https://mirror.example/v2`: without a trailing slash, repository paths are appended. */
+  readonly base: string;
+  /** Host and port of `base`. */
+  readonly host: string;
+  readonly isMirror: boolean;
+  /** May turn a tag into a digest; any endpoint may serve by digest. */
+  readonly canResolve: boolean;
+  readonly headers: Readonly<Record<string, string>>;
+  /** `undefined`: the machine's certificate authorities. */
+  readonly tls: TlsConfig | undefined;
+  /** Why it is asked, in words. */
+  readonly reason: string;
+}
+
+const DOCKER_HUB = "docker.io";
+const DOCKER_HUB_ENDPOINT = "https://registry-1.docker.io";
+
+/** `127.0.0.0/8`, `::1` and `localhost`, with or without a port: reached over plain HTTP. */
+export function isLoopbackHost(registry: string): boolean {
+  const host = registry.replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
+  return host === "localhost" || host === "::1" || /^127(?:\.\d{1,3}){3}$/.test(host);
+}
+
+/** Address of a registry that nobody has configured: HTTPS, and plain HTTP on loopback. */
+export function defaultAddress(registry: string): string {
+  if (registry === DOCKER_HUB) return DOCKER_HUB_ENDPOINT;
+  return `${isLoopbackHost(registry) ? "http" : "https"}://${registry}`;
+}
+
+/**
+ * The endpoints of a registry, in the order in which they are asked; at least one.
+ *
+ * @param registryConfigPath containerd's `certs.d`; `undefined`: none
+ * @throws RuntimeError `invalid-argument` SETTINGS_INVALID: a hosts.toml or a PEM file that cannot be read
+ */
+export async function endpointsOf(
+  registry: string,
+  settings: RegistrySettingsByHost,
+  registryConfigPath: string | undefined,
+): Promise<RegistryEndpoint[]> {
+  const own = settings[registry];
+  if (own) return endpointsBySettings(registry, own, settings);
+  if (registryConfigPath !== undefined) {
+    const listed = await readHostsToml(registryConfigPath, registry);
+    if (listed) return listed;
+  }
+  const reason = isLoopbackHost(registry) ? "default: plain HTTP on loopback" : "default";
+  return [endpoint(defaultAddress(registry), { reason })];
+}
+
+async function endpointsBySettings(
+  registry: string,
+  own: RegistryHostSettings,
+  settings: RegistrySettingsByHost,
+): Promise<RegistryEndpoint[]> {
+  const where = `settings registries."${registry}"`;
+  const mirrors = (own.mirrors ?? []).map(async (address, i) => {
+    const host = new URL(address).host;
+    return endpoint(address, {
+      isMirror: true,
+      tls: await tlsOf(settings[host]),
+      reason: `mirror ${i + 1} of ${where}`,
+    });
+  });
+  const hasTls = own.ca !== undefined || own.clientCert !== undefined || own.skipVerify === true;
+  const scheme = own.plainHttp ? "http" : hasTls ? "https" : undefined;
+  const address = own.endpoint ?? defaultAddress(registry).replace(/^https?/, (given) => scheme ?? given);
+  const reason = own.endpoint === undefined ? `the registry itself, ${where}` : `endpoint of ${where}`;
+  return [...(await Promise.all(mirrors)), endpoint(address, { tls: await tlsOf(own), reason })];
+}
+
+/** An endpoint of a base address without `/v2`. */
+export function endpoint(
+  address: string,
+  facts: Partial<RegistryEndpoint> & { readonly reason: string; readonly isFullPath?: boolean },
+): RegistryEndpoint {
+  const url = new URL(address);
+  const path = url.pathname.replace(/\/+$/, "");
+  const { isFullPath, ...rest } = facts;
+  return {
+    base: `${url.origin}${isFullPath || path.endsWith("/v2") ? path : `${path}/v2`}`,
+    host: url.host,
+    isMirror: false,
+    canResolve: true,
+    headers: {},
+    tls: undefined,
+    ...rest,
+  };
+}
+
+async function tlsOf(own: RegistryHostSettings | undefined): Promise<TlsConfig | undefined> {
+  if (!own || (own.ca === undefined && own.clientCert === undefined && own.skipVerify !== true)) return undefined;
+  return readTls({
+    ca: own.ca ?? [],
+    clientCert: own.clientCert,
+    clientKey: own.clientKey,
+    skipVerify: own.skipVerify ?? false,
+  });
+}
+
+/** @throws RuntimeError `invalid-argument` SETTINGS_INVALID */
+export async function readTls(files: {
+  readonly ca: readonly string[];
+  readonly clientCert: string | undefined;
+  readonly clientKey: string | undefined;
+  readonly skipVerify: boolean;
+}): Promise<TlsConfig> {
+  const ca = await Promise.all(files.ca.map(readPem));
+  const cert = files.clientCert === undefined ? undefined : await readPem(files.clientCert);
+  // One file may hold both, as containerd's `client = "both.pem"` says.
+  const key = files.clientCert === undefined ? undefined : await readPem(files.clientKey ?? files.clientCert);
+  return {
+    skipVerify: files.skipVerify,
+    ...(ca.length > 0 ? { ca } : {}),
+    ...(cert === undefined ? {} : { cert, key }),
+  };
+}
+
+async function readPem(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (err) {
+    const inner = toRuntimeError(err);
+    throw new RuntimeError(`read certificate or key: ${inner.message}`, {
+      kind: "invalid-argument",
+      code: "SETTINGS_INVALID",
+      syscall: inner.syscall,
+      cause: err,
+    });
+  }
+}
