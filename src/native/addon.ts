@@ -43,12 +43,12 @@ interface Addon {
     ...args: string[]
   ): [number, number, number];
   sealedExecutable(path: string, name: string): Promise<number>;
+  writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
   lockFile(path: string): Promise<number>;
   openDirectory(path: string): number;
   probeKernel(): Promise<string>;
   dialInNetns(netns: number, port: number, timeoutMs: number): Promise<number>;
   bindProbe(protocol: number, address: string, port: number): void;
-  peerCredentials(fd: number): [number, number, number];
 }
 
 /** `build/Release/` of the package: two folders up, from `src/native` and from `dist/native`. */

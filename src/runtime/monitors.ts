@@ -56,6 +56,7 @@ async function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: Error): Pr
   const sandbox = ctx.sandboxes.get(id);
   if (sandbox?.state !== "ready") return;
   await ctx.network.teardown(id);
+  await removeCgroup(ctx.cgroups, sandbox.cgroupPath);
   await ctx.sandboxes.put(id, { ...sandbox, state: "stopped", reason });
   emit(ctx, { type: "sandbox-stopped", sandboxId: id, owner: sandbox.config.owner });
 }

@@ -21,6 +21,7 @@ import { adoptMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
+import { orphanedShm, removeShm } from "./shm.js";
 
 export interface Recovered {
   readonly adopted: number;
@@ -137,6 +138,7 @@ async function endWithoutMonitor(
       await recordUnknownExit(ctx, container, reason);
   }
   await ctx.network.teardown(record.id);
+  await removeShm(ctx, record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);
   const { monitor: _ended, network: _gone, ...rest } = record;
   await ctx.sandboxes.put(record.id, { ...rest, state: "stopped", reason });
@@ -168,6 +170,7 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
       await attempt(`cgroup ${parent}/${name}`, () => removeCgroup(ctx.cgroups, `${parent}/${name}`));
     }
   }
+  for (const id of await orphanedShm(ctx)) await attempt(ctx.paths.sandboxShm(id), () => removeShm(ctx, id));
   for (const [noun, store] of [
     ["sandboxes", ctx.sandboxes],
     ["containers", ctx.containers],

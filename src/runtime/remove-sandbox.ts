@@ -8,6 +8,7 @@ import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
 import { removeContainer } from "./remove-container.js";
+import { removeShm } from "./shm.js";
 import { stopSandbox } from "./stop-sandbox.js";
 
 /** See `Runtime.removeSandbox`. */
@@ -21,6 +22,7 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
       await Promise.all(containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)));
       await ctx.network.teardown(id);
       await endMonitor(ctx, id);
+      await removeShm(ctx, id);
       // Gone means gone: the kernel has deleted the link, and the lease is free.
       await ctx.network.gone(id);
       await removeCgroup(ctx.cgroups, record.cgroupPath);

@@ -14,13 +14,14 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, createShm, MONITOR_FD, openCgroup, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
-import { emit, type RuntimeContext } from "./context.js";
+import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
-import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
+import { makeShm, removeShm } from "./shm.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
@@ -99,15 +100,24 @@ async function build(
   const opened: Fd[] = [];
   try {
     const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
+    cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
+      timeline.step("name files", () => writeNameFiles(ctx.paths.sandbox(id), config)),
     ]);
-    await timeline.step("files", async () => {
-      cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
-      await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
-    });
-    await timeline.step("record", () => ctx.sandboxes.put(id, { ...creating, state: "ready", network, monitor }));
+    await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
+    const initPid =
+      config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
+    await timeline.step("record", () =>
+      ctx.sandboxes.put(id, {
+        ...creating,
+        state: "ready",
+        network,
+        monitor,
+        ...(initPid !== undefined && { initPid }),
+      }),
+    );
   } finally {
     for (const fd of opened) fd.close();
   }
@@ -139,6 +149,7 @@ async function makeKernelObjects(
     await removeCgroup(ctx.cgroups, record.cgroupPath);
     await removeCgroup(ctx.cgroups, monitors);
   });
+  if (hasOwnIpc) cleanup.push("remove shared memory", () => removeShm(ctx, id));
   const [namespaces, shm] = await settleAll([
     createSandboxNamespaces({
       network: hasOwnNetwork,
@@ -151,7 +162,9 @@ async function makeKernelObjects(
       for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
       return made;
     }),
-    hasOwnIpc ? createShm(config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd)) : undefined,
+    hasOwnIpc
+      ? makeShm(ctx, id, config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd))
+      : undefined,
     makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
     makeCgroup(ctx.cgroups, monitors, { handDown: false }),
   ]);
@@ -176,7 +189,7 @@ async function startMonitor(
   made: KernelObjects,
   cleanup: CleanupStack,
 ): Promise<MonitorProcess> {
-  const cgroup = openCgroup(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
+  const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
     const { pid, pidfd, control } = spawnMonitor({
       executable: ctx.executable,
@@ -198,6 +211,14 @@ async function startMonitor(
   } finally {
     cgroup.close();
   }
+}
+
+/** Pid 1 of a shared PID namespace, in a cgroup of its own beside the containers'; it ends with the monitor. */
+async function startInit(ctx: RuntimeContext, record: SandboxRecord): Promise<number> {
+  const cgroup = `${record.cgroupPath}/init`;
+  await makeCgroup(ctx.cgroups, cgroup, { handDown: false });
+  const { pid } = await requireMonitor(ctx, record.id).startInit({ cgroup: cgroupDir(ctx.cgroups, cgroup) });
+  return pid;
 }
 
 /**

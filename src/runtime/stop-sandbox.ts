@@ -7,6 +7,7 @@ import type { SandboxRecord } from "../state/sandbox.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
+import { removeShm } from "./shm.js";
 import { stopContainer } from "./stop-container.js";
 
 /** See `Runtime.stopSandbox`. */
@@ -29,6 +30,7 @@ async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<voi
   await Promise.all(containersOf(ctx, record.id).map((container) => stopContainer(ctx, container.id, 0)));
   await ctx.network.teardown(record.id);
   await endMonitor(ctx, record.id);
+  await removeShm(ctx, record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);
   const { network: _gone, monitor: _ended, ...rest } = record;
   await ctx.sandboxes.put(record.id, { ...rest, state: "stopped" });

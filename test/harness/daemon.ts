@@ -254,6 +254,12 @@ ${tables}`,
   }
 
   #scope(): Scope {
-    return { root: this.root, run: this.run, cgroupRoot: this.cgroupRoot, daemonPid: this.#child?.pid };
+    return {
+      root: this.root,
+      run: this.run,
+      cgroupRoot: this.cgroupRoot,
+      bridge: this.bridge,
+      daemonPid: this.#child?.pid,
+    };
   }
 }
