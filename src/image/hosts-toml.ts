@@ -17,7 +17,7 @@ import {
   type RegistryEndpoint,
   readTls,
   type TlsConfig,
-} from "./registry-endpoints.js";
+} from "./registry-endpoint.js";
 
 const MAX_FILE_BYTES = 1024 * 1024;
 

@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import { RuntimeError } from "../base/errors.js";
 import type { RegistryCredential } from "./credentials.js";
-import type { RegistryEndpoint } from "./registry-endpoints.js";
+import type { RegistryEndpoint } from "./registry-endpoint.js";
 
 /** token.md: "if omitted, this defaults to 60 seconds". */
 const DEFAULT_EXPIRES_S = 60;

@@ -15,7 +15,8 @@ import { type AuthConfig, credentialOf, credentialOfDockerConfig, type RegistryC
 import { type CheckedDescriptor, INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES } from "./image-documents.js";
 import { RegistryAuth, type TokenTransport } from "./registry-auth.js";
 import { openBlob, readBody } from "./registry-body.js";
-import { endpoint, endpointsOf, type RegistryEndpoint, type RegistrySettingsByHost } from "./registry-endpoints.js";
+import { endpoint, type RegistryEndpoint } from "./registry-endpoint.js";
+import { endpointsOf, type RegistrySettingsByHost } from "./registry-endpoints.js";
 import { errorBody, header, proxyFor, RegistryTransport, type TransportTimes } from "./registry-transport.js";
 
 const MAX_TOKEN_BYTES = 1024 * 1024;

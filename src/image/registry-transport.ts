@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from "undici";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import { cancelled } from "./flight.js";
-import { isLoopbackHost, type RegistryEndpoint, type TlsConfig } from "./registry-endpoints.js";
+import { isLoopbackHost, type RegistryEndpoint, type TlsConfig } from "./registry-endpoint.js";
 
 const MAX_REDIRECTS = 5;
 const MAX_ERROR_BODY_BYTES = 4096;

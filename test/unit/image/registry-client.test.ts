@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -107,12 +107,10 @@ async function guarded(lifeS = 300): Promise<{ host: string; valid: Set<string> 
       });
   });
   const host = await serve((request, response) => {
-    if (valid.has((request.headers.authorization ?? "").replace("Bearer ", ""))) return void response.end(MANIFEST);
-    response
-      .writeHead(401, {
-        "www-authenticate": `Bearer realm="http://${tokens}/token",service="s",scope="repository:x:pull"`,
-      })
-      .end();
+    const challenge = `Bearer realm="http://${tokens}/token",service="s",scope="repository:x:pull"`;
+    const isValid = valid.has((request.headers.authorization ?? "").replace("Bearer ", ""));
+    if (isValid) response.end(MANIFEST);
+    else response.writeHead(401, { "www-authenticate": challenge }).end();
   });
   return { host, valid };
 }
@@ -266,15 +264,18 @@ test.each([
   ["no range at all", {}],
 ])("a resumed part of %s is data-loss DIGEST_MISMATCH", async (_, headers) => {
   const host = await serve((request, response) => {
-    if (request.headers.range) return void response.writeHead(206, headers).end(BLOB);
-    response.writeHead(200, { "content-length": BLOB.length });
-    response.write(BLOB.subarray(0, 100_000), () => setTimeout(() => response.destroy(), 20));
+    if (request.headers.range) {
+      response.writeHead(206, headers).end(BLOB);
+    } else {
+      response.writeHead(200, { "content-length": BLOB.length });
+      response.write(BLOB.subarray(0, 100_000), () => setTimeout(() => response.destroy(), 20));
+    }
   });
   await expect(readBlob(host)).rejects.toMatchObject({ kind: "data-loss", code: "DIGEST_MISMATCH" });
 });
 
 test.each<[string, Answer]>([
-  ["sends nothing", (_, response) => void response.writeHead(200).flushHeaders()],
+  ["sends nothing", (_, response) => response.writeHead(200).flushHeaders()],
   ["does not answer", () => undefined],
   [
     "sends a byte now and then",
@@ -338,15 +339,12 @@ test("a proxy of the environment is used, and not for loopback", async () => {
   const connects: string[] = [];
   servers[0]?.on("connect", (request, socket) => {
     connects.push(request.url ?? "");
-    const upstream = direct.split(":")[1];
-    import("node:net").then(({ connect }) => {
-      const tunnel = connect(Number(upstream), "127.0.0.1", () => {
-        socket.write("HTTP/1.1 200 OK\r\n\r\n");
-        tunnel.pipe(socket).pipe(tunnel);
-      });
-      socket.once("close", () => tunnel.destroy());
-      tunnel.once("close", () => socket.destroy());
+    const tunnel = connect(Number(direct.split(":")[1]), "127.0.0.1", () => {
+      socket.write("HTTP/1.1 200 OK\r\n\r\n");
+      tunnel.pipe(socket).pipe(tunnel);
     });
+    socket.once("close", () => tunnel.destroy());
+    tunnel.once("close", () => socket.destroy());
   });
   const registry = client({ registries: { "far.example": { plainHttp: true } } });
   const far = await registry.repository("far.example", "x");
