@@ -5,8 +5,6 @@ import { nowNs } from "../base/clock.js";
 import { RuntimeError } from "../base/errors.js";
 import type { ImageRecord } from "../image/image-record.js";
 import type { ImageStore } from "../image/image-store.js";
-import { parseReference } from "../image/reference.js";
-import { registryAuth } from "./auth.js";
 import { inBatches } from "./batches.js";
 import { invalidField } from "./convert/fields.js";
 import { toImage } from "./convert/status.js";
@@ -41,8 +39,7 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
     },
     pullImage: async ({ image, auth }, { signal }) => {
       const name = nameOf(image);
-      const { registry } = parseReference(name);
-      const record = await images.pull(name, { signal, auth: registryAuth(auth, registry) });
+      const record = await images.pull(name, { signal, auth });
       return { imageRef: record.id };
     },
     removeImage: async ({ image }) => {
