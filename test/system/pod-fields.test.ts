@@ -143,7 +143,10 @@ describe("names and files of a pod", () => {
 describe("namespaces", () => {
   test("containers with shareProcessNamespace see each other's processes below one init", async () => {
     expect(await out("cat /proc/1/comm")).toMatch(/minke-init/);
-    const [main, locked] = await Promise.all([out("readlink /proc/self/ns/pid"), out("readlink /proc/self/ns/pid", "mighty")]);
+    const [main, locked] = await Promise.all([
+      out("readlink /proc/self/ns/pid"),
+      out("readlink /proc/self/ns/pid", "mighty"),
+    ]);
     expect(main).toBe(locked);
     expect(await out("ps | grep -c 'sleep 1000$'")).toBe("3");
   });
