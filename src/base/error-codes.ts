@@ -86,6 +86,7 @@ export const ERROR_CODES = {
   POD_NOT_FOUND: "no pod of that name is in the namespace",
   POD_NOT_STARTED: "a pod did not come up, or not in time",
   PRIVILEGED_NOT_ALLOWED: "a privileged container needs a sandbox that was made for one",
+  PORT_NOT_REACHABLE: "nobody listens on that port of the pod, or the connection broke",
   REGISTRY_UNAUTHORIZED: "the registry refuses access with these credentials, or without any",
   REGISTRY_UNAVAILABLE: "the registry cannot be reached, or does not answer as one",
   RUN_AS_ROOT: "a container must not run as root, and would",

@@ -13,6 +13,8 @@ import type { EventJson } from "../pod/events.js";
 import type { PodManifest } from "../pod/manifest/schema.js";
 import type { PodJson } from "../pod/status.js";
 import { Paths } from "../settings/paths.js";
+import type { Duplex } from "node:stream";
+import { openPort } from "./port-forward.js";
 import { openStreams, type RemoteStreams } from "./exec.js";
 import { isDaemonUp, startDaemon } from "./start-daemon.js";
 import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transport.js";
@@ -230,6 +232,14 @@ export class MinkeClient {
     });
     if (request.container) query.set("container", request.container);
     return openStreams(this.#socketPath, `${podPath(namespace, name, "/attach")}?${query.toString()}`);
+  }
+
+  /**
+   * A connection to a port of a pod, on its localhost. Fails with PORT_NOT_REACHABLE as the stream's
+   * error where nobody listens there.
+   */
+  forwardPort(namespace: string, name: string, port: number): Promise<Duplex> {
+    return openPort(this.#socketPath, `${podPath(namespace, name, "/portforward")}?ports=${port}`);
   }
 
   async events(namespace: string, podUid?: string): Promise<EventJson[]> {
