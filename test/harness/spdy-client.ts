@@ -56,7 +56,7 @@ export class SpdyClient {
       const headers = { connection: "Upgrade", upgrade: "SPDY/3.1", "x-stream-protocol-version": [...protocols] };
       const call = request(url, { method: "POST", headers });
       call.on("upgrade", (response, socket, head) =>
-        resolve(new SpdyClient(socket as Socket, head, String(response.headers["x-stream-protocol-version"]))),
+        resolve(new SpdyClient(socket, head, String(response.headers["x-stream-protocol-version"]))),
       );
       call.on("response", (response) => {
         response.setEncoding("utf8");
@@ -99,10 +99,15 @@ export class SpdyClient {
     };
     const text = (word: string) => [number(word.length), Buffer.from(word)];
     const entries = Object.entries(headers);
-    const block = Buffer.concat([number(entries.length), ...entries.flatMap(([name, value]) => [...text(name.toLowerCase()), ...text(value)])]);
+    const block = Buffer.concat([
+      number(entries.length),
+      ...entries.flatMap(([name, value]) => [...text(name.toLowerCase()), ...text(value)]),
+    ]);
     return new Promise((resolve) => {
       this.#deflate.write(block);
-      this.#deflate.flush(constants.Z_SYNC_FLUSH, () => resolve((this.#deflate.read() as Buffer | null) ?? Buffer.alloc(0)));
+      this.#deflate.flush(constants.Z_SYNC_FLUSH, () =>
+        resolve((this.#deflate.read() as Buffer | null) ?? Buffer.alloc(0)),
+      );
     });
   }
 

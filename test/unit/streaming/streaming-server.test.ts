@@ -48,7 +48,12 @@ const ALL = { stdin: true, stdout: true, stderr: true };
 const V5 = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 function offer(process: FakeProcess, tty = false): string {
-  return streaming.offer({ kind: "exec", selection: tty ? { ...ALL, stderr: false } : ALL, tty, open: async () => process });
+  return streaming.offer({
+    kind: "exec",
+    selection: tty ? { ...ALL, stderr: false } : ALL,
+    tty,
+    open: async () => process,
+  });
 }
 
 describe("SPDY", () => {
@@ -156,7 +161,9 @@ describe("URLs", () => {
   });
 
   test("of another kind, and tokens that were never given, are not found", async () => {
-    await expect(SpdyClient.connect(offer(new FakeProcess(0)).replace("/exec/", "/attach/"), V5)).rejects.toThrow(/^404 /);
+    await expect(SpdyClient.connect(offer(new FakeProcess(0)).replace("/exec/", "/attach/"), V5)).rejects.toThrow(
+      /^404 /,
+    );
     await expect(SpdyClient.connect(offer(new FakeProcess(0)).replace(/[^/]+$/, "x"), V5)).rejects.toThrow(/^404 /);
   });
 
@@ -169,7 +176,9 @@ describe("URLs", () => {
   test("beyond a thousand that wait are refused as resource-exhausted TOO_MANY_SESSIONS", () => {
     const process = new FakeProcess(0);
     for (let i = 0; i < 1000; i++) offer(process);
-    expect(() => offer(process)).toThrow(expect.objectContaining({ kind: "resource-exhausted", code: "TOO_MANY_SESSIONS" }));
+    expect(() => offer(process)).toThrow(
+      expect.objectContaining({ kind: "resource-exhausted", code: "TOO_MANY_SESSIONS" }),
+    );
   });
 });
 
@@ -182,7 +191,8 @@ describe("WebSocket", () => {
     socket.send(Buffer.concat([Buffer.from([0]), Buffer.from("hi")]));
     socket.send(Buffer.from([255, 0]));
     await once(socket, "close");
-    const of = (channel: number) => Buffer.concat(messages.filter(([first]) => first === channel).map((message) => message.subarray(1))).toString();
+    const of = (channel: number) =>
+      Buffer.concat(messages.filter(([first]) => first === channel).map((message) => message.subarray(1))).toString();
     expect([of(1), of(2)]).toEqual(["hi", "err"]);
     expect(JSON.parse(of(3))).toMatchObject({ reason: "NonZeroExitCode" });
   });
@@ -210,7 +220,12 @@ describe("port-forward", () => {
       },
     });
 
-  async function throughPort(client: SpdyClient, to: number, requestID: string, bytes: string): Promise<[string, string]> {
+  async function throughPort(
+    client: SpdyClient,
+    to: number,
+    requestID: string,
+    bytes: string,
+  ): Promise<[string, string]> {
     const error = await client.open({ streamType: "error", port: String(to), requestID });
     error.write("", true);
     const data = await client.open({ streamType: "data", port: String(to), requestID });
@@ -235,10 +250,14 @@ describe("port-forward", () => {
   });
 
   test("goes through a WebSocket tunnel", async () => {
-    const socket = new WebSocket(offerPorts().replace("http", "ws"), { headers: { "sec-websocket-protocol": "SPDY/3.1+portforward.k8s.io" } });
+    const socket = new WebSocket(offerPorts().replace("http", "ws"), {
+      headers: { "sec-websocket-protocol": "SPDY/3.1+portforward.k8s.io" },
+    });
     socket.on("error", () => undefined);
     const [response] = (await once(socket, "upgrade")) as [{ headers: Record<string, string> }];
     expect(response.headers["sec-websocket-protocol"]).toBe("SPDY/3.1+portforward.k8s.io");
-    createWebSocketStream(socket).on("error", () => undefined).destroy();
+    createWebSocketStream(socket)
+      .on("error", () => undefined)
+      .destroy();
   });
 });

@@ -20,7 +20,8 @@ function convert(config: Parameters<typeof ContainerConfig.fromPartial>[0], inSa
 }
 
 const security = (context: object) => ({ linux: { securityContext: context } });
-const refusal = (code: string, field: string) => expect.objectContaining({ code, message: expect.stringContaining(field) });
+const refusal = (code: string, field: string) =>
+  expect.objectContaining({ code, message: expect.stringContaining(field) });
 
 test("a minimal config is the image's command, unconfined by seccomp, in the sandbox's namespaces", () => {
   expect(convert({})).toMatchObject({
@@ -113,7 +114,10 @@ test("the security context arrives whole", () => {
 
 test("an empty seccomp profile is RuntimeDefault, and a legacy path is read", () => {
   expect(convert(security({ seccomp: {} })).security.seccomp?.type).toBe("runtime-default");
-  expect(convert(security({ seccompProfilePath: "localhost//p.json" })).security.seccomp).toEqual({ type: "localhost", localhostRef: "/p.json" });
+  expect(convert(security({ seccompProfilePath: "localhost//p.json" })).security.seccomp).toEqual({
+    type: "localhost",
+    localhostRef: "/p.json",
+  });
 });
 
 test("resources arrive as numbers, zeros as not specified", () => {
@@ -155,13 +159,21 @@ describe("refused by name", () => {
     ["mounts[0].image", "UNSUPPORTED_FIELD", mount({ image: { image: "x" } })],
     ["mounts[0].mount_options", "UNSUPPORTED_FIELD", mount({ mountOptions: ["noexec"] })],
     ["mounts[0].recursive_read_only", "INVALID_FIELD", mount({ recursiveReadOnly: true })],
-    ["mounts[0].recursive_read_only", "INVALID_FIELD", mount({ recursiveReadOnly: true, readonly: true, propagation: MountPropagation.PROPAGATION_BIDIRECTIONAL })],
+    [
+      "mounts[0].recursive_read_only",
+      "INVALID_FIELD",
+      mount({ recursiveReadOnly: true, readonly: true, propagation: MountPropagation.PROPAGATION_BIDIRECTIONAL }),
+    ],
     ["mounts[0].uidMappings", "INVALID_FIELD", mount({ uidMappings: [{ length: 1 }] })],
     ["devices[0].permissions", "INVALID_FIELD", { devices: [{ hostPath: "/dev/null", permissions: "x" }] }],
     ["run_as_group", "INVALID_FIELD", security({ runAsGroup: { value: 1n } })],
     ["run_as_username", "INVALID_FIELD", security({ runAsUser: { value: 1n }, runAsUsername: "a" })],
     ["run_as_user", "INVALID_FIELD", security({ runAsUser: { value: 4294967295n } })],
-    ["seccomp.localhost_ref", "INVALID_FIELD", security({ seccomp: { profileType: SecurityProfile_ProfileType.Localhost } })],
+    [
+      "seccomp.localhost_ref",
+      "INVALID_FIELD",
+      security({ seccomp: { profileType: SecurityProfile_ProfileType.Localhost } }),
+    ],
     ["selinux_options", "UNSUPPORTED_FIELD", security({ selinuxOptions: { level: "s0" } })],
     ["masked_paths[0]", "INVALID_FIELD", security({ maskedPaths: ["proc"] })],
     ["namespace_options.ipc", "INVALID_FIELD", security({ namespaceOptions: { ipc: NamespaceMode.NODE } })],

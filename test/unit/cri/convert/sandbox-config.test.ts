@@ -10,7 +10,8 @@ function convert(config: Parameters<typeof PodSandboxConfig.fromPartial>[0]) {
 
 const security = (context: object) => ({ linux: { securityContext: context } });
 const namespaces = (options: object) => security({ namespaceOptions: options });
-const refusal = (code: string, field: string) => expect.objectContaining({ code, message: expect.stringContaining(field) });
+const refusal = (code: string, field: string) =>
+  expect.objectContaining({ code, message: expect.stringContaining(field) });
 
 test("a minimal config has CRI's defaults: every namespace is the pod's, nothing is privileged", () => {
   expect(convert({})).toEqual({
@@ -93,14 +94,24 @@ describe("refused by name", () => {
     ["namespace_options.pid", "INVALID_FIELD", namespaces({ pid: NamespaceMode.TARGET })],
     ["userns_options.mode", "INVALID_FIELD", userns({ mode: NamespaceMode.CONTAINER })],
     ["userns_options.mode", "INVALID_FIELD", userns({ mode: NamespaceMode.TARGET })],
-    ["userns_options.uids", "INVALID_FIELD", userns({ mode: NamespaceMode.POD, uids: [mapping, mapping], gids: [mapping] })],
-    ["userns_options.gids", "INVALID_FIELD", userns({ mode: NamespaceMode.POD, uids: [mapping], gids: [{ ...mapping, containerId: 1 }] })],
+    [
+      "userns_options.uids",
+      "INVALID_FIELD",
+      userns({ mode: NamespaceMode.POD, uids: [mapping, mapping], gids: [mapping] }),
+    ],
+    [
+      "userns_options.gids",
+      "INVALID_FIELD",
+      userns({ mode: NamespaceMode.POD, uids: [mapping], gids: [{ ...mapping, containerId: 1 }] }),
+    ],
   ])("%s: %s", (field, code, config) => {
     expect(() => convert(config)).toThrow(refusal(code, field));
   });
 
   test("a missing config, and a runtime handler that is not configured", () => {
     expect(() => toSandboxConfig(undefined, "")).toThrow(refusal("INVALID_FIELD", "config"));
-    expect(() => toSandboxConfig(PodSandboxConfig.fromPartial(minimal), "kata")).toThrow(refusal("INVALID_FIELD", "runtime_handler"));
+    expect(() => toSandboxConfig(PodSandboxConfig.fromPartial(minimal), "kata")).toThrow(
+      refusal("INVALID_FIELD", "runtime_handler"),
+    );
   });
 });

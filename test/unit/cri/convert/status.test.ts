@@ -52,7 +52,16 @@ const image: ImageRecord = {
   layers: [],
   createdAtNs: "0",
   pulledAtNs: "0",
-  config: { user: "www-data:100", env: [], entrypoint: [], cmd: [], workingDir: "", volumes: [], exposedPorts: [], labels: {} },
+  config: {
+    user: "www-data:100",
+    env: [],
+    entrypoint: [],
+    cmd: [],
+    workingDir: "",
+    volumes: [],
+    exposedPorts: [],
+    labels: {},
+  },
 };
 
 test("a ready sandbox shows its addresses, IPv4 first, and what it shares", () => {
@@ -95,7 +104,12 @@ test("a running container has times in nanoseconds, no end, its user and its res
 
 test("a container that could not be started has ended, with the code that says why", () => {
   const startError = { reason: "StartError", message: "no such file", exitCode: 127 };
-  expect(toContainerStatus({ ...container, state: "exited", startError, reason: "StartError", message: "no such file" }, undefined)).toMatchObject({
+  expect(
+    toContainerStatus(
+      { ...container, state: "exited", startError, reason: "StartError", message: "no such file" },
+      undefined,
+    ),
+  ).toMatchObject({
     state: ContainerState.CONTAINER_EXITED,
     exitCode: 127,
     finishedAt: 1700000000000000002n,
@@ -107,7 +121,10 @@ test("a container that could not be started has ended, with the code that says w
 
 test("an image names its user by number or by name", () => {
   expect(toImage(image)).toMatchObject({ uid: undefined, username: "www-data", size: 10n });
-  expect(toImage({ ...image, config: { ...image.config, user: "1003:users" } })).toMatchObject({ uid: { value: 1003n }, username: "" });
+  expect(toImage({ ...image, config: { ...image.config, user: "1003:users" } })).toMatchObject({
+    uid: { value: 1003n },
+    username: "",
+  });
 });
 
 test("verbose info holds no environment value", () => {
@@ -116,10 +133,12 @@ test("verbose info holds no environment value", () => {
 });
 
 test("every signal of CRI comes back as itself", () => {
-  const values = Object.entries(Signal).filter(([name, value]) => typeof value === "number" && value > 0 && name.startsWith("SIGNAL_"));
+  const values = Object.entries(Signal).filter(
+    ([name, value]) => typeof value === "number" && value > 0 && name.startsWith("SIGNAL_"),
+  );
   expect(values).toHaveLength(65);
   for (const [, value] of values) {
-    const name = toSignalName(value as Signal, "stop_signal") ?? "";
+    const name = toSignalName(value, "stop_signal") ?? "";
     expect(toSignalName(toCriSignal(name), "stop_signal")).toBe(name);
   }
   expect(toCriSignal("term")).toBe(Signal.SIGNAL_SIGTERM);
