@@ -3,8 +3,11 @@
  */
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { MinkeClient } from "../client/index.js";
-import { connectTo, type GlobalOptions, print } from "./context.js";
+import { connectTo, type GlobalOptions, note, print } from "./context.js";
 import { splitKind } from "./describe.js";
+
+/** A wait that is longer is explained. */
+const SILENT_MS = 1_000;
 
 export interface DeleteOptions extends GlobalOptions {
   readonly filename?: string;
@@ -16,7 +19,11 @@ export interface DeleteOptions extends GlobalOptions {
   readonly all?: boolean;
 }
 
-export async function deletePods(kind: string, names: readonly string[], options: DeleteOptions): Promise<void> {
+export async function deletePods(
+  kind: string | undefined,
+  names: readonly string[],
+  options: DeleteOptions,
+): Promise<void> {
   const targets = await targetsOf(kind, names, options);
   const graceSeconds = graceOf(options);
   const client = await connectTo(options);
@@ -32,7 +39,7 @@ interface Target {
   readonly name: string;
 }
 
-async function targetsOf(kind: string, names: readonly string[], options: DeleteOptions): Promise<Target[]> {
+async function targetsOf(kind = "", names: readonly string[], options: DeleteOptions): Promise<Target[]> {
   const { namespace } = options;
   if (options.filename !== undefined) {
     const { readPods } = await import("./run.js");
@@ -69,7 +76,17 @@ async function deleteOne(
 ): Promise<void> {
   try {
     const { metadata } = await client.deletePod(namespace, name, { graceSeconds });
-    if (options.wait !== false) await client.waitGone(namespace, name, metadata.uid);
+    if (options.wait === false) return print(`pod/${name} is being deleted`);
+    const seconds = metadata.deletionGracePeriodSeconds ?? 0;
+    const timer = setTimeout(
+      () => note(`pod/${name} is stopping, for at most ${seconds} s; --now and --force shorten that`),
+      SILENT_MS,
+    );
+    try {
+      await client.waitGone(namespace, name, metadata.uid);
+    } finally {
+      clearTimeout(timer);
+    }
     print(`pod/${name} deleted`);
   } catch (err) {
     if (!options.ignoreNotFound || toRuntimeError(err).kind !== "not-found") throw err;

@@ -6,7 +6,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
-import type { MinkeClient, PodJson } from "../client/index.js";
+import type { MinkeClient, PodInput, PodJson } from "../client/index.js";
 import { readManifest } from "../pod/manifest/read.js";
 import { MANIFEST_LIMIT_BYTES, parseYamlDocuments } from "../pod/manifest/yaml.js";
 import type { Pod } from "../pod/manifest/defaults.js";
@@ -27,7 +27,7 @@ export interface RunOptions extends GlobalOptions {
 export async function readPods(
   filename: string,
   options: { namespace: string; strict: boolean },
-): Promise<{ pods: readonly Pod[]; warnings: readonly string[] }> {
+): Promise<{ pods: readonly Pod[]; documents: readonly unknown[]; warnings: readonly string[] }> {
   const source = filename === "-" ? "<stdin>" : filename;
   let text: string;
   try {
@@ -40,13 +40,13 @@ export async function readPods(
       cause: err,
     });
   }
-  const { pods, warnings } = readManifest(parseYamlDocuments(text, source), { source, ...options });
+  const { pods, documents, warnings } = readManifest(parseYamlDocuments(text, source), { source, ...options });
   if (pods.length === 0)
     throw new RuntimeError(`manifest "${source}": there is no Pod in it`, {
       kind: "invalid-argument",
       code: "INVALID_MANIFEST",
     });
-  return { pods, warnings: warnings.map(({ path, message }) => `${path}: ${message}`) };
+  return { pods, documents, warnings: warnings.map(({ path, message }) => `${path}: ${message}`) };
 }
 
 async function readStdin(): Promise<string> {
@@ -61,7 +61,7 @@ async function readStdin(): Promise<string> {
 }
 
 export async function runPods(options: RunOptions): Promise<void> {
-  const { pods, warnings } = await readPods(options.filename, {
+  const { documents, warnings } = await readPods(options.filename, {
     namespace: options.namespace,
     strict: options.strict ?? false,
   });
@@ -69,8 +69,12 @@ export async function runPods(options: RunOptions): Promise<void> {
   const client = await connectTo(options);
   const created: PodJson[] = [];
   try {
-    for (const pod of pods) {
-      const { pod: made } = await client.createPod(pod, { strict: options.strict ?? false });
+    for (const document of documents) {
+      // As it was written: the daemon fills in what is not said, and knows what was.
+      const { pod: made } = await client.createPod(document as PodInput, {
+        namespace: options.namespace,
+        strict: options.strict ?? false,
+      });
       created.push(made);
       print(`pod/${made.metadata.name} created`);
     }
@@ -209,7 +213,7 @@ async function removeAgain(client: MinkeClient, created: readonly PodJson[]): Pr
 
 function suggest(created: readonly PodJson[], options: RunOptions): void {
   const [pod] = created;
-  if (!pod || !process.stdout.isTTY) return;
+  if (!pod || (options.wait && !process.stdout.isTTY)) return;
   const { name, namespace } = pod.metadata;
   const scope = namespace === "default" ? "" : ` -n ${namespace}`;
   const container =

@@ -8,15 +8,18 @@ import type { IncomingMessage } from "node:http";
 import { resolve } from "node:path";
 import type { ListedImage } from "../api/images.js";
 import { RuntimeError } from "../base/errors.js";
+import type { PullExplanation } from "../image/pull-explanation.js";
 import type { EventJson } from "../pod/events.js";
 import type { PodManifest } from "../pod/manifest/schema.js";
 import type { PodJson } from "../pod/status.js";
 import { Paths } from "../settings/paths.js";
+import type { Duplex } from "node:stream";
+import { openPort } from "./port-forward.js";
 import { openStreams, type RemoteStreams } from "./exec.js";
 import { isDaemonUp, startDaemon } from "./start-daemon.js";
 import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transport.js";
 
-export type { ListedImage, EventJson, PodJson, PodManifest, RemoteStreams };
+export type { ListedImage, EventJson, PullExplanation, PodJson, PodManifest, RemoteStreams };
 export { RuntimeError };
 
 export const DEFAULT_ROOT = "/var/lib/minke";
@@ -231,6 +234,14 @@ export class MinkeClient {
     return openStreams(this.#socketPath, `${podPath(namespace, name, "/attach")}?${query.toString()}`);
   }
 
+  /**
+   * A connection to a port of a pod, on its localhost. Fails with PORT_NOT_REACHABLE as the stream's
+   * error where nobody listens there.
+   */
+  forwardPort(namespace: string, name: string, port: number): Promise<Duplex> {
+    return openPort(this.#socketPath, `${podPath(namespace, name, "/portforward")}?ports=${port}`);
+  }
+
   async events(namespace: string, podUid?: string): Promise<EventJson[]> {
     const query = podUid === undefined ? "" : `?fieldSelector=involvedObject.uid=${encodeURIComponent(podUid)}`;
     return (
@@ -274,6 +285,14 @@ export class MinkeClient {
     throw new RuntimeError("the connection to the daemon broke before the image was here", {
       kind: "unavailable",
       code: "DAEMON_UNREACHABLE",
+    });
+  }
+
+  /** What a pull would do, and why; pulls nothing. */
+  async explainPull(reference: string): Promise<PullExplanation> {
+    return sendForJson<PullExplanation>(this.#socketPath, "/minke/v1/images/pull", {
+      method: "POST",
+      body: { reference, explain: true },
     });
   }
 

@@ -62,7 +62,9 @@ export class ContainerStarter {
     try {
       image = await timeline.step("image", () => this.#ensureImage(request), container.name);
     } catch (err) {
-      return failed(pullReason(toRuntimeError(err)), withContext(err, `image "${container.image}"`));
+      const error = toRuntimeError(err);
+      const isNamed = error.message.includes(`"${container.image}"`);
+      return failed(pullReason(error), isNamed ? error : withContext(error, `image "${container.image}"`));
     }
     let open: OpenMounts;
     let config: ContainerConfig;

@@ -13,7 +13,8 @@ describe.skipIf(!existsSync(DOCTEST_PROGRAM))("native", () => {
   for (const { title, args } of doctestCases()) {
     test(title, (context) => {
       const run = spawnSync(DOCTEST_PROGRAM, args, { encoding: "utf8", timeout: 55_000, killSignal: "SIGKILL" });
-      if (run.status === DOCTEST_SKIPPED) context.skip(run.stdout.trim().split("\n").at(-1) ?? "missing: not said what");
+      if (run.status === DOCTEST_SKIPPED)
+        context.skip(run.stdout.trim().split("\n").at(-1) ?? "missing: not said what");
       const output = `${run.stdout}${run.stderr}`;
       expect(run.status, run.signal ? `${run.signal}\n${output}` : output).toBe(0);
       expect(/test cases:\s+(\d+)/.exec(run.stdout)?.[1], "cases that ran").not.toBe("0");

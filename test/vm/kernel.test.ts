@@ -9,9 +9,9 @@ test("the kernel is the one that was asked for", async () => {
 });
 
 test("/sys/fs/cgroup is cgroup v2 with every controller", async () => {
-  expect(await vm().output("findmnt -n -o FSTYPE /sys/fs/cgroup; grep -c ' cgroup ' /proc/self/mountinfo || true")).toBe(
-    "cgroup2\n0\n",
-  );
+  expect(
+    await vm().output("findmnt -n -o FSTYPE /sys/fs/cgroup; grep -c ' cgroup ' /proc/self/mountinfo || true"),
+  ).toBe("cgroup2\n0\n");
   const controllers = (await vm().output("cat /sys/fs/cgroup/cgroup.controllers")).trim().split(" ");
   expect(controllers).toEqual(expect.arrayContaining(["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]));
 });

@@ -124,7 +124,11 @@ describe("AppArmor", () => {
   const PROFILE = "profile minke-vm-oci flags=(attach_disconnected) { file, capability, deny /etc/denied w, }";
   beforeAll(() => vm().output(`apparmor_parser --skip-cache --replace <<<'${PROFILE}'`));
   afterAll(() => vm().output(`apparmor_parser --remove <<<'${PROFILE}'`));
-  const args = ["sh", "-c", "cat /proc/self/attr/current; echo x >/etc/other && echo other written; echo x >/etc/denied"];
+  const args = [
+    "sh",
+    "-c",
+    "cat /proc/self/attr/current; echo x >/etc/other && echo other written; echo x >/etc/denied",
+  ];
 
   test("a profile of the spec is in force and blocks the write that it denies", async () => {
     const result = await runContainer(vm(), "confined", { args, process: { apparmorProfile: "minke-vm-oci" } });

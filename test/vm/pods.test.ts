@@ -182,4 +182,3 @@ describe("a pod's limits", () => {
     expect((laterUsedUs - usedUs) / (laterAtUs - atUs)).toBeLessThan(0.25);
   });
 });
-

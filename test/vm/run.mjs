@@ -22,7 +22,9 @@ const { values, positionals } = parseArgs({
   },
 });
 if (values.help) {
-  console.log("usage: npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep] [FILE …]");
+  console.log(
+    "usage: npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep] [FILE …]",
+  );
   process.exit(0);
 }
 

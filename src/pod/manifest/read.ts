@@ -9,10 +9,12 @@ import { applyDefaults, type Pod } from "./defaults.js";
 import { isEssentialField, isKubernetesField } from "./ignored.js";
 import { type FieldProblem, ManifestError, toJsonPath } from "./problems.js";
 import { podSchema } from "./schema.js";
-import { podProblems, podWarnings } from "./validate.js";
+import { dnsWarnings, podProblems, podWarnings } from "./validate.js";
 
 export interface Manifest {
   readonly pods: readonly Pod[];
+  /** The document of each pod as it was written, defaults not filled in. */
+  readonly documents: readonly unknown[];
   /** Fields without effect, by path. */
   readonly warnings: readonly FieldProblem[];
 }
@@ -31,6 +33,7 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
   const problems: FieldProblem[] = [];
   const warnings: FieldProblem[] = [];
   const pods: Pod[] = [];
+  const written: unknown[] = [];
   documents.forEach((document, index) => {
     const found: Found = { problems: [], warnings: [] };
     const kind = kindOf(document);
@@ -39,8 +42,9 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
       if (pod) {
         found.problems.push(...podProblems(pod));
         const complete = applyDefaults(pod, options.namespace);
-        found.warnings.push(...podWarnings(complete));
+        found.warnings.push(...podWarnings(complete), ...dnsWarnings(pod));
         pods.push(complete);
+        written.push(document);
       }
     } else {
       found.problems.push({
@@ -56,7 +60,7 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
   if (options.strict)
     problems.push(...warnings.map(({ path, message }) => ({ path, message: message.replace(/, ignored$/, "") })));
   if (problems.length > 0) throw new ManifestError(`manifest "${options.source}"`, problems);
-  return { pods, warnings };
+  return { pods, documents: written, warnings };
 }
 
 interface Found {

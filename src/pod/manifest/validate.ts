@@ -66,6 +66,13 @@ export function podWarnings(pod: Pod): FieldProblem[] {
   return warnings;
 }
 
+/** Of a policy that was asked for: the default one says nothing about what somebody wants. */
+export function dnsWarnings({ spec }: PodManifest): FieldProblem[] {
+  if (spec.dnsPolicy !== "ClusterFirst" && spec.dnsPolicy !== "ClusterFirstWithHostNet") return [];
+  const message = `${spec.dnsPolicy} has no effect without a cluster's DNS, the host's servers are used as with Default`;
+  return [{ path: "spec.dnsPolicy", message }];
+}
+
 type Add = (path: string, message: string) => void;
 
 function checkMetadata(metadata: PodManifest["metadata"], add: Add): void {

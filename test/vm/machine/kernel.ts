@@ -5,7 +5,16 @@
  * With a filled cache nothing is asked of the network; removing the kernel's folder takes the
  * newest version at the next run.
  */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { CACHE, output } from "./host.js";
 
