@@ -10,8 +10,9 @@ import { listenOnSocket } from "./api/unix-socket.js";
 import { CleanupStack } from "./base/cleanup.js";
 import { RuntimeError, toRuntimeError } from "./base/errors.js";
 import { createLog, type Logger } from "./base/log.js";
-import { introspectionVerbs } from "./cri/introspection.js";
 import { createCriServer } from "./cri/server.js";
+import { criVerbs } from "./cri/service.js";
+import { failureStatus } from "./cri/streams.js";
 import { runDoctor } from "./doctor/doctor.js";
 import { ImageStore } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
@@ -25,6 +26,7 @@ import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
 import { FileStore } from "./state/store.js";
+import { StreamingServer } from "./streaming/streaming-server.js";
 
 export interface DaemonOptions {
   /** Data: absolute. */
@@ -174,19 +176,27 @@ async function openSockets(
   parts: CleanupStack,
 ): Promise<void> {
   const holds = { holds: true, reason: "", message: "" };
+  const streaming = await StreamingServer.listen({ host: "127.0.0.1", port: 0, failure: failureStatus });
+  parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
     socketPath: options.cri ?? paths.criSocket,
-    verbs: introspectionVerbs({
-      version: VERSION,
-      runtimeReady: () => holds,
-      networkReady: () => holds,
-      runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
-      configuration: () => ({
-        stateDir: paths.root,
-        runDir: paths.run,
-        cgroupMount: host.cgroups.mount,
-        cgroupControllers: [...host.cgroups.controllers],
-      }),
+    verbs: criVerbs({
+      runtime: daemon.runtime.runtime,
+      images,
+      streaming,
+      root: paths.root,
+      introspection: {
+        version: VERSION,
+        runtimeReady: () => holds,
+        networkReady: () => holds,
+        runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
+        configuration: () => ({
+          stateDir: paths.root,
+          runDir: paths.run,
+          cgroupMount: host.cgroups.mount,
+          cgroupControllers: [...host.cgroups.controllers],
+        }),
+      },
     }),
     log,
   });

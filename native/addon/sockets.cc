@@ -125,26 +125,11 @@ Napi::Value BindProbe(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// peerCredentials(fd) -> [pid, uid, gid] of a connected unix socket: SO_PEERCRED, unix(7).
-Napi::Value PeerCredentials(const Napi::CallbackInfo& info) {
-  struct ucred peer;
-  socklen_t length = sizeof peer;
-  if (::getsockopt(IntArgument(info, 0), SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) {
-    return Throw(info.Env(), sys::FailedWithErrno("getsockopt"));
-  }
-  Napi::Array result = Napi::Array::New(info.Env(), 3);
-  result.Set(0u, Napi::Number::New(info.Env(), peer.pid));
-  result.Set(1u, Napi::Number::New(info.Env(), peer.uid));
-  result.Set(2u, Napi::Number::New(info.Env(), peer.gid));
-  return result;
-}
-
 }  // namespace
 
 void RegisterSockets(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "dialInNetns", DialInNetns);
   Export(env, exports, "bindProbe", BindProbe);
-  Export(env, exports, "peerCredentials", PeerCredentials);
 }
 
 }  // namespace addon

@@ -18,6 +18,7 @@ struct ChildHook {
 struct ChildContext {
   const Plan* plan = nullptr;
   int report = -1;                     // SEQPACKET: ChildReports out, single bytes in
+  int parent_report = -1;              // the parent's end, inherited by the clone: to be closed
   int root = -1;                       // detached mount; exec: -1
   const int* mount_sources = nullptr;  // per plan mount: detached mount, or -1 for a filesystem
   const int* device_sources = nullptr; // per plan device in a user namespace: detached mount

@@ -331,6 +331,8 @@ void ChildMain(const ChildContext& context) {
   const Plan& plan = *context.plan;
   const PlanProcess& process = plan.process;
   report_fd = context.report;
+  // Else the parent's death or hanging up could never be seen as an end of file.
+  close(context.parent_report);
   ResetSignals();
   At(Step::kSetup);
   syscall(SYS_setsid);  // EPERM: leads a session already, which is as good

@@ -9,6 +9,7 @@
 #include "runtime/device_policy.h"
 #include "runtime/hooks.h"
 #include "runtime/launch.h"
+#include "runtime/limits.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
 #include "runtime/sources.h"
@@ -100,6 +101,7 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
   auto pair = MakeReportPair();
   if (!pair) return FailStep(Step::kSetup, "report", pair.failure(), problem);
   FillContext(request, plan, sources, pair->child.get(), context);
+  context->parent_report = pair->parent.get();
   uint64_t clone_flags = 0;
   SplitNamespaces(plan, &clone_flags, &context->unshare_flags);
   ChildNamespaces for_children;
@@ -122,6 +124,17 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
   out->pid = *pid;
   out->report = std::move(pair->parent);
   return true;
+}
+
+// Before the clone: the first process is born limited.
+bool LimitCgroup(const Spec& spec, const sys::UniqueFd& cgroup, Problem* problem) {
+  if (cgroup.valid()) {
+    return WriteLimits(spec.resources, cgroup.get(), problem) &&
+           AttachDevicePolicy(spec.device_rules, cgroup.get(), problem);
+  }
+  if (spec.resources.empty()) return true;
+  *problem = DescribeSpecError({spec.resources[0].json_path, "is set, but there is no cgroup"});
+  return false;
 }
 
 }  // namespace
@@ -148,10 +161,7 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
       !hooks.Prepare(plan.spec, problem)) {
     return false;
   }
-  if (sources.cgroup.valid() &&
-      !AttachDevicePolicy(plan.spec.device_rules, sources.cgroup.get(), problem)) {
-    return false;
-  }
+  if (!LimitCgroup(plan.spec, sources.cgroup, problem)) return false;
   filter.FillContext(&context);
   hooks.FillContext(&context);
   out->state = state;

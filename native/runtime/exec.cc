@@ -104,6 +104,7 @@ bool StartExec(const ExecRequest& request, Launch* out, Problem* problem) {
   ChildContext context;
   context.plan = &state->plan;
   context.report = pair->child.get();
+  context.parent_report = pair->parent.get();
   context.null_device = null_device.get();
   for (int i = 0; i < 3; i++) context.stdio[i] = request.stdio[i];
   context.preserve_fds = request.preserve_fds;

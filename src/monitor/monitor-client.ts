@@ -122,8 +122,9 @@ export class MonitorClient {
   exec(params: ExecParams & { readonly mode: "capture" }): Promise<CaptureResult>;
   exec(params: ExecParams & { readonly mode: "stream" }): Promise<StartResult>;
   async exec(params: ExecParams): Promise<CaptureResult | StartResult> {
-    const result = (await this.#request("exec", params)) as CaptureResult & { stdout: string; stderr: string };
-    if (params.mode === "stream") return result as unknown as StartResult;
+    const answer = await this.#request("exec", params);
+    if (params.mode === "stream") return answer as StartResult;
+    const result = answer as Omit<CaptureResult, "stdout" | "stderr"> & { stdout: string; stderr: string };
     return { ...result, stdout: Buffer.from(result.stdout, "base64"), stderr: Buffer.from(result.stderr, "base64") };
   }
 

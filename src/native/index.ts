@@ -1,6 +1,5 @@
 /** The only door to the addon: typed functions; descriptors are `Fd`, failures are RuntimeErrors. */
 export { builtFile, syscallError } from "./addon.js";
-export { errnoHint } from "./errno-hints.js";
 export { Fd } from "./fd.js";
 export * from "./files.js";
 export * from "./mounts.js";

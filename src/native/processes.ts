@@ -10,7 +10,7 @@ export interface MonitorSpawn {
   readonly executable: Fd;
   /** argv, `minke-monitor` first. */
   readonly args: readonly string[];
-  /** From `openCgroup`: the monitor is born in it. */
+  /** From `openDirectory`: the monitor is born in it. */
   readonly cgroup?: Fd | undefined;
   /** Its standard error; else /dev/null. Standard input and output are always /dev/null. */
   readonly log?: Fd | undefined;

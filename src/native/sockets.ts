@@ -68,15 +68,3 @@ export function isPortFree(protocol: keyof typeof IPPROTO, address: string, port
     throw err;
   }
 }
-
-export interface PeerCredentials {
-  readonly pid: number;
-  readonly uid: number;
-  readonly gid: number;
-}
-
-/** Who connected to a unix socket (SO_PEERCRED). @param fd of the connection, borrowed */
-export function peerCredentials(fd: number): PeerCredentials {
-  const [pid, uid, gid] = call("ask who connected", (native) => native.peerCredentials(fd));
-  return { pid, uid, gid };
-}

@@ -3,7 +3,7 @@
  *
  * One per daemon. Holds no policy; each verb is a function of this folder that takes it first.
  */
-import { EventEmitter } from "node:events";
+import type { EventEmitter } from "node:events";
 import { RuntimeError } from "../base/errors.js";
 import { type ContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
@@ -43,8 +43,16 @@ export interface RuntimeContext {
   /** Resolved when a container's exit has been recorded. */
   readonly exitWaiters: Map<ContainerId, Deferred<void>>;
   readonly timelines: Map<SandboxId, Timeline>;
+  /** User databases by image id: an image never changes. */
+  readonly userFiles: Map<string, UserFiles>;
   /** What an exec inherits from its container; read from the bundle when first needed. */
   readonly processes: Map<ContainerId, Process>;
+}
+
+/** Text of an image's /etc/passwd and /etc/group; empty where it has none. */
+export interface UserFiles {
+  readonly passwd: string;
+  readonly group: string;
 }
 
 /** A monitor that this daemon is connected to. */

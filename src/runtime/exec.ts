@@ -3,6 +3,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { toByteString } from "../base/byte-strings.js";
 import { RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newExecId } from "../base/ids.js";
@@ -119,8 +120,8 @@ async function execProcess(ctx: RuntimeContext, record: ContainerRecord, request
 async function containerProcess(ctx: RuntimeContext, record: ContainerRecord): Promise<Process> {
   const known = ctx.processes.get(record.id);
   if (known) return known;
-  const text = await readFile(join(ctx.paths.container(record.id), "bundle", "config.json"), "utf8");
-  const spec = JSON.parse(text) as Spec;
+  const bytes = await readFile(join(ctx.paths.container(record.id), "bundle", "config.json"));
+  const spec = JSON.parse(toByteString(bytes)) as Spec;
   if (!spec.process)
     throw new RuntimeError("the container's bundle has no process", { kind: "data-loss", code: "BUNDLE_DAMAGED" });
   ctx.processes.set(record.id, spec.process);

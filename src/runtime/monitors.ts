@@ -68,6 +68,7 @@ export function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: RuntimeEr
     const sandbox = ctx.sandboxes.get(id);
     if (sandbox?.state !== "ready") return;
     await attempt("tear network down", () => ctx.network.teardown(id));
+    await attempt("remove sandbox cgroup", () => removeCgroup(ctx.cgroups, sandbox.cgroupPath));
     const { network: _gone, monitor: _ended, ...rest } = sandbox;
     await attempt("record stopped", () => ctx.sandboxes.put(id, { ...rest, state: "stopped", reason }, "remember"));
     emit(ctx, { type: "sandbox-stopped", sandboxId: id, owner: sandbox.config.owner });

@@ -14,7 +14,7 @@ import type { ListedContainer } from "../monitor/protocol.js";
 import { type Fd, pidfdOpen } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
-import { cgroupPids, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
+import { cgroupDir, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
 import { readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
@@ -22,6 +22,7 @@ import { adoptMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
+import { orphanedShm, removeShm } from "./shm.js";
 import { stopSandbox } from "./stop-sandbox.js";
 
 export interface Recovered {
@@ -165,6 +166,7 @@ async function endWithoutMonitor(ctx: RuntimeContext, record: SandboxRecord, rea
       await recordUnknownExit(ctx, container, reason);
   }
   await ctx.network.teardown(record.id);
+  await removeShm(ctx, record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);
   const { monitor: _ended, network: _gone, ...rest } = record;
   await ctx.sandboxes.put(record.id, { ...rest, state: "stopped", reason }, "remember");
@@ -205,6 +207,7 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
     const socket = join(ctx.paths.monitors, name);
     if (!ctx.sandboxes.get(name.replace(/\.sock$/, ""))) await attempt(socket, () => rm(socket, { force: true }));
   }
+  for (const id of await orphanedShm(ctx)) await attempt(ctx.paths.sandboxShm(id), () => removeShm(ctx, id));
   for (const [noun, store] of [
     ["sandboxes", ctx.sandboxes],
     ["containers", ctx.containers],
@@ -223,7 +226,8 @@ async function foreignSandboxes(ctx: RuntimeContext): Promise<Set<string>> {
   const parent = `/${ctx.cgroups.root}/monitors`;
   for (const name of await childCgroups(ctx.cgroups, parent)) {
     if (!isLongId(name) || ctx.sandboxes.get(name)) continue;
-    for (const pid of await cgroupPids(ctx.cgroups, `${parent}/${name}`)) {
+    const procs = join(cgroupDir(ctx.cgroups, `${parent}/${name}`), "cgroup.procs");
+    for (const pid of (await readFile(procs, "utf8").catch(() => "")).split("\n").filter(Boolean)) {
       const args = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
       if (args !== "" && !args.split("\0").includes(ctx.paths.monitorSocket(name as SandboxId))) foreign.add(name);
     }

@@ -9,6 +9,7 @@ import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
 import { removeContainer } from "./remove-container.js";
+import { removeShm } from "./shm.js";
 import { stopSandbox } from "./stop-sandbox.js";
 
 /** See `Runtime.removeSandbox`. */
@@ -24,6 +25,7 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
       await Promise.all(containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)));
       await ctx.network.teardown(id);
       await endMonitor(ctx, id);
+      await removeShm(ctx, id);
       // Gone means gone: the kernel has deleted the link, and the lease is free.
       failpoint("network gone");
       await ctx.network.gone(id);

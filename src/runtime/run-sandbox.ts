@@ -15,14 +15,15 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, createShm, MONITOR_FD, openCgroup, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
-import { emit, type RuntimeContext } from "./context.js";
+import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
+import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
+import { makeShm, removeShm } from "./shm.js";
 import { unwound } from "./unwound.js";
-import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
@@ -111,15 +112,17 @@ async function build(
   const opened: Fd[] = [];
   try {
     const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
+    cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
+      timeline.step("name files", () => writeNameFiles(ctx.paths.sandbox(id), config)),
     ]);
-    await timeline.step("files", async () => {
-      cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
-      await writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []);
-    });
-    await timeline.step("record ready", () => ctx.sandboxes.put(id, { ...creating, state: "ready", network, monitor }));
+    await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
+    const initPid =
+      config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
+    const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
+    await timeline.step("record ready", () => ctx.sandboxes.put(id, ready));
     // It may have died before there was a ready sandbox to be stopped.
     if (!ctx.monitors.has(id)) {
       throw new RuntimeError("its monitor died", { kind: "unavailable", code: "MONITOR_UNREACHABLE" });
@@ -152,6 +155,7 @@ async function makeKernelObjects(
     await removeCgroup(ctx.cgroups, record.cgroupPath);
     await removeCgroup(ctx.cgroups, monitors);
   });
+  if (hasOwnIpc) cleanup.push("remove shared memory", () => removeShm(ctx, id));
   const [namespaces, shm] = await settleAll([
     createSandboxNamespaces({
       network: hasOwnNetwork,
@@ -164,18 +168,13 @@ async function makeKernelObjects(
       for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
       return made;
     }),
-    hasOwnIpc ? makeShm(config, opened) : undefined,
+    hasOwnIpc
+      ? makeShm(ctx, id, config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd))
+      : undefined,
     makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
     makeCgroup(ctx.cgroups, monitors, { handDown: false }),
   ]);
   return { net: namespaces.net, ipc: namespaces.ipc, uts: namespaces.uts, netlink: namespaces.netlink, shm };
-}
-
-async function makeShm(config: SandboxConfig, opened: Fd[]): Promise<Fd> {
-  failpoint("shared memory");
-  const fd = await createShm(config.shmSizeBytes || DEFAULT_SHM_BYTES);
-  opened.push(fd);
-  return fd;
 }
 
 async function setUpNetwork(
@@ -196,7 +195,7 @@ async function startMonitor(
   made: KernelObjects,
   cleanup: CleanupStack,
 ): Promise<MonitorProcess> {
-  const cgroup = openCgroup(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
+  const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
     const { pid, pidfd, control } = spawnMonitor({
       executable: ctx.executable,
@@ -219,6 +218,14 @@ async function startMonitor(
   } finally {
     cgroup.close();
   }
+}
+
+/** Pid 1 of a shared PID namespace, in a cgroup of its own beside the containers'; it ends with the monitor. */
+async function startInit(ctx: RuntimeContext, record: SandboxRecord): Promise<number> {
+  const cgroup = `${record.cgroupPath}/init`;
+  await makeCgroup(ctx.cgroups, cgroup, { handDown: false });
+  const { pid } = await requireMonitor(ctx, record.id).startInit({ cgroup: cgroupDir(ctx.cgroups, cgroup) });
+  return pid;
 }
 
 /**

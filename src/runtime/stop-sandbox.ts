@@ -8,6 +8,7 @@ import type { SandboxRecord } from "../state/sandbox.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
+import { removeShm } from "./shm.js";
 import { stopContainer } from "./stop-container.js";
 
 /** See `Runtime.stopSandbox`. */
@@ -35,6 +36,7 @@ async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<voi
   failpoint("end monitor");
   await endMonitor(ctx, record.id);
   failpoint("remove sandbox cgroup");
+  await removeShm(ctx, record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);
   failpoint("record stopped");
   const { network: _gone, monitor: _ended, ...rest } = record;

@@ -7,9 +7,10 @@
  * are from memory; a record is visible only once its file is in place.
  */
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
+import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
+import { writeAtomically } from "../native/index.js";
 
 /** What users of a store need; tests of theirs may keep it in memory. */
 export interface RecordStore<T> {
@@ -51,7 +52,6 @@ export interface FileStoreOptions<T> {
 /** How long a record that a full disk refused waits for its next try. */
 const RETRY_MS = 1_000;
 const FILE_SUFFIX = ".json";
-const TEMPORARY_SUFFIX = ".tmp";
 const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 const SAFE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,250}$/;
 const HEADER = /^\{"version":(\d{1,9}),"sha256":"([0-9a-f]{64})","body":/;
@@ -61,7 +61,6 @@ export class FileStore<T> implements RecordStore<T> {
   readonly #records = new Map<string, T>();
   /** Tail of the writes under way, by id: later calls wait for earlier ones. */
   readonly #writes = new Map<string, Promise<void>>();
-  #writeCount = 0;
   /** Records that are newer in memory than on the disk, which was full. */
   readonly #unwritten = new Set<string>();
   #retryTimer: NodeJS.Timeout | undefined;
@@ -77,7 +76,8 @@ export class FileStore<T> implements RecordStore<T> {
     await mkdir(options.dir, { recursive: true, mode: 0o700 });
     for (const name of await readdir(options.dir)) {
       const file = join(options.dir, name);
-      if (name.endsWith(TEMPORARY_SUFFIX)) await rm(file, { force: true });
+      // Temporary files of a dead writer; a record's own name never starts with a dot.
+      if (name.startsWith(".")) await rm(file, { force: true });
       else if (name.endsWith(FILE_SUFFIX)) await store.#load(name.slice(0, -FILE_SUFFIX.length), file);
     }
     return store;
@@ -119,7 +119,10 @@ export class FileStore<T> implements RecordStore<T> {
     const bytes = encodeRecord(body, this.#options.version);
     return this.#enqueue(id, async () => {
       try {
-        await this.#write(join(this.#options.dir, id + FILE_SUFFIX), bytes);
+        await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
+          mode: 0o600,
+          isDurable: this.#options.storeClass === "durable",
+        });
         this.#unwritten.delete(id);
       } catch (err) {
         if (whenFull === "fail" || toRuntimeError(err).code !== "NO_SPACE") throw err;
@@ -162,28 +165,6 @@ export class FileStore<T> implements RecordStore<T> {
     done.then(forget, forget);
     return done;
   }
-
-  async #write(file: string, bytes: Buffer): Promise<void> {
-    const temporary = `${file}.${this.#writeCount++}${TEMPORARY_SUFFIX}`;
-    try {
-      if (this.#options.storeClass === "durable") {
-        const handle = await open(temporary, "wx", 0o600);
-        try {
-          await handle.writeFile(bytes);
-          await handle.sync();
-        } finally {
-          await handle.close();
-        }
-      } else {
-        await writeFile(temporary, bytes, { mode: 0o600, flag: "wx" });
-      }
-      await rename(temporary, file);
-    } catch (err) {
-      await rm(temporary, { force: true }).catch(() => undefined);
-      throw err;
-    }
-    if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
-  }
 }
 
 /** fsync(2) of a directory: makes the renames and removals in it durable. */
@@ -219,9 +200,4 @@ function decodeRecord<T>(bytes: Buffer, options: FileStoreOptions<T>): T {
 /** The kernel's id of this boot: what makes boot-class records of an earlier one stale. */
 export async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
-}
-
-/** True where the error only says that something was not there. */
-export function isMissing(err: unknown): boolean {
-  return hasErrno(err, "ENOENT");
 }

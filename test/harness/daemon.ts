@@ -33,8 +33,6 @@ export interface TestDaemonOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** First half of the pods' IPv4 network. Default: `10.206`. */
   readonly network?: string;
-  /** Other daemons of the same test run beside it: looks for left-overs of this one alone. */
-  readonly hasNeighbours?: boolean;
   /** Folder to make root and run in. Default: a new one below the system's. It stays. */
   readonly folder?: string;
 }
@@ -84,13 +82,10 @@ export class TestDaemon {
   /** The machine before this daemon existed. */
   readonly #machineBefore: Snapshot;
 
-  readonly #hasNeighbours: boolean;
-
   private constructor({ settings = "", tables = "", env = {}, ...place }: TestDaemonOptions) {
     // Below 128 and above: two files at once, of two test runs, must not meet.
     const n = (process.pid * 4 + made++) % 250;
     this.folder = mkdtempSync(join(place.folder ?? tmpdir(), "minke-test-"));
-    this.#hasNeighbours = place.hasNeighbours ?? false;
     this.root = join(this.folder, "root");
     this.run = join(this.folder, "run");
     this.cgroupRoot = `minke-test-${process.pid}-${made}`;
@@ -279,8 +274,8 @@ ${tables}`,
       root: this.root,
       run: this.run,
       cgroupRoot: this.cgroupRoot,
+      bridge: this.bridge,
       daemonPid: this.#child?.pid,
-      ...(this.#hasNeighbours && { bridge: this.bridge }),
     };
   }
 }

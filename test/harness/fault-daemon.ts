@@ -53,7 +53,6 @@ export class FaultDaemon {
     writeFileSync(points, "");
     const daemon = await TestDaemon.start({
       network: NETWORK,
-      hasNeighbours: true,
       tables: BACKOFF,
       ...options,
       env: { MINKE_FAILPOINTS: `@${points}`, ...options.env },

@@ -7,8 +7,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 objects=("$1"/child_*.o)
 [[ -e ${objects[0]} ]] || { echo "no child objects in $1" >&2; exit 2; }
 # The objects' own symbols (namespace runtime) may refer to each other.
-extra=$(nm -u "${objects[@]}" | awk '$1 == "U" { print $2 }' | grep -v '^_ZN7runtime' | sort -u |
-  comm -23 - <(sort -u "$here/child-symbols.allow"))
+extra=$(nm -u "${objects[@]}" | awk '$1 == "U" { print $2 }' | grep -v '^_ZN7runtime' | LC_ALL=C sort -u |
+  LC_ALL=C comm -23 - <(LC_ALL=C sort -u "$here/child-symbols.allow"))
 if [[ -n $extra ]]; then
   echo "symbols between clone3 and execve that child-symbols.allow does not have:" >&2
   echo "$extra" >&2

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { createServer, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -26,7 +26,7 @@ beforeEach(async () => {
   const top = index.manifests[2] ?? { digest: "", mediaType: "" };
   const blob = (digest: string) => readFile(join(layout, "blobs/sha256", digest.slice(7)));
   const last = (JSON.parse((await blob(top.digest)).toString()) as { layers: { digest: string }[] }).layers[1]?.digest;
-  server = createServer(async (request, response) => {
+  const answer = async (request: IncomingMessage, response: ServerResponse) => {
     const name =
       decodeURIComponent(request.url ?? "")
         .replace(/\?.*/, "")
@@ -35,7 +35,8 @@ beforeEach(async () => {
     const bytes = await blob(name === "1" ? top.digest : name);
     if (name === last) return sendLayer(response, bytes);
     response.writeHead(200, name === "1" ? { "content-type": top.mediaType } : {}).end(bytes);
-  });
+  };
+  server = createServer((request, response) => void answer(request, response));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
   ref = `127.0.0.1:${typeof address === "object" ? address?.port : 0}/probe:1`;

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { Flights } from "../../../src/image/flight.js";
 import { Semaphore } from "../../../src/image/semaphore.js";
@@ -36,8 +37,14 @@ test("run after an aborted one starts anew when the aborted one has ended", asyn
   const flights = new Flights<string, never>();
   const abort = new AbortController();
   let ended = false;
-  const slow = (signal: AbortSignal) =>
-    never(signal).finally(() => new Promise<void>((resolve) => setTimeout(() => resolve(void (ended = true)), 20)));
+  const slow = async (signal: AbortSignal) => {
+    try {
+      return await never(signal);
+    } finally {
+      await sleep(20);
+      ended = true;
+    }
+  };
   const first = flights.run("k", slow, { signal: abort.signal });
   const rejected = expect(first).rejects.toMatchObject({ kind: "cancelled" });
   await new Promise((resolve) => setImmediate(resolve));
