@@ -74,7 +74,10 @@ export async function recordUnknownExit(ctx: RuntimeContext, record: ContainerRe
     await writeFile(`${file}.tmp`, `${JSON.stringify(exit)}\n`, { mode: 0o600 });
     await rename(`${file}.tmp`, file);
   } catch (err) {
-    ctx.log.warn({ containerId: record.id, err: String(err) }, "could not write an exit file, keeping the exit in memory");
+    ctx.log.warn(
+      { containerId: record.id, err: String(err) },
+      "could not write an exit file, keeping the exit in memory",
+    );
   }
   await recordExit(ctx, exit);
 }

@@ -51,13 +51,19 @@ export function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: RuntimeEr
   return ctx.inFlight.join(`lose monitor ${id}`, async () => {
     const isHung = cause.code === "MONITOR_HUNG";
     const reason = isHung ? `${cause.message}; it was killed` : "the sandbox's monitor died";
-    ctx.log.error({ sandboxId: id, code: cause.code, err: cause.message }, "a sandbox lost its monitor, killing its containers");
+    ctx.log.error(
+      { sandboxId: id, code: cause.code, err: cause.message },
+      "a sandbox lost its monitor, killing its containers",
+    );
     const attempt = async (step: string, work: () => Promise<void>) => {
       try {
         await work();
       } catch (err) {
         const { kind, code, message } = toRuntimeError(err);
-        ctx.log.error({ sandboxId: id, step, kind, code, err: message }, "could not clean up after a lost monitor, leaving it to RemovePodSandbox");
+        ctx.log.error(
+          { sandboxId: id, step, kind, code, err: message },
+          "could not clean up after a lost monitor, leaving it to RemovePodSandbox",
+        );
       }
     };
     await attempt("end monitor", () => endMonitor(ctx, id, { kill: isHung }));
@@ -85,11 +91,7 @@ export interface EndMonitorOptions {
  * Ends a monitor for good: asked where it answers, killed where it does not. Removes its socket
  * and its cgroup. Ending one that is gone succeeds.
  */
-export async function endMonitor(
-  ctx: RuntimeContext,
-  id: SandboxId,
-  options: EndMonitorOptions = {},
-): Promise<void> {
+export async function endMonitor(ctx: RuntimeContext, id: SandboxId, options: EndMonitorOptions = {}): Promise<void> {
   const handle = ctx.monitors.get(id);
   ctx.monitors.delete(id);
   const process = handle?.pidfd ?? options.pidfd;

@@ -131,7 +131,8 @@ async function endUnknownContainers(
   } catch (err) {
     ctx.log.warn({ sandboxId: sandbox.id, err: String(err) }, "could not end a container that belongs to no record");
   }
-  if (unknown.length > 0) ctx.log.error({ sandboxId: sandbox.id, unknown }, "killed containers that belong to no record");
+  if (unknown.length > 0)
+    ctx.log.error({ sandboxId: sandbox.id, unknown }, "killed containers that belong to no record");
 }
 
 async function recoverContainer(
@@ -194,7 +195,10 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
   const foreign = await foreignSandboxes(ctx);
   if (foreign.size > 0) {
     const fields = { cgroupRoot: ctx.cgroups.root, sandboxes: foreign.size };
-    ctx.log.error(fields, "another daemon's sandboxes run below our cgroup-root, leaving them alone; give each daemon its own");
+    ctx.log.error(
+      fields,
+      "another daemon's sandboxes run below our cgroup-root, leaving them alone; give each daemon its own",
+    );
   }
   for (const kind of ["monitors", "pods"]) {
     const parent = `/${ctx.cgroups.root}/${kind}`;

@@ -87,7 +87,10 @@ async function undoSandbox(ctx: RuntimeContext, id: SandboxId, cleanup: CleanupS
     if (isUndone) await ctx.sandboxes.remove(id);
     else await ctx.sandboxes.put(id, { ...record, state: "removing" }, "remember");
   } catch (err) {
-    ctx.log.error({ sandboxId: id, err: String(err) }, "could not undo the record of a sandbox, leaving it to RemovePodSandbox");
+    ctx.log.error(
+      { sandboxId: id, err: String(err) },
+      "could not undo the record of a sandbox, leaving it to RemovePodSandbox",
+    );
   }
 }
 

@@ -109,7 +109,10 @@ async function recordStartFailure(ctx: RuntimeContext, record: ContainerRecord, 
   const cause = { containerId: record.id, sandboxId: record.sandboxId };
   // Where it was the answer that failed, the container may run, or be started later by a monitor that hangs now.
   await kill(ctx, record).catch((undo: unknown) => {
-    ctx.log.warn({ ...cause, err: String(undo) }, "could not kill a container whose start failed, leaving it to Remove");
+    ctx.log.warn(
+      { ...cause, err: String(undo) },
+      "could not kill a container whose start failed, leaving it to Remove",
+    );
   });
   await ctx.inFlight.inTurn(`exit ${record.id}`, async () => {
     const startError = { reason: "StartError", message: failure.message, exitCode };
@@ -125,7 +128,10 @@ async function kill(ctx: RuntimeContext, record: ContainerRecord): Promise<void>
   if (monitor && !monitor.isClosed) {
     // A container that the monitor does not know was never started.
     monitor.kill({ containerId: record.id }).catch((err: unknown) => {
-      ctx.log.debug({ containerId: record.id, err: String(err) }, "a container whose start failed was not there to be killed");
+      ctx.log.debug(
+        { containerId: record.id, err: String(err) },
+        "a container whose start failed was not there to be killed",
+      );
     });
   }
   await removeCgroup(ctx.cgroups, record.cgroupPath);

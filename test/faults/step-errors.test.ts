@@ -35,15 +35,18 @@ const WHOLE: PodParts = {
 };
 
 describe("on the way up", () => {
-  test.each([...STEPS_UP, ...STEPS_OF_MEMORY_VOLUMES])("%s failing is an event, and the pod runs once it no longer does", async (point) => {
-    faults.arm(`${point}=error`);
-    const pod = await faults.create("up", WHOLE);
-    await faults.untilMessage(pod, `failpoint "${point}"`);
-    faults.arm();
-    await faults.untilRunning("up");
-    await faults.delete("up");
-    await faults.expectNothingLeft();
-  });
+  test.each([...STEPS_UP, ...STEPS_OF_MEMORY_VOLUMES])(
+    "%s failing is an event, and the pod runs once it no longer does",
+    async (point) => {
+      faults.arm(`${point}=error`);
+      const pod = await faults.create("up", WHOLE);
+      await faults.untilMessage(pod, `failpoint "${point}"`);
+      faults.arm();
+      await faults.untilRunning("up");
+      await faults.delete("up");
+      await faults.expectNothingLeft();
+    },
+  );
 
   test.each(["lease", "after links", "monitor hello", "hosts file", "after container files", "monitor start"])(
     "%s failing all the time leaves nothing of a pod that is deleted meanwhile",
@@ -108,10 +111,16 @@ describe("while it runs", () => {
   test("record exit failing once delays the restart, and loses no exit code", async () => {
     faults.arm("record exit=once");
     await faults.create("exits", {
-      containers: [{ name: "main", script: "[ -e /kept/ran ] && sleep 1000; touch /kept/ran; exit 7", mounts: { kept: "/kept" } }],
+      containers: [
+        { name: "main", script: "[ -e /kept/ran ] && sleep 1000; touch /kept/ran; exit 7", mounts: { kept: "/kept" } },
+      ],
       volumes: [{ name: "kept", emptyDir: {} }],
     });
-    const { status } = await faults.until("exits", "restarted", (pod) => pod.status.containerStatuses?.[0]?.restartCount === 1);
+    const { status } = await faults.until(
+      "exits",
+      "restarted",
+      (pod) => pod.status.containerStatuses?.[0]?.restartCount === 1,
+    );
     expect(status.containerStatuses?.[0]?.lastState.terminated).toMatchObject({ exitCode: 7, reason: "Error" });
     faults.arm();
     await faults.delete("exits");
