@@ -34,6 +34,25 @@ Napi::Value SealedExecutable(const Napi::CallbackInfo& info) {
       FdToValue);
 }
 
+// writeAtomically(path, bytes, mode, durable) -> Promise: one trip to the pool for what would be
+// four through libuv (open, write, close, rename), and more with fsync.
+Napi::Value WriteAtomically(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  const Napi::Buffer<char> buffer = info[1].As<Napi::Buffer<char>>();
+  // A copy: the caller may change or drop the buffer meanwhile. Records are small.
+  const std::string bytes(buffer.Data(), buffer.Length());
+  const mode_t mode = static_cast<mode_t>(IntArgument(info, 2));
+  const bool durable = info[3].As<Napi::Boolean>().Value();
+  return SettleOnPool<Nothing>(
+      info.Env(),
+      [path, bytes, mode, durable]() -> sys::Result<Nothing> {
+        sys::Result<void> written = sys::WriteAtomically(AT_FDCWD, path.c_str(), bytes, mode, durable);
+        if (!written) return written.failure();
+        return Nothing{};
+      },
+      NothingToValue);
+}
+
 // lockFile(path) -> Promise<fd>: exclusive flock(2), held until the descriptor is closed.
 // Rejects with EWOULDBLOCK where another process holds it.
 Napi::Value LockFile(const Napi::CallbackInfo& info) {
@@ -123,6 +142,7 @@ Napi::Value ProbeKernel(const Napi::CallbackInfo& info) {
 
 void RegisterFiles(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "sealedExecutable", SealedExecutable);
+  Export(env, exports, "writeAtomically", WriteAtomically);
   Export(env, exports, "lockFile", LockFile);
   Export(env, exports, "openDirectory", OpenDirectory);
   Export(env, exports, "probeKernel", ProbeKernel);

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "runtime/describe_report.h"
+#include "runtime/limits.h"
 #include "sys/files.h"
 
 namespace oci {
@@ -36,21 +37,6 @@ bool HasWord(std::string_view text, std::string_view word) {
   return false;
 }
 
-std::string ControllerOf(const runtime::ResourceWrite& write) {
-  if (write.controller[0] != '\0') return write.controller;
-  return write.file.substr(0, write.file.find('.'));
-}
-
-// Controllers that the limits need; "cgroup" files belong to the core.
-std::set<std::string> NeededControllers(const runtime::Spec& spec) {
-  std::set<std::string> needed;
-  for (const auto& write : spec.resources) {
-    const std::string controller = ControllerOf(write);
-    if (controller != "cgroup") needed.insert(controller);
-  }
-  return needed;
-}
-
 // Asks the parent for the controllers that its children need.
 bool EnableControllers(const std::string& parent, const std::set<std::string>& needed,
                        std::string* problem) {
@@ -70,23 +56,6 @@ bool EnableControllers(const std::string& parent, const std::set<std::string>& n
                  "\": write: " + runtime::ErrnoName(written.failure().error);
       return false;
     }
-  }
-  return true;
-}
-
-bool WriteLimits(const std::string& path, const runtime::Spec& spec, std::string* problem) {
-  for (const auto& write : spec.resources) {
-    auto written = sys::WriteFileAt(AT_FDCWD, (path + "/" + write.file).c_str(), write.value);
-    if (written) continue;
-    // "max" is what a swap limit is where swap accounting is off.
-    if (written.failure().error == ENOENT && write.value == "max") continue;
-    *problem = std::string(write.json_path) + ": write \"" + write.file + "\" value \"" +
-               write.value + "\": " + written.failure().op + ": " +
-               runtime::ErrnoName(written.failure().error);
-    if (written.failure().error == ENOENT) {
-      *problem += " (controller \"" + ControllerOf(write) + "\" is missing)";
-    }
-    return false;
   }
   return true;
 }
@@ -142,12 +111,12 @@ bool CgroupPathFor(const std::string& mount, const std::string& cgroups_path,
 
 bool MakeCgroup(const std::string& mount, const std::string& path, const runtime::Spec& spec,
                 bool* made, std::string* problem) {
-  const std::set<std::string> needed = NeededControllers(spec);
+  const std::set<std::string> needed = runtime::ControllersOf(spec.resources);
   *made = false;
   // The common case first: the parent exists and no controller is needed.
   if (needed.empty() && ::mkdir(path.c_str(), 0755) == 0) {
     *made = true;
-    return WriteLimits(path, spec, problem);
+    return true;
   }
   for (size_t slash = mount.size(); slash != std::string::npos && slash < path.size();) {
     const std::string parent = path.substr(0, slash);
@@ -160,9 +129,7 @@ bool MakeCgroup(const std::string& mount, const std::string& path, const runtime
       return false;
     }
   }
-  if (WriteLimits(path, spec, problem)) return true;
-  if (*made) ::rmdir(path.c_str());
-  return false;
+  return true;
 }
 
 bool KillCgroup(const std::string& path) {

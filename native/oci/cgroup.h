@@ -16,9 +16,9 @@ std::string FindCgroupMount();
 [[nodiscard]] bool CgroupPathFor(const std::string& mount, const std::string& cgroups_path,
                                  const std::string& id, std::string* path, std::string* problem);
 
-// Makes the directory, enabling on the way the controllers that the limits need, and writes
-// the limits. *made: the last directory was not there before. False: *problem names the
-// controller that is missing, or the file and value that were refused.
+// Makes the directory, enabling on the way the controllers that the limits need; the runtime
+// writes the limits. *made: the last directory was not there before. False: *problem names the
+// controller that is missing.
 [[nodiscard]] bool MakeCgroup(const std::string& mount, const std::string& path,
                               const runtime::Spec& spec, bool* made, std::string* problem);
 

@@ -16,7 +16,7 @@ namespace runtime {
   X(kPersonality, "personality") X(kScheduler, "scheduler") X(kIoPriority, "io priority")   \
   X(kLabel, "label") X(kCapabilities, "capabilities") X(kUser, "user") X(kCwd, "chdir")     \
   X(kNoNewPrivileges, "no new privileges") X(kSeccomp, "seccomp") X(kStdio, "stdio")        \
-  X(kHook, "hook") X(kWait, "wait") X(kExec, "exec")
+  X(kHook, "hook") X(kWait, "wait") X(kExec, "exec") X(kLimits, "limits")
 
 enum class Step : uint16_t {
 #define X(name, text) name,

@@ -9,6 +9,7 @@
 #include "runtime/device_policy.h"
 #include "runtime/hooks.h"
 #include "runtime/launch.h"
+#include "runtime/limits.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
 #include "runtime/sources.h"
@@ -125,6 +126,17 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
   return true;
 }
 
+// Before the clone: the first process is born limited.
+bool LimitCgroup(const Spec& spec, const sys::UniqueFd& cgroup, Problem* problem) {
+  if (cgroup.valid()) {
+    return WriteLimits(spec.resources, cgroup.get(), problem) &&
+           AttachDevicePolicy(spec.device_rules, cgroup.get(), problem);
+  }
+  if (spec.resources.empty()) return true;
+  *problem = DescribeSpecError({spec.resources[0].json_path, "is set, but there is no cgroup"});
+  return false;
+}
+
 }  // namespace
 
 bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem) {
@@ -149,10 +161,7 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
       !hooks.Prepare(plan.spec, problem)) {
     return false;
   }
-  if (sources.cgroup.valid() &&
-      !AttachDevicePolicy(plan.spec.device_rules, sources.cgroup.get(), problem)) {
-    return false;
-  }
+  if (!LimitCgroup(plan.spec, sources.cgroup, problem)) return false;
   filter.FillContext(&context);
   hooks.FillContext(&context);
   out->state = state;

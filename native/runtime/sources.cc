@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "runtime/attached_overlay.h"
 #include "runtime/describe_report.h"
 #include "runtime/spec_names.h"
 #include "sys/files.h"
@@ -132,9 +133,7 @@ sys::Result<void> AddLayer(int fs, const char* key, const std::string& path,
   return set;
 }
 
-}  // namespace
-
-bool MakeOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* problem) {
+bool MakeDetachedOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* problem) {
   auto fs = sys::fsopen("overlay", 0);
   if (!fs) return FailStep(Step::kRootfs, "make overlay", fs.failure(), problem);
   std::vector<sys::UniqueFd> opened;
@@ -160,6 +159,22 @@ bool MakeOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* probl
     return false;
   }
   auto mount = sys::fsmount(fs->get(), 0);
+  if (!mount) return FailStep(Step::kRootfs, "make overlay", mount.failure(), problem);
+  *root = std::move(*mount);
+  return true;
+}
+
+}  // namespace
+
+bool MakeOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* problem) {
+  // Before Linux 6.5 overlayfs has no options of its own in fsconfig(2), which refuses a descriptor.
+  static bool lacks_options = false;
+  if (!lacks_options) {
+    if (MakeDetachedOverlay(overlay, root, problem)) return true;
+    if (problem->errno_name != "EOPNOTSUPP") return false;
+    lacks_options = true;
+  }
+  auto mount = MakeAttachedOverlay(overlay);
   if (!mount) return FailStep(Step::kRootfs, "make overlay", mount.failure(), problem);
   *root = std::move(*mount);
   return true;

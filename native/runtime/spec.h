@@ -117,6 +117,7 @@ struct ResourceWrite {
   const char* controller;  // "memory"; what is missing where the file does not exist
   std::string file, value;
   const char* json_path;
+  std::string other_file, other_value;  // instead, where the first file does not exist
 };
 
 struct TimeOffset {

@@ -13,7 +13,23 @@ std::string OrMax(int64_t value) { return value < 0 ? "max" : std::to_string(val
 
 void Add(Spec* spec, const char* controller, std::string file, std::string value,
          const char* json_path) {
-  spec->resources.push_back({controller, std::move(file), std::move(value), json_path});
+  spec->resources.push_back({controller, std::move(file), std::move(value), json_path, "", ""});
+}
+
+// What cgroup v2 has no file for. Zero and false are what engines write for "unset".
+void RefuseSet(const JsonNode& node) {
+  if (!node.Has()) return;
+  if (node.value()->IsBool() ? node.Bool() : node.Integer(INT64_MIN, INT64_MAX) != 0) {
+    node.Refuse("is set, and cgroup v2 has nothing for it");
+  }
+}
+
+// io.weight is there with CONFIG_BLK_CGROUP_IOCOST; the BFQ scheduler has a file of its own.
+void AddIoWeight(const std::string& device, uint64_t weight, const char* path, Spec* spec) {
+  Add(spec, "io", "io.weight", device + " " + std::to_string(1 + (weight - 10) * 9999 / 990), path);
+  spec->resources.back().other_file = "io.bfq.weight";
+  spec->resources.back().other_value =
+      (device == "default" ? "" : device + " ") + std::to_string(weight);
 }
 
 void ReadMemory(const JsonNode& memory, Spec* spec) {
@@ -38,6 +54,10 @@ void ReadMemory(const JsonNode& memory, Spec* spec) {
   if (const int64_t low = reservation.Integer(-1, INT64_MAX); reservation.Has() && low != 0) {
     Add(spec, "memory", "memory.low", OrMax(low), "linux.resources.memory.reservation");
   }
+  for (const char* key : {"kernel", "kernelTCP", "disableOOMKiller"}) RefuseSet(memory[key]);
+  // -1 is "unset" as well: the least value is 0.
+  const JsonNode swappiness = memory["swappiness"];
+  if (swappiness.Has() && swappiness.Integer(-1, INT64_MAX) != -1) RefuseSet(swappiness);
 }
 
 void ReadCpu(const JsonNode& cpu, Spec* spec) {
@@ -60,6 +80,7 @@ void ReadCpu(const JsonNode& cpu, Spec* spec) {
             std::to_string(period_us != 0 ? period_us : 100'000),
         "linux.resources.cpu.quota");
   }
+  for (const char* key : {"realtimeRuntime", "realtimePeriod"}) RefuseSet(cpu[key]);
   const JsonNode burst = cpu["burst"];
   if (burst.Has()) {
     Add(spec, "cpu", "cpu.max.burst", std::to_string(burst.Unsigned(INT64_MAX)),
@@ -73,14 +94,30 @@ void ReadCpu(const JsonNode& cpu, Spec* spec) {
   }
 }
 
+std::string DeviceNumber(const JsonNode& entry) {
+  return std::to_string(entry["major"].Unsigned(4095)) + ":" +
+         std::to_string(entry["minor"].Unsigned(0xFFFFF));
+}
+
 void ReadThrottle(const JsonNode& list, const char* key, const char* path, Spec* spec) {
   if (!list.Has()) return;
   list.ForEach([&](const JsonNode& entry) {
-    const std::string device = std::to_string(entry["major"].Unsigned(4095)) + ":" +
-                               std::to_string(entry["minor"].Unsigned(0xFFFFF));
+    const std::string device = DeviceNumber(entry);
     const uint64_t rate = entry["rate"].Unsigned(INT64_MAX);
     Add(spec, "io", "io.max",
         device + " " + key + "=" + (rate == 0 ? "max" : std::to_string(rate)), path);
+  });
+}
+
+void ReadWeightDevices(const JsonNode& list, Spec* spec) {
+  if (!list.Has()) return;
+  list.ForEach([&](const JsonNode& entry) {
+    RefuseSet(entry["leafWeight"]);
+    const JsonNode weight = entry["weight"];
+    const uint64_t value = weight.Unsigned(1000);
+    if (value == 0) return;
+    if (value < 10) return weight.Refuse("is below 10");
+    AddIoWeight(DeviceNumber(entry), value, "linux.resources.blockIO.weightDevice", spec);
   });
 }
 
@@ -90,9 +127,10 @@ void ReadBlockIo(const JsonNode& io, Spec* spec) {
   const uint64_t value = weight.Unsigned(1000);
   if (weight.Has() && value != 0) {
     if (value < 10) return weight.Refuse("is below 10");
-    Add(spec, "io", "io.weight", "default " + std::to_string(1 + (value - 10) * 9999 / 990),
-        "linux.resources.blockIO.weight");
+    AddIoWeight("default", value, "linux.resources.blockIO.weight", spec);
   }
+  RefuseSet(io["leafWeight"]);
+  ReadWeightDevices(io["weightDevice"], spec);
   ReadThrottle(io["throttleReadBpsDevice"], "rbps", "linux.resources.blockIO", spec);
   ReadThrottle(io["throttleWriteBpsDevice"], "wbps", "linux.resources.blockIO", spec);
   ReadThrottle(io["throttleReadIOPSDevice"], "riops", "linux.resources.blockIO", spec);
@@ -150,12 +188,22 @@ void ReadDeviceRules(const JsonNode& list, Spec* spec) {
   });
 }
 
+// Files of the cgroup core that are limits. The others act on processes ("cgroup.procs" with
+// "0" would move the caller) or belong to the runtime.
+bool IsCoreLimit(const char* file) {
+  return strcmp(file, "cgroup.max.depth") == 0 || strcmp(file, "cgroup.max.descendants") == 0 ||
+         strcmp(file, "cgroup.pressure") == 0;
+}
+
 // A file of the cgroup itself, never a path: no "/", and a controller before the dot.
 void ReadUnified(const JsonNode& unified, Spec* spec) {
   for (const SysctlSpec& entry : unified.StringMap()) {
     const char* dot = strchr(entry.key, '.');
     if (dot == nullptr || dot == entry.key || strchr(entry.key, '/') != nullptr) {
       return unified[entry.key].Refuse("is not the name of a cgroup file");
+    }
+    if (strncmp(entry.key, "cgroup.", 7) == 0 && !IsCoreLimit(entry.key)) {
+      return unified[entry.key].Refuse("is not a limit");
     }
     Add(spec, "", entry.key, entry.value, "linux.resources.unified");
   }
@@ -179,6 +227,7 @@ void ReadResources(const JsonNode& node, Spec* spec) {
   ReadBlockIo(node["blockIO"], spec);
   ReadHugepages(node["hugepageLimits"], spec);
   ReadRdma(node["rdma"], spec);
+  RefuseSet(node["network"]["classID"]);
   ReadUnified(node["unified"], spec);
 }
 

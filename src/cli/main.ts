@@ -228,6 +228,8 @@ function addImageCommands(program: Command): void {
   program
     .command("pull <reference>")
     .description("pull an image")
+    .option("--explain", "pull nothing: say which registry would be asked, with which credential, and why")
+    .option("-o, --output <format>", "with --explain: json")
     .addHelpText("after", examples("minke pull docker.io/library/busybox:1.36"))
     .action(action(async (reference: string, options) => (await import("./images.js")).pull(reference, options)));
   program

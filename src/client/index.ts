@@ -9,6 +9,7 @@ import { resolve } from "node:path";
 import type { ListedImage } from "../api/images.js";
 import { RuntimeError } from "../base/errors.js";
 import type { ConfigJson } from "../pod/config-objects.js";
+import type { PullExplanation } from "../image/pull-explanation.js";
 import type { EventJson } from "../pod/events.js";
 import type { PodManifest } from "../pod/manifest/schema.js";
 import type { PodJson } from "../pod/status.js";
@@ -19,7 +20,7 @@ import { openStreams, type RemoteStreams } from "./exec.js";
 import { isDaemonUp, startDaemon } from "./start-daemon.js";
 import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transport.js";
 
-export type { ConfigJson, ListedImage, EventJson, PodJson, PodManifest, RemoteStreams };
+export type { ConfigJson, ListedImage, EventJson, PullExplanation, PodJson, PodManifest, RemoteStreams };
 export { RuntimeError };
 
 export const DEFAULT_ROOT = "/var/lib/minke";
@@ -334,6 +335,14 @@ export class MinkeClient {
     throw new RuntimeError("the connection to the daemon broke before the image was here", {
       kind: "unavailable",
       code: "DAEMON_UNREACHABLE",
+    });
+  }
+
+  /** What a pull would do, and why; pulls nothing. */
+  async explainPull(reference: string): Promise<PullExplanation> {
+    return sendForJson<PullExplanation>(this.#socketPath, "/minke/v1/images/pull", {
+      method: "POST",
+      body: { reference, explain: true },
     });
   }
 

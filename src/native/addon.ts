@@ -43,6 +43,7 @@ interface Addon {
     ...args: string[]
   ): [number, number, number];
   sealedExecutable(path: string, name: string): Promise<number>;
+  writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
   lockFile(path: string): Promise<number>;
   openDirectory(path: string): number;
   probeKernel(): Promise<string>;

@@ -6,6 +6,21 @@ import { addon, call, callAsync, errnoName } from "./addon.js";
 import { Fd } from "./fd.js";
 
 /**
+ * Replaces a file as a whole: temporary file in the same directory, then rename. On failure the
+ * old file stays and no temporary one does.
+ *
+ * @param options.mode of the new file, `0o600`
+ * @param options.isDurable fsync of the file before the rename, and of the directory after it
+ */
+export function writeAtomically(
+  path: string,
+  bytes: Buffer,
+  options: { readonly mode: number; readonly isDurable: boolean },
+): Promise<void> {
+  return callAsync(`write "${path}"`, (native) => native.writeAtomically(path, bytes, options.mode, options.isDurable));
+}
+
+/**
  * Locks a file exclusively (flock(2)) for as long as the descriptor is open; makes it where
  * missing, mode 0600.
  *

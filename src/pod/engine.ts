@@ -6,16 +6,19 @@
  * seen) and removes sandboxes and volumes of pods that nobody desires any more.
  */
 import { randomUUID } from "node:crypto";
+import { readdir } from "node:fs/promises";
 import { hostname, networkInterfaces } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { ContainerId, PodUid } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import type { Span } from "../base/timeline.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Paths } from "../settings/paths.js";
 import type { RecordStore } from "../state/store.js";
+import { removeTree } from "../volume/remove-tree.js";
 import { type TmpfsMounts, Volumes } from "../volume/volumes.js";
 import { isAlive } from "./actions.js";
 import type { ConfigObjects, ConfigSource } from "./config-objects.js";
@@ -174,9 +177,15 @@ export class PodEngine {
     const record = newPodRecord({ uid, pod: named, warnings, createdAtNs: nowNs() });
     const worker = this.#addWorker(record);
     try {
+      failpoint("record pod");
       await this.#store.put(uid, record);
+      failpoint("after record pod");
     } catch (err) {
       this.#forget(worker);
+      // It may be in place although it was not confirmed; a pod that was refused must not come back.
+      await this.#store.remove(uid).catch((undo: unknown) => {
+        this.#log.error({ podUid: uid, err: String(undo) }, "the record of a refused pod could not be removed");
+      });
       throw err;
     }
     for (const warning of warnings) {
@@ -503,6 +512,14 @@ export class PodEngine {
     for (const uid of await this.#volumes.list()) {
       if (!this.#workers.has(uid as PodUid)) await attempt("volumes", () => this.#volumes.remove(uid as PodUid));
     }
+    const logs = dirname(this.#paths.podLogs("x", "x", "x" as PodUid));
+    await attempt("logs", async () => {
+      // `<namespace>_<name>_<uid>`: none of the three may hold an underscore.
+      for (const name of await readdir(logs).catch(() => [])) {
+        const [, , uid] = name.split("_");
+        if (uid === undefined || !this.#workers.has(uid as PodUid)) await removeTree(join(logs, name));
+      }
+    });
   }
 }
 

@@ -10,6 +10,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { PodUid, SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import { Timeline } from "../base/timeline.js";
@@ -50,8 +51,10 @@ const MAX_TIMER_MS = 2_147_483_647;
 /** The first start is what people ask about; of later restarts only the newest steps are kept. */
 const MAX_SPANS = 256;
 const FIRST_SPANS_KEPT = 128;
-/** How long a removal that failed waits before it is tried again. */
-const REMOVE_RETRY_MS = 2_000;
+/** How long work that failed waits before it is tried again; a removal that fails again waits longer each time. */
+const RETRY_MS = 2_000;
+const RETRY_BASE_MS = 200;
+const RETRY_MAX_MS = 10_000;
 
 export class PodWorker {
   readonly record: PodRecord;
@@ -69,6 +72,8 @@ export class PodWorker {
   #saving: Promise<void> | undefined;
   #removeRetryAtNs = 0n;
   #preparing: Promise<void> = Promise.resolve();
+  #removeFailures = 0;
+  #saveRetry: NodeJS.Timeout | undefined;
 
   constructor(context: WorkerContext, record: PodRecord) {
     this.#context = context;
@@ -114,8 +119,14 @@ export class PodWorker {
     this.#context.events.record(this.#reference, { type: "Normal", reason: "Killing", message: "Stopping the pod" });
     this.#abort.abort(new RuntimeError("the pod is being deleted", { kind: "cancelled", code: "CANCELLED" }));
     this.#touch();
-    await this.#flush();
-    this.kick();
+    try {
+      await this.#flush();
+    } catch (err) {
+      // What is deleted gives space back; the record is written, or gone, as soon as there is some.
+      if (toRuntimeError(err).code !== "NO_SPACE") throw err;
+    } finally {
+      this.kick();
+    }
   }
 
   /** Stops looking; containers go on. Waits for what is being written. */
@@ -214,7 +225,7 @@ export class PodWorker {
     work().then(end, (err: unknown) => {
       const { kind, code, message } = toRuntimeError(err);
       this.#context.log.error({ podUid: this.uid, step: key, kind, code, message }, "a step of a pod failed");
-      setTimeout(end, REMOVE_RETRY_MS).unref();
+      setTimeout(end, RETRY_MS).unref();
     });
   }
 
@@ -364,7 +375,7 @@ export class PodWorker {
           { podUid: this.uid, containerId: id, kind, code, message },
           "a container could not be stopped, retrying in 2 s",
         );
-        setTimeout(retry, REMOVE_RETRY_MS).unref();
+        setTimeout(retry, RETRY_MS).unref();
       },
     );
   }
@@ -376,17 +387,22 @@ export class PodWorker {
       await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
       await this.#preparing;
       await volumes.remove(this.uid);
+      failpoint("remove logs");
       await this.#context.starter.removeLogs(this.record);
       await this.#saving?.catch(() => undefined);
       this.#isClosed = true;
+      failpoint("remove pod record");
       await store.remove(this.uid);
+      failpoint("after remove pod record");
     } catch (err) {
       const { kind, code, message } = toRuntimeError(err);
       this.#isClosed = false;
-      this.#removeRetryAtNs = nowNs() + BigInt(REMOVE_RETRY_MS) * 1_000_000n;
-      this.#context.log.error({ podUid: this.uid, kind, code, message }, "a pod could not be removed, retrying in 2 s");
+      const delayMs = Math.min(RETRY_BASE_MS * 2 ** this.#removeFailures++, RETRY_MAX_MS);
+      this.#removeRetryAtNs = nowNs() + BigInt(delayMs) * 1_000_000n;
+      const fields = { podUid: this.uid, kind, code, message, delayMs };
+      this.#context.log.error(fields, "a pod could not be removed, retrying");
       events.record(this.#reference, { type: "Warning", reason: "FailedKillPod", message });
-      setTimeout(() => this.kick(), REMOVE_RETRY_MS + 1).unref();
+      setTimeout(() => this.kick(), delayMs + 1).unref();
       return;
     }
     events.forget(this.uid);
@@ -401,8 +417,12 @@ export class PodWorker {
       const { kind, code, message } = toRuntimeError(err);
       this.#context.log.error(
         { podUid: this.uid, kind, code, message },
-        "the progress of a pod could not be written, retrying with the next change",
+        "the progress of a pod could not be written, retrying in 2 s",
       );
+      this.#saveRetry ??= setTimeout(() => {
+        this.#saveRetry = undefined;
+        if (!this.#isClosed) this.#touch();
+      }, RETRY_MS).unref();
     });
   }
 

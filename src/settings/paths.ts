@@ -77,6 +77,15 @@ export class Paths {
     return join(this.run, "tmpfs");
   }
 
+  /** Where the /dev/shm of sandboxes is mounted, on kernels that clone attached mounts only. */
+  get shm(): string {
+    return join(this.run, "shm");
+  }
+
+  sandboxShm(id: SandboxId): string {
+    return join(this.shm, id);
+  }
+
   get apiSocket(): string {
     return join(this.run, "api.sock");
   }

@@ -30,7 +30,7 @@ export interface VolumeFile {
 }
 
 /** The link that every reader goes through. */
-export const DATA_LINK = "..data";
+const DATA_LINK = "..data";
 const DIRECTORY_MODE = 0o755;
 
 /**
@@ -44,24 +44,33 @@ export async function writeFiles(
   gid: number | undefined,
 ): Promise<void> {
   const before = await currentData(directory);
-  if (before !== undefined && (await holds(join(directory, before), files, gid))) return;
-  const name = `..${new Date().toISOString().replace(/\D/g, "_")}.${randomBytes(4).toString("hex")}`;
-  const made = join(directory, name);
-  await mkdir(made, { mode: 0o700 });
-  try {
-    for (const file of files) await writeOne(made, file, gid);
-    await setOwner(made, DIRECTORY_MODE, gid);
-    await symlink(name, join(directory, `${DATA_LINK}_tmp`));
-    await rename(join(directory, `${DATA_LINK}_tmp`), join(directory, DATA_LINK));
-  } catch (err) {
-    await rm(join(directory, `${DATA_LINK}_tmp`), { force: true });
-    await rm(made, { recursive: true, force: true });
-    throw err;
-  }
+  const isCurrent = before !== undefined && (await holds(join(directory, before), files, gid));
+  const name = isCurrent ? before : await replaceData(directory, files, gid);
+  // After a crash between the instant and this, these are still to be done.
   await linkNames(directory, files);
   for (const entry of await readdir(directory)) {
     if (entry.startsWith("..2") && entry !== name) await rm(join(directory, entry), { recursive: true, force: true });
   }
+}
+
+/** Writes the files beside the present ones and lets `..data` lead there; returns the new directory's name. */
+async function replaceData(directory: string, files: readonly VolumeFile[], gid: number | undefined): Promise<string> {
+  const name = `..${new Date().toISOString().replace(/\D/g, "_")}.${randomBytes(4).toString("hex")}`;
+  const made = join(directory, name);
+  const link = join(directory, `${DATA_LINK}_tmp`);
+  await mkdir(made, { mode: 0o700 });
+  try {
+    for (const file of files) await writeOne(made, file, gid);
+    await setOwner(made, DIRECTORY_MODE, gid);
+    await rm(link, { force: true });
+    await symlink(name, link);
+    await rename(link, join(directory, DATA_LINK));
+  } catch (err) {
+    await rm(link, { force: true });
+    await rm(made, { recursive: true, force: true });
+    throw err;
+  }
+  return name;
 }
 
 /** The directory that `..data` leads to now: its name, not its path. */

@@ -294,24 +294,83 @@ TEST_CASE("a child that waits for its start goes on when released") {
   CHECK(status->code == 5);
 }
 
+// A cgroup of the test's own, or skipped where none can be made.
+class Cgroup {
+ public:
+  Cgroup() {
+    const bool is_pure = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0;
+    const std::string mount = is_pure ? "/sys/fs/cgroup" : "/sys/fs/cgroup/unified";
+    path = mount + "/minke-native-test-" + std::to_string(getpid());
+    if (mkdir(path.c_str(), 0755) == 0) return;
+    MESSAGE("skipped: needs a writable cgroup2 mount");
+    path.clear();
+  }
+  ~Cgroup() {
+    if (!path.empty()) rmdir(path.c_str());
+  }
+  std::string Read(const char* file) const {
+    auto text = sys::ReadFileAt(AT_FDCWD, (path + "/" + file).c_str(), 4096);
+    return text ? *text : "";
+  }
+  bool HasController(const char* name) const {
+    return (" " + Read("cgroup.controllers")).find(std::string(" ") + name) != std::string::npos;
+  }
+
+  std::string path;
+};
+
+TEST_CASE("StartContainer writes limits into the cgroup it was given") {
+  if (!CanRun()) return;
+  const Cgroup cgroup;
+  if (cgroup.path.empty()) return;
+  Bundle bundle;
+  bundle.Write("true", "", "", R"(,"resources":{"unified":{"cgroup.max.depth":"3"}})");
+  const Outcome outcome = Run(bundle, {}, cgroup.path);
+  CHECK(outcome.problem.message == "");
+  CHECK(cgroup.Read("cgroup.max.depth") == "3\n");
+}
+
+TEST_CASE("a limit takes effect, or the problem names the controller that is missing") {
+  if (!CanRun()) return;
+  const Cgroup cgroup;
+  if (cgroup.path.empty()) return;
+  struct Limit {
+    const char *controller, *resources, *file, *text;
+  };
+  for (const Limit& limit : {
+           Limit{"memory", R"("memory":{"limit":67108864})", "memory.max", "67108864\n"},
+           Limit{"pids", R"("pids":{"limit":77})", "pids.max", "77\n"},
+           Limit{"cpu", R"("cpu":{"quota":50000,"period":100000})", "cpu.max", "50000 100000\n"},
+           Limit{"hugetlb", R"("hugepageLimits":[{"pageSize":"2MB","limit":4194304}])",
+                 "hugetlb.2MB.max", "4194304\n"},
+       }) {
+    INFO(limit.controller);
+    Bundle bundle;
+    bundle.Write("true", "", "", std::string(",\"resources\":{") + limit.resources + "}");
+    const Outcome outcome = Run(bundle, {}, cgroup.path);
+    if (cgroup.HasController(limit.controller)) {
+      CHECK(outcome.problem.message == "");
+      CHECK(cgroup.Read(limit.file) == limit.text);
+    } else {
+      CHECK_FALSE(outcome.is_started);
+      CHECK(outcome.problem.step == "limits");
+      CHECK(outcome.problem.message.find("cgroup controller \"" + std::string(limit.controller) +
+                                         "\" is missing") != std::string::npos);
+    }
+  }
+}
+
 TEST_CASE("the device policy refuses what no rule allows and gives the default devices") {
   if (!CanRun()) return;
-  const char* mount = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup"
-                                                                         : "/sys/fs/cgroup/unified";
-  const std::string cgroup =
-      std::string(mount) + "/minke-native-test-" + std::to_string(getpid());
-  if (mkdir(cgroup.c_str(), 0755) != 0) {
-    MESSAGE("skipped: needs a writable cgroup2 mount");
-    return;
-  }
+  const Cgroup cgroup;
+  if (cgroup.path.empty()) return;
   Bundle bundle;
   bundle.Write("busybox mknod /tmp/k c 1 11; cat /tmp/k; cat /dev/null && echo null",
                R"(,"capabilities":{"bounding":["CAP_MKNOD"],"permitted":["CAP_MKNOD"],
                   "effective":["CAP_MKNOD"]})", "",
                R"(,"resources":{"devices":[{"allow":false,"access":"rwm"}]})");
-  CHECK(Run(bundle, {}, cgroup).output ==
+  CHECK(Run(bundle, {}, cgroup.path).output ==
         "cat: can't open '/tmp/k': Operation not permitted\nnull\n");
-  rmdir(cgroup.c_str());
 }
 
 TEST_CASE("a failing createRuntime hook ends the child before its command runs") {

@@ -57,6 +57,33 @@ TEST_CASE("ReadSpec refuses a sysctl that is not of a namespace the container ha
         "linux.sysctl.kernel.panic");
 }
 
+TEST_CASE("ReadSpec refuses resources that cgroup v2 has nothing for, and takes zero as unset") {
+  const auto resources = [](const std::string& text) {
+    return PathOfError(SpecWith("", ",\"resources\":{" + text + "}"));
+  };
+  CHECK(resources(R"("memory":{"kernel":1024})") == "linux.resources.memory.kernel");
+  CHECK(resources(R"("memory":{"swappiness":60})") == "linux.resources.memory.swappiness");
+  CHECK(resources(R"("memory":{"disableOOMKiller":true})") ==
+        "linux.resources.memory.disableOOMKiller");
+  CHECK(resources(R"("cpu":{"realtimeRuntime":1})") == "linux.resources.cpu.realtimeRuntime");
+  CHECK(resources(R"("network":{"classID":1})") == "linux.resources.network.classID");
+  CHECK(resources(R"("memory":{"kernel":0,"swappiness":-1,"disableOOMKiller":false})") ==
+        "accepted");
+  CHECK(resources(R"("blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":5}]})") ==
+        "linux.resources.blockIO.weightDevice[0].weight");
+}
+
+TEST_CASE("ReadSpec refuses a unified file that acts on processes or is a path") {
+  const auto unified = [](const std::string& file) {
+    return PathOfError(
+        SpecWith("", ",\"resources\":{\"unified\":{\"" + file + "\":\"0\"}}"));
+  };
+  CHECK(unified("cgroup.procs") == "linux.resources.unified.cgroup.procs");
+  CHECK(unified("cgroup.kill") == "linux.resources.unified.cgroup.kill");
+  CHECK(unified("../memory.max") == "linux.resources.unified.../memory.max");
+  CHECK(unified("cgroup.max.depth") == "accepted");
+}
+
 TEST_CASE("ReadSpec refuses a string with a zero byte") {
   CHECK(PathOfError(SpecWith(R"(,"env":["A=\u0000b"])", "")) == "process.env[0]");
 }

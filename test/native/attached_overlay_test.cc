@@ -1,0 +1,103 @@
+// The overlay for kernels before Linux 6.5, which every kernel can make: layers, limits, traces.
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+
+#include "runtime/attached_overlay.h"
+#include "sys/files.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Layers 0 to count-1, topmost first; each holds the file "own-<n>", and "shared" with its number.
+class Layers {
+ public:
+  explicit Layers(int count) {
+    for (int i = 0; i < count; i++) {
+      const std::string layer = directory_ + "/" + std::to_string(i);
+      fs::create_directory(layer);
+      const std::string number = std::to_string(i);
+      REQUIRE(sys::WriteAtomically(AT_FDCWD, (layer + "/own-" + number).c_str(), number, 0644, false).ok());
+      REQUIRE(sys::WriteAtomically(AT_FDCWD, (layer + "/shared").c_str(), number, 0644, false).ok());
+      overlay.lower.push_back(layer);
+    }
+    for (const char* name : {"upper", "work"}) fs::create_directory(directory_ + "/" + name);
+    overlay.upper = directory_ + "/upper";
+    overlay.work = directory_ + "/work";
+  }
+  ~Layers() { fs::remove_all(directory_); }
+
+  runtime::OverlayRoot overlay;
+
+ private:
+  static std::string Make() {
+    std::string path = "/tmp/minke-overlay-XXXXXX";
+    return ::mkdtemp(path.data()) != nullptr ? path : "";
+  }
+  const std::string directory_ = Make();
+};
+
+std::string ReadIn(const sys::UniqueFd& root, const std::string& name) {
+  auto text = sys::ReadFileAt(root.get(), name.c_str(), 64);
+  return text ? *text : "unreadable";
+}
+
+size_t OpenDescriptors() {
+  size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : fs::directory_iterator("/proc/self/fd")) count++;
+  return count;
+}
+
+// An upper directory cannot be on an overlay, which /tmp may be.
+bool CanMount() { return ::geteuid() == 0; }
+
+}  // namespace
+
+TEST_CASE("an attached overlay shows 128 layers in their order and takes writes in its upper") {
+  if (!CanMount()) return;
+  Layers layers(128);
+  const size_t open_before = OpenDescriptors();
+  auto root = runtime::MakeAttachedOverlay(layers.overlay);
+  REQUIRE(root.ok());
+  CHECK(ReadIn(*root, "shared") == "0");
+  CHECK(ReadIn(*root, "own-0") == "0");
+  CHECK(ReadIn(*root, "own-127") == "127");
+
+  REQUIRE(sys::WriteAtomically(root->get(), "new", "x", 0644, false).ok());
+  CHECK(fs::exists(layers.overlay.upper + "/new"));
+  CHECK_FALSE(fs::exists(layers.overlay.lower[0] + "/new"));
+
+  auto mounts_after = sys::ReadFileAt(AT_FDCWD, "/proc/self/mountinfo", 1 << 20);
+  REQUIRE(mounts_after.ok());
+  CHECK(std::string(*mounts_after).find(layers.overlay.upper) == std::string::npos);
+  CHECK(OpenDescriptors() == open_before + 1);
+}
+
+TEST_CASE("an attached overlay of a layer that is not there fails with ENOENT and leaves nothing") {
+  if (!CanMount()) return;
+  Layers layers(2);
+  layers.overlay.lower[1] += "-gone";
+  const size_t open_before = OpenDescriptors();
+  auto root = runtime::MakeAttachedOverlay(layers.overlay);
+  REQUIRE_FALSE(root.ok());
+  CHECK(root.failure().error == ENOENT);
+  CHECK(OpenDescriptors() == open_before);
+}
+
+TEST_CASE("an attached overlay with colons and commas in its paths is made") {
+  if (!CanMount()) return;
+  Layers layers(1);
+  const std::string odd = layers.overlay.lower[0] + ":a,b";
+  fs::rename(layers.overlay.lower[0], odd);
+  layers.overlay.lower[0] = odd;
+  auto root = runtime::MakeAttachedOverlay(layers.overlay);
+  REQUIRE(root.ok());
+  CHECK(ReadIn(*root, "own-0") == "0");
+}
