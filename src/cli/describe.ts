@@ -62,17 +62,19 @@ function head(pod: PodJson): string[] {
     ["IPs", (status.podIPs ?? []).map(({ ip }) => ip).join(", ") || "<none>"],
     ["QoS class", status.qosClass],
     ["Restart policy", spec.restartPolicy],
-    [
-      "Volumes",
-      (spec.volumes ?? [])
-        .map(
-          (v) =>
-            `${v.name} (${v.hostPath ? `hostPath ${v.hostPath.path}` : v.emptyDir?.medium === "Memory" ? "emptyDir in memory" : "emptyDir"})`,
-        )
-        .join(", ") || "<none>",
-    ],
+    ["Volumes", (spec.volumes ?? []).map((v) => `${v.name} (${volumeText(v)})`).join(", ") || "<none>"],
   ];
   return rows.map(([key, value]) => `${`${key}:`.padEnd(17)}${value}`);
+}
+
+function volumeText(volume: NonNullable<PodJson["spec"]["volumes"]>[number]): string {
+  const { hostPath, emptyDir, configMap, secret } = volume;
+  if (hostPath) return `hostPath ${hostPath.path}`;
+  if (configMap) return `configMap ${configMap.name}`;
+  if (secret) return `secret ${secret.secretName}`;
+  if (volume.downwardAPI) return "downwardAPI";
+  if (volume.projected) return "projected";
+  return emptyDir?.medium === "Memory" ? "emptyDir in memory" : "emptyDir";
 }
 
 function containerLines(pod: PodJson): string[] {

@@ -88,8 +88,8 @@ function addDaemon(program: Command): void {
 function addPodCommands(program: Command): void {
   program
     .command("run")
-    .description("create the pods of a manifest")
-    .requiredOption("-f, --filename <file>", "YAML with Pods; - is standard input")
+    .description("create the pods of a manifest, and what they are configured by")
+    .requiredOption("-f, --filename <file>", "YAML with Pods, ConfigMaps and Secrets; - is standard input")
     .option("--wait", "wait until they are ready or have completed; where one cannot start, remove it and fail")
     .option("--strict", "a field that has no effect here is an error")
     .option("--keep", "with --wait: leave a pod that cannot start")
@@ -113,6 +113,23 @@ function addPodCommands(program: Command): void {
     .option("-w, --watch", "go on with every change")
     .addHelpText("after", examples("minke get pods", "minke get pods -o wide -w", "minke get pod web -o yaml"))
     .action(action(async (name: string | undefined, options) => (await import("./get.js")).getPods(name, options)));
+  for (const [name, alias] of [
+    ["configmaps", "cm"],
+    ["secrets", "secret"],
+  ] as const) {
+    get
+      .command(`${name} [name]`)
+      .aliases(name === "configmaps" ? ["configmap", alias] : [alias])
+      .description(`list ${name}; their values only with -o json or yaml`)
+      .option("-A, --all-namespaces", "of every namespace")
+      .option("-o, --output <format>", "json, yaml or name")
+      .addHelpText("after", examples(`minke get ${name}`, `minke get ${name} web -o yaml`))
+      .action(
+        action(async (object: string | undefined, options) =>
+          (await import("./config-objects.js")).getConfigs(name, object, options),
+        ),
+      );
+  }
   get
     .command("events")
     .description("list what happened to pods")
@@ -129,8 +146,8 @@ function addPodCommands(program: Command): void {
     );
   program
     .command("delete [kind] [names...]")
-    .description("delete pods, by name or by the manifest that made them")
-    .option("-f, --filename <file>", "the pods of a manifest")
+    .description("delete pods, configmaps and secrets, by name or by the manifest that made them")
+    .option("-f, --filename <file>", "the objects of a manifest")
     .option("--grace-period <seconds>", "instead of the pod's own")
     .option("--now", "a grace period of one second")
     .option("--force", "kill at once")
