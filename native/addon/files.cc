@@ -6,8 +6,10 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#include <optional>
 #include <string>
 
 #include "addon/async_op.h"
@@ -34,6 +36,25 @@ Napi::Value SealedExecutable(const Napi::CallbackInfo& info) {
       FdToValue);
 }
 
+// writeAtomically(path, bytes, mode, durable) -> Promise: one trip to the pool for what would be
+// four through libuv (open, write, close, rename), and more with fsync.
+Napi::Value WriteAtomically(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  const Napi::Buffer<char> buffer = info[1].As<Napi::Buffer<char>>();
+  // A copy: the caller may change or drop the buffer meanwhile. Records are small.
+  const std::string bytes(buffer.Data(), buffer.Length());
+  const mode_t mode = static_cast<mode_t>(IntArgument(info, 2));
+  const bool durable = info[3].As<Napi::Boolean>().Value();
+  return SettleOnPool<Nothing>(
+      info.Env(),
+      [path, bytes, mode, durable]() -> sys::Result<Nothing> {
+        sys::Result<void> written = sys::WriteAtomically(AT_FDCWD, path.c_str(), bytes, mode, durable);
+        if (!written) return written.failure();
+        return Nothing{};
+      },
+      NothingToValue);
+}
+
 // lockFile(path) -> Promise<fd>: exclusive flock(2), held until the descriptor is closed.
 // Rejects with EWOULDBLOCK where another process holds it.
 Napi::Value LockFile(const Napi::CallbackInfo& info) {
@@ -48,6 +69,30 @@ Napi::Value LockFile(const Napi::CallbackInfo& info) {
         return file;
       },
       FdToValue);
+}
+
+using Attribute = std::optional<std::string>;
+
+Napi::Value AttributeToValue(Napi::Env env, Attribute& value) {
+  if (!value) return env.Undefined();
+  return Napi::Buffer<char>::Copy(env, value->data(), value->size());
+}
+
+// readXattr(path, name) -> Promise<Buffer | undefined>: undefined where the file has none of that
+// name, or its file system none at all. Links are not followed. A value of more than 64 bytes is ERANGE.
+Napi::Value ReadXattr(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  const std::string name = StringArgument(info, 1);
+  return SettleOnPool<Attribute>(
+      info.Env(),
+      [path, name]() -> sys::Result<Attribute> {
+        char value[64];
+        const ssize_t size = ::lgetxattr(path.c_str(), name.c_str(), value, sizeof value);
+        if (size >= 0) return Attribute(std::string(value, static_cast<size_t>(size)));
+        if (errno == ENODATA || errno == ENOTSUP) return Attribute();
+        return sys::FailedWithErrno("lgetxattr");
+      },
+      AttributeToValue);
 }
 
 // openDirectory(path) -> fd: for CLONE_INTO_CGROUP and for /proc/self/fd/N paths.
@@ -123,7 +168,9 @@ Napi::Value ProbeKernel(const Napi::CallbackInfo& info) {
 
 void RegisterFiles(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "sealedExecutable", SealedExecutable);
+  Export(env, exports, "writeAtomically", WriteAtomically);
   Export(env, exports, "lockFile", LockFile);
+  Export(env, exports, "readXattr", ReadXattr);
   Export(env, exports, "openDirectory", OpenDirectory);
   Export(env, exports, "probeKernel", ProbeKernel);
 }

@@ -6,7 +6,6 @@ namespace runtime {
 namespace {
 
 constexpr size_t kMaxElements = 65536;
-constexpr size_t kLongestCharacter = 4;  // bytes of UTF-8
 
 // Nesting of the text, without parsing: brackets outside of strings.
 bool IsTooDeep(const std::string& text) {
@@ -44,11 +43,9 @@ bool ParseDocument(std::string text, SpecDocument* document, SpecError* error) {
     return false;
   }
   document->text = std::move(text);
-  // rapidjson copies a multi-byte character whole before it looks whether it is one, so a text
-  // that ends within a character is read and written past its end.
-  document->text.append(kLongestCharacter, '\0');
+  // No check of the encoding: environment values, arguments and paths are bytes to the kernel, and
+  // CRI's KeyValue.value is bytes. What is not UTF-8 is passed on as it is.
   constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
-                              rapidjson::kParseValidateEncodingFlag |
                               rapidjson::kParseFullPrecisionFlag;
   document->json.ParseInsitu<kFlags>(document->text.data());
   if (document->json.HasParseError()) {

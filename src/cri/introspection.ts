@@ -53,7 +53,7 @@ export function introspectionVerbs(facts: Introspection): Verbs {
         name,
         features: { userNamespaces: hasUserNamespaces, recursiveReadOnlyMounts: hasRecursiveReadonlyMounts },
       })),
-      features: { supplementalGroupsPolicy: false, userNamespacesHostNetwork: false, mountOptions: false },
+      features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: false },
     }),
     runtimeConfig: () => ({ linux: { cgroupDriver: CgroupDriver.CGROUPFS } }),
   };

@@ -121,10 +121,7 @@ const KERNEL: Readonly<Record<keyof KernelProbe, readonly ["warn" | "missing", s
   tmpfs: ["missing", "no /dev, no secrets, no memory-backed volumes"],
   mountSetattr: ["missing", "mounts cannot be made recursively read-only (Linux 5.12)"],
   mqueue: ["warn", "containers have no /dev/mqueue"],
-  cloneDetachedMount: [
-    "warn",
-    "the shared /dev/shm of a pod is attached in the monitor's own mount namespace (Linux 6.15)",
-  ],
+  cloneDetachedMount: ["warn", "the shared /dev/shm of a pod is a mount below the run directory (Linux 6.15)"],
 };
 
 async function checkKernel(): Promise<Check[]> {

@@ -3,6 +3,7 @@
  *
  * Knows nothing of JSON, requests or channels. native/monitor/PROTOCOL.md is the description.
  */
+import { jsonToBytes } from "../base/byte-strings.js";
 
 /** The most that a monitor answers in one frame: two captured streams of 16 MiB as base64. */
 const MAX_FRAME_BYTES = 64 * 1024 * 1024;
@@ -20,7 +21,7 @@ export function encodeFrame(payload: Buffer): Buffer {
 }
 
 export function encodeJson(value: unknown): Buffer {
-  return encodeFrame(Buffer.from(JSON.stringify(value), "utf8"));
+  return encodeFrame(jsonToBytes(JSON.stringify(value)));
 }
 
 export function encodeChannel(channel: number, payload: Uint8Array): Buffer {

@@ -6,6 +6,21 @@ import { addon, call, callAsync, errnoName } from "./addon.js";
 import { Fd } from "./fd.js";
 
 /**
+ * Replaces a file as a whole: temporary file in the same directory, then rename. On failure the
+ * old file stays and no temporary one does.
+ *
+ * @param options.mode of the new file, `0o600`
+ * @param options.isDurable fsync of the file before the rename, and of the directory after it
+ */
+export function writeAtomically(
+  path: string,
+  bytes: Buffer,
+  options: { readonly mode: number; readonly isDurable: boolean },
+): Promise<void> {
+  return callAsync(`write "${path}"`, (native) => native.writeAtomically(path, bytes, options.mode, options.isDurable));
+}
+
+/**
  * Locks a file exclusively (flock(2)) for as long as the descriptor is open; makes it where
  * missing, mode 0600.
  *
@@ -23,6 +38,16 @@ export async function lockFile(path: string): Promise<Fd> {
       cause,
     });
   }
+}
+
+/**
+ * A short extended attribute of a file, not followed where it is a link; `undefined` where it
+ * has none of that name (lgetxattr(2)).
+ *
+ * @throws RuntimeError by errno; ERANGE: the value has more than 64 bytes
+ */
+export function readXattr(path: string, name: string): Promise<Buffer | undefined> {
+  return callAsync(`read attribute "${name}" of "${path}"`, (native) => native.readXattr(path, name));
 }
 
 /** A directory by descriptor: `/proc/self/fd/<n>/name` shortens a long path to it. */

@@ -41,10 +41,18 @@ export interface RuntimeContext {
   /** How containers ended, as their exit files say; loaded at recovery. */
   readonly exits: Map<ContainerId, ExitRecord>;
   /** Resolved when a container's exit has been recorded. */
-  readonly exitWaiters: Map<ContainerId, Deferred<ExitRecord>>;
+  readonly exitWaiters: Map<ContainerId, Deferred<void>>;
   readonly timelines: Map<SandboxId, Timeline>;
+  /** User databases by image id: an image never changes. */
+  readonly userFiles: Map<string, UserFiles>;
   /** What an exec inherits from its container; read from the bundle when first needed. */
   readonly processes: Map<ContainerId, Process>;
+}
+
+/** Text of an image's /etc/passwd and /etc/group; empty where it has none. */
+export interface UserFiles {
+  readonly passwd: string;
+  readonly group: string;
 }
 
 /** A monitor that this daemon is connected to. */

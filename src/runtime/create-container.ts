@@ -4,24 +4,41 @@
  * The bundle is the contract with the native core and with any other OCI runtime: all that the
  * container will be is decided here, and bad input is refused here.
  */
-import { mkdir, rm, writeFile } from "node:fs/promises";
-import { dirname, isAbsolute, join, normalize } from "node:path";
+import { mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, isAbsolute, join, normalize, relative } from "node:path";
+import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
 import { readInLayers } from "../image/layer-lookup.js";
-import { type SandboxSurroundings, toContainerSpec } from "../spec/container-spec.js";
+import { specToJson } from "../oci/json.js";
+import type { LinuxSeccomp } from "../oci/index.js";
+import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from "../spec/container-spec.js";
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
-import type { ContainerConfig, ContainerRecord } from "../state/container.js";
+import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
-import { containersOf, describeSandbox, emit, monitorFdPath, requireSandbox, type RuntimeContext } from "./context.js";
+import {
+  containersOf,
+  describeSandbox,
+  emit,
+  monitorFdPath,
+  requireSandbox,
+  type RuntimeContext,
+  type UserFiles,
+} from "./context.js";
+import { devicesAt } from "./host.js";
 import { signalNumber } from "./signals.js";
+import { unwound } from "./unwound.js";
 
 /** A user database that is larger is no user database (CVE-2024-9676's class). */
 const MAX_USER_FILE_BYTES = 1024 * 1024;
+const MAX_CACHED_USER_FILES = 64;
+
+const MAX_SECCOMP_PROFILE_BYTES = 1024 * 1024;
 
 /** See `Runtime.createContainer`. */
 export function createContainer(
@@ -46,18 +63,14 @@ export function createContainer(
       );
     }
     const cleanup = new CleanupStack();
+    const id = newContainerId();
     try {
-      const id = await build(ctx, sandbox, config, cleanup);
+      await build(ctx, id, sandbox, config, cleanup);
       cleanup.commit();
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
     } catch (err) {
-      for (const failed of await cleanup.unwind()) {
-        ctx.log.warn(
-          { sandboxId, step: failed.step, err: failed.error.message },
-          "could not undo a step, leaving it to RemovePodSandbox",
-        );
-      }
+      await undoContainer(ctx, id, sandboxId, cleanup);
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
     }
   });
@@ -72,13 +85,33 @@ function requireReady(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
   });
 }
 
+/** The record goes last, and only where nothing else is left: Remove finds the rest by it. */
+async function undoContainer(
+  ctx: RuntimeContext,
+  id: ContainerId,
+  sandboxId: SandboxId,
+  cleanup: CleanupStack,
+): Promise<void> {
+  const isUndone = await unwound(ctx, cleanup, { sandboxId, containerId: id });
+  ctx.processes.delete(id);
+  const record = ctx.containers.get(id);
+  if (!record) return;
+  try {
+    if (isUndone) await ctx.containers.remove(id);
+    else await ctx.containers.put(id, { ...record, state: "removing" }, "remember");
+  } catch (err) {
+    const fields = { sandboxId, containerId: id, err: String(err) };
+    ctx.log.error(fields, "could not undo the record of a container, leaving it to RemovePodSandbox");
+  }
+}
+
 async function build(
   ctx: RuntimeContext,
+  id: ContainerId,
   sandbox: SandboxRecord,
   config: ContainerConfig,
   cleanup: CleanupStack,
-): Promise<ContainerId> {
-  const id = newContainerId();
+): Promise<void> {
   const image = ctx.images.resolve(config.image);
   if (!image) {
     throw new RuntimeError(`image "${config.image}" is not on this machine; pull it first`, {
@@ -88,15 +121,17 @@ async function build(
   }
   const stopSignal = config.stopSignal ?? image.config.stopSignal ?? "SIGTERM";
   signalNumber(stopSignal);
-  const lowerDirs = ctx.images.lowerDirs(image.id);
   const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
+  const user = await containerUser(ctx, config, image);
   const { spec, warnings } = toContainerSpec({
     config,
     image: image.config,
-    user: await containerUser(config, image, lowerDirs),
-    sandbox: surroundings(ctx, sandbox),
+    user,
+    sandbox: surroundings(ctx, sandbox, config),
     host: ctx.host,
     cgroupsPath: cgroupPath,
+    localSeccomp: await readLocalSeccomp(config.security),
+    devices: await lookUpDevices(config.devices ?? []),
   });
   const record: ContainerRecord = {
     id,
@@ -110,59 +145,126 @@ async function build(
     cgroupPath,
     logPath: containerLogPath(sandbox, config),
     stopSignal,
+    user: { uid: user.uid, gid: user.gid, supplementalGroups: user.additionalGids },
     ...(warnings.length > 0 && { warnings }),
   };
+  failpoint("record container");
   await ctx.containers.put(id, record);
-  cleanup.push("remove record", () => ctx.containers.remove(id));
+  failpoint("after record container");
 
   const dir = ctx.paths.container(id);
   cleanup.push("remove directory", () => rm(dir, { recursive: true, force: true }));
   await mkdir(join(dir, "bundle"), { recursive: true, mode: 0o700 });
   await Promise.all([
-    writeFile(join(dir, "bundle", "config.json"), JSON.stringify(spec), { mode: 0o600 }),
+    writeFile(join(dir, "bundle", "config.json"), jsonToBytes(specToJson(spec)), { mode: 0o600 }),
     // The upper directory's own mode is the mode of "/" in the container.
     mkdir(join(dir, "upper"), { mode: 0o755 }),
     mkdir(join(dir, "work"), { mode: 0o700 }),
     record.logPath === "" ? undefined : mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }),
   ]);
+  failpoint("after container files");
   cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
   await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
+  failpoint("after container cgroup");
   if (spec.process) ctx.processes.set(id, spec.process);
-  return id;
 }
 
-async function containerUser(
-  config: ContainerConfig,
-  image: ImageRecord,
-  lowerDirs: readonly string[],
-): Promise<ResolvedUser> {
-  const [passwd, group] = await Promise.all(
-    ["/etc/passwd", "/etc/group"].map(
-      async (path) => (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? "",
-    ),
-  );
-  return resolveUser(
-    {
-      user: config.user.user ?? image.config.user,
-      gid: config.user.gid,
-      supplementalGroups: config.user.supplementalGroups,
-    },
-    passwd ?? "",
-    group ?? "",
-  );
+async function containerUser(ctx: RuntimeContext, config: ContainerConfig, image: ImageRecord): Promise<ResolvedUser> {
+  const { passwd, group } = await userFiles(ctx, image);
+  return resolveUser({ ...config.user, user: config.user.user ?? image.config.user }, passwd, group);
 }
 
-function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord): SandboxSurroundings {
+async function userFiles(ctx: RuntimeContext, image: ImageRecord): Promise<UserFiles> {
+  const known = ctx.userFiles.get(image.id);
+  if (known) return known;
+  const lowerDirs = ctx.images.lowerDirs(image.id);
+  const read = async (path: string) =>
+    (await readInLayers(lowerDirs, path, MAX_USER_FILE_BYTES))?.toString("utf8") ?? "";
+  const [passwd, group] = await Promise.all([read("/etc/passwd"), read("/etc/group")]);
+  if (ctx.userFiles.size >= MAX_CACHED_USER_FILES) ctx.userFiles.clear();
+  ctx.userFiles.set(image.id, { passwd, group });
+  return { passwd, group };
+}
+
+function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: ContainerConfig): SandboxSurroundings {
   const { monitor, config } = sandbox;
   return {
     config,
     netnsPath: monitorFdPath(sandbox, monitor?.netFd),
     ipcnsPath: monitorFdPath(sandbox, monitor?.ipcFd),
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
-    pidnsPath: undefined,
+    pidnsPath: pidnsPath(ctx, sandbox, container),
     shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
     filesDir: ctx.paths.sandbox(sandbox.id),
   };
+}
+
+/** `undefined`: the host's, or one of its own as the config says. */
+function pidnsPath(ctx: RuntimeContext, sandbox: SandboxRecord, { pid }: ContainerConfig): string | undefined {
+  if (typeof pid === "object") {
+    const target = containersOf(ctx, sandbox.id).find(({ id }) => id === pid.target);
+    if (target?.state === "running" && target.pid !== undefined) return `/proc/${target.pid}/ns/pid`;
+    throw new RuntimeError(
+      `PID namespace of container "${pid.target}": no running container of this sandbox has that id`,
+      {
+        kind: "failed-precondition",
+        code: "CONTAINER_NOT_RUNNING",
+      },
+    );
+  }
+  if ((pid ?? sandbox.config.namespaces.pid) !== "pod") return undefined;
+  const init = sandbox.initPid;
+  // Without a path the container would be in the host's.
+  if (init === undefined)
+    throw new RuntimeError("the sandbox has no init process", { kind: "internal", code: "INTERNAL" });
+  return `/proc/${init}/ns/pid`;
+}
+
+/** @throws RuntimeError `failed-precondition` SECCOMP_PROFILE_INVALID */
+async function readLocalSeccomp({
+  seccomp,
+  privileged,
+}: ContainerConfig["security"]): Promise<LinuxSeccomp | undefined> {
+  if (seccomp?.type !== "localhost" || privileged) return undefined;
+  const refused = (why: string, cause?: unknown) =>
+    new RuntimeError(`seccomp profile "${seccomp.localhostRef}": ${why}`, {
+      kind: "failed-precondition",
+      code: "SECCOMP_PROFILE_INVALID",
+      cause,
+    });
+  if (!isAbsolute(seccomp.localhostRef)) throw refused("not an absolute path");
+  let profile: unknown;
+  try {
+    const { size } = await stat(seccomp.localhostRef);
+    if (size > MAX_SECCOMP_PROFILE_BYTES) throw refused(`larger than ${MAX_SECCOMP_PROFILE_BYTES} bytes`);
+    profile = JSON.parse(await readFile(seccomp.localhostRef, "utf8"));
+  } catch (err) {
+    throw err instanceof RuntimeError ? err : refused(err instanceof Error ? err.message : String(err), err);
+  }
+  if (typeof profile === "object" && profile !== null && "defaultAction" in profile) return profile as LinuxSeccomp;
+  throw refused("it has no defaultAction");
+}
+
+/** @throws RuntimeError `failed-precondition` DEVICE_NOT_FOUND */
+async function lookUpDevices(wanted: readonly ContainerDevice[]): Promise<AllowedDevice[]> {
+  const found = await Promise.all(
+    wanted.map(async ({ hostPath, containerPath, permissions }) => {
+      const nodes = await devicesAt(hostPath).catch((err: unknown) => {
+        throw withContext(err, `device "${hostPath}"`);
+      });
+      if (nodes.length === 0) {
+        throw new RuntimeError(`device "${hostPath}" is not a device node, nor a directory of them`, {
+          kind: "failed-precondition",
+          code: "DEVICE_NOT_FOUND",
+        });
+      }
+      return nodes.map((device) => ({
+        device: { ...device, path: join(containerPath, relative(hostPath, device.path)) },
+        access: permissions,
+      }));
+    }),
+  );
+  return found.flat();
 }
 
 /** @throws RuntimeError `invalid-argument` INVALID_LOG_PATH for one that leaves the log directory */

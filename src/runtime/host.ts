@@ -1,7 +1,8 @@
 /**
  * What this host and this daemon can give to containers, read once at start.
  */
-import { lstat, readdir, readFile } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import { lstat, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { findCgroup2Mount } from "../native/index.js";
 import type { LinuxDevice } from "../oci/index.js";
@@ -39,6 +40,7 @@ export async function readHost(cgroupRoot: string, tolerateMissingControllers: b
         ? undefined
         : Number(await readFile("/proc/self/oom_score_adj", "utf8")),
       devices: await readDevices("/dev"),
+      hasAppArmor: (await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "N")).startsWith("Y"),
     },
   };
 }
@@ -57,12 +59,23 @@ async function readDevices(dir: string): Promise<LinuxDevice[]> {
     const path = join(dir, entry.name);
     if (dir === "/dev" && SKIPPED.has(entry.name)) continue;
     if (entry.isDirectory()) devices.push(...(await readDevices(path)));
-    if (!entry.isCharacterDevice() && !entry.isBlockDevice()) continue;
-    const { rdev, mode, uid, gid } = await lstat(path);
-    // Linux's layout of a 64-bit dev_t (makedev(3)).
-    const major = ((rdev >>> 8) & 0xfff) | (Math.floor(rdev / 0x1_0000_0000) & ~0xfff);
-    const minor = (rdev & 0xff) | ((rdev >>> 12) & ~0xff);
-    devices.push({ path, type: entry.isBlockDevice() ? "b" : "c", major, minor, fileMode: mode & 0o777, uid, gid });
+    else if (entry.isCharacterDevice() || entry.isBlockDevice()) devices.push(toDevice(path, await lstat(path)));
   }
   return devices;
+}
+
+/** The node at a path, or all below it; links are followed. */
+export async function devicesAt(path: string): Promise<LinuxDevice[]> {
+  const stats = await stat(path);
+  if (stats.isDirectory()) return readDevices(path);
+  return stats.isCharacterDevice() || stats.isBlockDevice() ? [toDevice(path, stats)] : [];
+}
+
+/** A device node as the OCI spec names it, at the same path. */
+function toDevice(path: string, stats: Stats): LinuxDevice {
+  const { rdev, mode, uid, gid } = stats;
+  // Linux's layout of a 64-bit dev_t (makedev(3)).
+  const major = ((rdev >>> 8) & 0xfff) | (Math.floor(rdev / 0x1_0000_0000) & ~0xfff);
+  const minor = (rdev & 0xff) | ((rdev >>> 12) & ~0xff);
+  return { path, type: stats.isBlockDevice() ? "b" : "c", major, minor, fileMode: mode & 0o777, uid, gid };
 }

@@ -39,6 +39,8 @@ import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
 import { stopSandbox } from "./stop-sandbox.js";
+import { updateContainerResources } from "./update-container.js";
+import { containerUsage, sandboxUsage } from "./usage.js";
 
 export interface RuntimeOptions {
   readonly paths: Paths;
@@ -86,6 +88,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     exits: new Map(),
     exitWaiters: new Map(),
     timelines: new Map(),
+    userFiles: new Map(),
     processes: new Map(),
   };
   const recovered = await recover(ctx);
@@ -111,6 +114,9 @@ function bindVerbs(ctx: RuntimeContext): Runtime {
     removeContainer: (id) => removeContainer(ctx, id),
     containerStatus: (id) => containerStatus(ctx, id),
     listContainers: (owner, sandboxId) => listContainers(ctx, owner, sandboxId),
+    updateContainerResources: (id, changes) => updateContainerResources(ctx, id, changes),
+    containerUsage: (id) => containerUsage(ctx, id),
+    sandboxUsage: (id) => sandboxUsage(ctx, id),
     execSync: (id, command, timeoutMs) => execSync(ctx, id, command, timeoutMs),
     exec: (id, request) => exec(ctx, id, request),
     attach: (id) => attach(ctx, id),

@@ -7,8 +7,9 @@
  */
 import type { Duplex, Readable, Writable } from "node:stream";
 import type { ContainerId, SandboxId } from "../base/ids.js";
-import type { ContainerConfig, ContainerStatus, ExitRecord } from "../state/container.js";
+import type { ContainerConfig, ContainerResources, ContainerStatus, ExitRecord } from "../state/container.js";
 import type { Owner, SandboxConfig, SandboxStatus } from "../state/sandbox.js";
+import type { ContainerUsage, SandboxUsage } from "./usage.js";
 
 export type RuntimeEvent =
   | {
@@ -82,6 +83,10 @@ export interface Runtime {
   removeContainer(id: ContainerId): Promise<void>;
   containerStatus(id: ContainerId): ContainerStatus;
   listContainers(owner: Owner, sandboxId?: SandboxId): ContainerStatus[];
+  /** New limits in place; what is `undefined` stays as it is. Of a container that has ended: CONTAINER_NOT_RUNNING. */
+  updateContainerResources(id: ContainerId, changes: ContainerResources): Promise<void>;
+  containerUsage(id: ContainerId): Promise<ContainerUsage>;
+  sandboxUsage(id: SandboxId): Promise<SandboxUsage>;
 
   /** @param timeoutMs 0: none. @throws RuntimeError `deadline-exceeded` EXEC_TIMEOUT; everything it started is dead then */
   execSync(id: ContainerId, command: readonly string[], timeoutMs: number): Promise<ExecSyncResult>;

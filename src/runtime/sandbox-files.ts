@@ -43,18 +43,24 @@ function refused(what: string, word: string, why: string): RuntimeError {
   });
 }
 
-/** Writes the three files into `dir`, which is made; existing ones are replaced in place, since they may be mounted. */
-export async function writeSandboxFiles(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
+/** Makes `dir` with hostname and resolv.conf, which need no address yet. */
+export async function writeNameFiles(dir: string, config: SandboxConfig): Promise<void> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const usesHostNetwork = config.namespaces.network === "node";
-  const hosts = usesHostNetwork ? await readHostFile("/etc/hosts") : hostsFile(config, ips);
-  const hostname = usesHostNetwork ? await readHostFile("/etc/hostname") : `${config.hostname}\n`;
-  const resolvConf = config.dns ? resolvConfFile(config.dns) : await readHostFile("/etc/resolv.conf");
+  const [hostname, resolvConf] = await Promise.all([
+    usesHostNetwork ? readHostFile("/etc/hostname") : `${config.hostname}\n`,
+    config.dns ? resolvConfFile(config.dns) : readHostFile("/etc/resolv.conf"),
+  ]);
   await Promise.all([
-    writeFile(join(dir, "hosts"), hosts + aliasLines(config), { mode: 0o644 }),
     writeFile(join(dir, "hostname"), hostname, { mode: 0o644 }),
     writeFile(join(dir, "resolv.conf"), resolvConf, { mode: 0o644 }),
   ]);
+}
+
+/** Writes the hosts file into `dir`, once the addresses are known. */
+export async function writeHostsFile(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
+  const hosts = config.namespaces.network === "node" ? await readHostFile("/etc/hosts") : hostsFile(config, ips);
+  await writeFile(join(dir, "hosts"), hosts + aliasLines(config), { mode: 0o644 });
 }
 
 function hostsFile(config: SandboxConfig, ips: readonly string[]): string {

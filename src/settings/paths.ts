@@ -23,7 +23,7 @@ export class Paths {
   }
 
   /** Durable records: they survive a power cut. */
-  durableState(noun: "images" | "layers" | "pods" | "volumes"): string {
+  durableState(noun: "configmaps" | "images" | "layers" | "pods" | "secrets" | "volumes"): string {
     return join(this.root, "state", "durable", noun);
   }
 
@@ -75,6 +75,15 @@ export class Paths {
   /** Our own tmpfs: secrets and memory-backed volumes. */
   get tmpfs(): string {
     return join(this.run, "tmpfs");
+  }
+
+  /** Where the /dev/shm of sandboxes is mounted, on kernels that clone attached mounts only. */
+  get shm(): string {
+    return join(this.run, "shm");
+  }
+
+  sandboxShm(id: SandboxId): string {
+    return join(this.shm, id);
   }
 
   get apiSocket(): string {

@@ -70,6 +70,7 @@ export interface CapabilityRequest {
   readonly privileged: boolean;
   readonly addCapabilities: readonly string[];
   readonly dropCapabilities: readonly string[];
+  readonly addAmbientCapabilities?: readonly string[] | undefined;
 }
 
 /**
@@ -83,7 +84,7 @@ export interface CapabilityRequest {
  * @throws RuntimeError `invalid-argument` UNKNOWN_CAPABILITY; `failed-precondition` CAPABILITY_NOT_AVAILABLE
  */
 export function containerCapabilities(request: CapabilityRequest, available: ReadonlySet<string>): string[] {
-  const add = request.addCapabilities.map(toCapabilityName);
+  const add = [...request.addCapabilities, ...(request.addAmbientCapabilities ?? [])].map(toCapabilityName);
   const drop = request.dropCapabilities.map(toCapabilityName);
   const all = CAPABILITIES.filter((name) => available.has(name));
   if (request.privileged) return all;
@@ -102,6 +103,15 @@ export function containerCapabilities(request: CapabilityRequest, available: Rea
   for (const name of add) given.add(name);
   for (const name of drop) if (!add.includes(name) || add.includes("ALL")) given.delete(name);
   return all.filter((name) => given.has(name));
+}
+
+/**
+ * The ambient set: of what the container has, what is asked to be ambient.
+ * @param given by `containerCapabilities`
+ */
+export function ambientCapabilities(request: CapabilityRequest, given: readonly string[]): string[] {
+  const ambient = (request.addAmbientCapabilities ?? []).map(toCapabilityName);
+  return ambient.includes("ALL") ? [...given] : given.filter((name) => ambient.includes(name));
 }
 
 /** Every capability in a hexadecimal mask of /proc/PID/status, such as CapBnd. */

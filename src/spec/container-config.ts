@@ -15,6 +15,31 @@ export interface ContainerMount {
   /** Makes every mount below read-only too; needs `readonly`. */
   readonly recursiveReadonly: boolean;
   readonly propagation: MountPropagation;
+  /** For an idmapped mount; empty or `undefined`: none. Both or neither. */
+  readonly uidMappings?: readonly IdMapping[] | undefined;
+  readonly gidMappings?: readonly IdMapping[] | undefined;
+}
+
+export interface IdMapping {
+  readonly hostId: number;
+  readonly containerId: number;
+  readonly length: number;
+}
+
+/** A node of the host that the container may use. */
+export interface ContainerDevice {
+  /** A device node, or a directory: all nodes below it. */
+  readonly hostPath: string;
+  readonly containerPath: string;
+  /** Composed of `r` read, `w` write, `m` mknod. */
+  readonly permissions: string;
+}
+
+/** What confines system calls (seccomp) or access (AppArmor). */
+export interface SecurityProfile {
+  readonly type: "runtime-default" | "unconfined" | "localhost";
+  /** With `localhost`: an absolute path of a seccomp profile, or the name of a loaded AppArmor profile. */
+  readonly localhostRef: string;
 }
 
 /** Who the first process is. Names are resolved inside the rootfs at create. */
@@ -23,6 +48,8 @@ export interface ContainerUser {
   readonly user?: string | undefined;
   readonly gid?: number | undefined;
   readonly supplementalGroups: readonly number[];
+  /** `merge`, the default: with the groups that the image's /etc/group gives to the user; `strict`: without. */
+  readonly supplementalGroupsPolicy?: "merge" | "strict" | undefined;
 }
 
 export interface ContainerSecurity {
@@ -32,6 +59,11 @@ export interface ContainerSecurity {
   /** Names without `CAP_`; `ALL` alone or with others. */
   readonly addCapabilities: readonly string[];
   readonly dropCapabilities: readonly string[];
+  /** Kept over execve by a process that is not root; also given as with `addCapabilities`. */
+  readonly addAmbientCapabilities?: readonly string[] | undefined;
+  /** `undefined`: unconfined. Privileged containers are unconfined. */
+  readonly seccomp?: SecurityProfile | undefined;
+  readonly apparmor?: SecurityProfile | undefined;
   /** `undefined`: the default lists. */
   readonly maskedPaths?: readonly string[] | undefined;
   readonly readonlyPaths?: readonly string[] | undefined;
@@ -62,9 +94,12 @@ export interface ContainerConfig {
   readonly args?: readonly string[] | undefined;
   /** Empty: the image's, or `/`. */
   readonly workingDir: string;
-  /** Added to the image's, later ones win. Values are latin1 strings of their bytes where they are not UTF-8. */
+  /** Added to the image's, later ones win. Values may be byte strings (base/byte-strings.ts). */
   readonly env: readonly { readonly name: string; readonly value: string }[];
   readonly mounts: readonly ContainerMount[];
+  readonly devices?: readonly ContainerDevice[] | undefined;
+  /** The PID namespace, where it is not what the sandbox has: its own, the host's, or that of another container. */
+  readonly pid?: "container" | "node" | { readonly target: string } | undefined;
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   /** Relative to the sandbox's logDirectory; empty: no log. */

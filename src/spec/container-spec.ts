@@ -4,11 +4,13 @@
  * All policy is here (defaults, capabilities, masked paths, what a mount means); the native
  * core does what the spec says. Knows no store and touches nothing.
  */
-import type { LinuxDevice, LinuxNamespace, Mount, Spec } from "../oci/index.js";
-import { containerCapabilities } from "./capabilities.js";
-import type { ContainerConfig, ContainerMount } from "./container-config.js";
+import { RuntimeError } from "../base/errors.js";
+import type { LinuxDevice, LinuxDeviceCgroup, LinuxNamespace, LinuxSeccomp, Mount, Spec } from "../oci/index.js";
+import { ambientCapabilities, containerCapabilities } from "./capabilities.js";
+import type { ContainerConfig, ContainerMount, IdMapping } from "./container-config.js";
 import { DEFAULT_DEVICE_RULES } from "./default-devices.js";
 import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from "./default-paths.js";
+import { defaultSeccomp } from "./default-seccomp.js";
 import { containerArgs, containerEnv, type ImageDefaults } from "./process-config.js";
 import { type Controllers, toOciResources } from "./resources.js";
 import type { SandboxConfig } from "./sandbox-config.js";
@@ -38,6 +40,7 @@ export interface HostAbilities {
   readonly lowestOomScoreAdj: number | undefined;
   /** Nodes of /dev for privileged containers. */
   readonly devices: readonly LinuxDevice[];
+  readonly hasAppArmor: boolean;
 }
 
 export interface ContainerSpecInput {
@@ -48,6 +51,16 @@ export interface ContainerSpecInput {
   readonly host: HostAbilities;
   /** Below the cgroup v2 mount. */
   readonly cgroupsPath: string;
+  /** The profile that a seccomp `localhostRef` names, read. */
+  readonly localSeccomp?: LinuxSeccomp | undefined;
+  /** The nodes that the config's devices name, looked up; with what is permitted. */
+  readonly devices?: readonly AllowedDevice[] | undefined;
+}
+
+export interface AllowedDevice {
+  readonly device: LinuxDevice;
+  /** Composed of `r`, `w`, `m`. */
+  readonly access: string;
 }
 
 export interface ContainerSpecOutcome {
@@ -58,7 +71,7 @@ export interface ContainerSpecOutcome {
 
 /**
  * The runtime spec of one container.
- * @throws RuntimeError of `containerArgs`, `containerEnv`, `containerCapabilities` and `toOciResources`
+ * @throws RuntimeError `failed-precondition` APPARMOR_MISSING, and those of `containerArgs`, `containerEnv`, `containerCapabilities` and `toOciResources`
  */
 export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome {
   const { config, image, user, sandbox, host } = input;
@@ -66,6 +79,10 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const capabilities = containerCapabilities(security, host.capabilities);
   const { resources, warnings } = toOciResources(config.resources, host.controllers, host.tolerateMissingControllers);
   const hostname = sandbox.config.hostname;
+  const ambient = ambientCapabilities(security, capabilities);
+  const seccomp = security.privileged ? undefined : seccompProfile(input, capabilities);
+  const apparmor = security.privileged ? undefined : appArmorProfile(security, host);
+  const devices = input.devices ?? [];
   const oom = oomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
   const spec: Spec = {
     ociVersion: "1.3.0",
@@ -76,12 +93,14 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       args: containerArgs(config, image),
       env: containerEnv(config.env, image, { home: user.home, hostname, tty: config.tty }),
       cwd: config.workingDir || image.workingDir || "/",
-      // Inheritable and ambient stay empty: CVE-2022-24769 and its kin.
+      // Inheritable stays empty but for what is asked to be ambient: CVE-2022-24769 and its kin.
       capabilities: {
         bounding: capabilities,
         effective: capabilities,
         permitted: capabilities,
+        ...(ambient.length > 0 && { inheritable: ambient, ambient }),
       },
+      ...(apparmor !== undefined && { apparmorProfile: apparmor }),
       noNewPrivileges: security.noNewPrivileges,
       ...(oom.value !== undefined && { oomScoreAdj: oom.value }),
     },
@@ -92,13 +111,18 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     ],
     annotations: {},
     linux: {
-      namespaces: containerNamespaces(sandbox),
+      namespaces: containerNamespaces(sandbox, config),
+      ...(seccomp && { seccomp }),
       cgroupsPath: input.cgroupsPath,
       resources: {
         ...resources,
-        devices: security.privileged ? [{ allow: true, access: "rwm" }] : [...DEFAULT_DEVICE_RULES],
+        devices: security.privileged
+          ? [{ allow: true, access: "rwm" }]
+          : [...DEFAULT_DEVICE_RULES, ...devices.map(toDeviceRule)],
       },
-      ...(security.privileged && { devices: [...host.devices] }),
+      ...((security.privileged || devices.length > 0) && {
+        devices: uniqueDevices([...(security.privileged ? host.devices : []), ...devices.map(({ device }) => device)]),
+      }),
       maskedPaths: security.privileged ? [] : [...(security.maskedPaths ?? DEFAULT_MASKED_PATHS)],
       readonlyPaths: security.privileged ? [] : [...(security.readonlyPaths ?? DEFAULT_READONLY_PATHS)],
       rootfsPropagation: rootfsPropagation(config.mounts),
@@ -107,18 +131,46 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   return { spec, warnings: oom.warning === undefined ? warnings : [...warnings, oom.warning] };
 }
 
-function containerNamespaces(sandbox: SandboxSurroundings): LinuxNamespace[] {
-  const { namespaces } = sandbox.config;
+function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConfig): LinuxNamespace[] {
   const shared = (type: LinuxNamespace["type"], path: string | undefined): LinuxNamespace[] =>
     path ? [{ type, path }] : [];
+  const ownPid = (config.pid ?? sandbox.config.namespaces.pid) === "container";
   return [
     { type: "mount" },
     { type: "cgroup" },
     ...shared("network", sandbox.netnsPath),
     ...shared("ipc", sandbox.ipcnsPath),
     ...shared("uts", sandbox.utsnsPath),
-    ...(namespaces.pid === "container" ? [{ type: "pid" } as const] : shared("pid", sandbox.pidnsPath)),
+    ...(ownPid ? [{ type: "pid" } as const] : shared("pid", sandbox.pidnsPath)),
   ];
+}
+
+function seccompProfile(
+  { config, localSeccomp }: ContainerSpecInput,
+  capabilities: readonly string[],
+): LinuxSeccomp | undefined {
+  const type = config.security.seccomp?.type;
+  if (type === "runtime-default") return defaultSeccomp(capabilities);
+  return type === "localhost" ? localSeccomp : undefined;
+}
+
+/** @throws RuntimeError `failed-precondition` APPARMOR_MISSING for a named profile where the kernel has no AppArmor */
+function appArmorProfile({ apparmor }: ContainerConfig["security"], host: HostAbilities): string | undefined {
+  if (apparmor?.type !== "localhost") return undefined;
+  if (host.hasAppArmor) return apparmor.localhostRef;
+  throw new RuntimeError(`AppArmor profile "${apparmor.localhostRef}": this host's kernel runs without AppArmor`, {
+    kind: "failed-precondition",
+    code: "APPARMOR_MISSING",
+  });
+}
+
+function toDeviceRule({ device, access }: AllowedDevice): LinuxDeviceCgroup {
+  return { allow: true, type: device.type === "b" ? "b" : "c", major: device.major, minor: device.minor, access };
+}
+
+/** By path; the last one wins. */
+function uniqueDevices(devices: readonly LinuxDevice[]): LinuxDevice[] {
+  return [...new Map(devices.map((device) => [device.path, device])).values()];
 }
 
 function standardMounts(privileged: boolean): Mount[] {
@@ -176,7 +228,19 @@ function toOciMount(mount: ContainerMount): Mount {
     type: "bind",
     source: mount.hostPath,
     options: ["rbind", PROPAGATION[mount.propagation], access],
+    ...(mount.uidMappings?.length && {
+      uidMappings: mount.uidMappings.map(toOciMapping),
+      gidMappings: (mount.gidMappings ?? []).map(toOciMapping),
+    }),
   };
+}
+
+function toOciMapping({ hostId, containerId, length }: IdMapping): {
+  hostID: number;
+  containerID: number;
+  size: number;
+} {
+  return { hostID: hostId, containerID: containerId, size: length };
 }
 
 /** A mount below another one comes after it, or it would be hidden. */

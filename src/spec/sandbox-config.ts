@@ -59,4 +59,6 @@ export interface SandboxConfig {
   /** Below the cgroup root; empty: `<settings.cgroupRoot>/pods`. */
   readonly cgroupParent: string;
   readonly runtimeHandler: string;
+  /** False: a privileged container in it is refused. `undefined`: as true. */
+  readonly allowsPrivileged?: boolean | undefined;
 }

@@ -11,6 +11,8 @@ export interface UserRequest {
   readonly gid?: number | undefined;
   /** Added to what /etc/group says. */
   readonly supplementalGroups: readonly number[];
+  /** `strict`: /etc/group gives no groups. Default: `merge`. */
+  readonly supplementalGroupsPolicy?: "merge" | "strict" | undefined;
 }
 
 export interface ResolvedUser {
@@ -62,7 +64,10 @@ export function resolveUser(request: UserRequest, passwd: string, group: string)
     });
   }
   const gid = request.gid ?? (groupText === "" ? (line?.gid ?? 0) : resolveGroup(groupText, groups));
-  const memberships = line ? groups.filter((g) => g.members.includes(line.name)).map((g) => g.gid) : [];
+  const memberships =
+    line && request.supplementalGroupsPolicy !== "strict"
+      ? groups.filter((g) => g.members.includes(line.name)).map((g) => g.gid)
+      : [];
   const additionalGids = [...new Set([gid, ...memberships, ...request.supplementalGroups])];
   return { uid, gid, additionalGids, home: line?.home ?? "/" };
 }

@@ -12,6 +12,7 @@ import type { ContainerConfig } from "../spec/container-config.js";
 
 export type {
   ContainerConfig,
+  ContainerDevice,
   ContainerMount,
   ContainerResources,
   ContainerSecurity,
@@ -38,6 +39,10 @@ export interface ContainerRecord {
   /** Absolute; empty: none. */
   readonly logPath: string;
   readonly stopSignal: string;
+  /** Who its first process is, as resolved in the image. */
+  readonly user?:
+    | { readonly uid: number; readonly gid: number; readonly supplementalGroups: readonly number[] }
+    | undefined;
   /** What was asked for and is not in force, a sentence each. */
   readonly warnings?: readonly string[] | undefined;
   /** Why it never started, where it did not. */

@@ -51,6 +51,8 @@ export interface SandboxRecord {
   readonly cgroupPath: string;
   readonly monitor?: MonitorProcess | undefined;
   readonly network?: SandboxNetwork | undefined;
+  /** `minke-init`, pid 1 of the PID namespace that the containers share; only where they share one. */
+  readonly initPid?: number | undefined;
   /** Why it is stopped, where that is not because somebody asked. */
   readonly reason?: string | undefined;
 }

@@ -8,6 +8,7 @@
  */
 import type { Readable, Writable } from "node:stream";
 import type { WebSocket } from "ws";
+import { parseTerminalSize } from "./terminal-size.js";
 
 export const CHANNEL = { stdin: 0, stdout: 1, stderr: 2, status: 3, resize: 4, close: 255 } as const;
 
@@ -93,26 +94,12 @@ function receive(socket: WebSocket, session: ChannelSession, selection: ChannelS
     session.stdin.once("drain", () => socket.resume());
     session.stdin.once("close", () => socket.resume());
   } else if (channel === CHANNEL.resize) {
-    const size = parseSize(payload);
+    const size = parseTerminalSize(payload.toString("utf8"));
     if (size) session.resize(size.columns, size.rows);
   } else if (channel === CHANNEL.close && payload[0] === CHANNEL.stdin) {
     session.stdin?.end();
   }
 }
-
-/** `{"Width":80,"Height":24}` (client-go remotecommand TerminalSize). */
-function parseSize(payload: Buffer): { columns: number; rows: number } | undefined {
-  try {
-    const size: unknown = JSON.parse(payload.toString("utf8"));
-    if (typeof size !== "object" || size === null || !("Width" in size) || !("Height" in size)) return undefined;
-    const [columns, rows] = [Number(size.Width), Number(size.Height)];
-    return isDimension(columns) && isDimension(rows) ? { columns, rows } : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-const isDimension = (value: number): boolean => Number.isInteger(value) && value > 0 && value <= 0xffff;
 
 /** Reads to the end, also where nobody wants the output: a full pipe would hold up the process. */
 async function copyOut(socket: WebSocket, source: Readable, channel: number | undefined): Promise<void> {

@@ -1,13 +1,15 @@
 /**
  * What a daemon could leave behind on a machine, listed before and after a test.
  *
- * Counted is what belongs to one daemon (its folders, its cgroup root, its processes) and
- * what belongs to nobody else on a test machine (links, nftables tables, mounts).
+ * Counted is what belongs to one daemon (its folders, its cgroup root, its processes), and every
+ * link and nftables table of the machine that is not plainly another minke's: several run at once.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { linkPrefix } from "../../src/network/link-names.js";
+import { tableName } from "../../src/network/ruleset.js";
 import { cgroup2Mount } from "./requires.js";
 
 export interface Scope {
@@ -17,6 +19,8 @@ export interface Scope {
   readonly cgroupRoot: string;
   /** Its descriptors are counted by kind. */
   readonly daemonPid?: number | undefined;
+  /** Another daemon's links and tables are known by it, and are not counted: several run at once. */
+  readonly bridge: string;
 }
 
 /** Sorted lines by kind: `mounts`, `links`, … */
@@ -33,13 +37,16 @@ export function takeSnapshot(scope: Scope): Snapshot {
   return {
     mounts: mounts(scope),
     cgroups: cgroups(scope.cgroupRoot),
-    links: links(),
-    tables: tables(),
+    links: links(scope),
+    tables: tables(scope),
+    rules: rules(scope),
     processes: processes(scope),
     sockets: sockets(scope.run),
     files: [
       ...filesBelow(scope.root).filter((path) => !NOT_OF_PODS.test(path)),
-      ...filesBelow(scope.run).map((path) => `run: ${path}`),
+      ...filesBelow(scope.run)
+        .filter((path) => path !== "tmpfs/volumes")
+        .map((path) => `run: ${path}`),
     ],
     descriptors: scope.daemonPid === undefined ? [] : descriptors(scope.daemonPid),
   };
@@ -77,7 +84,7 @@ function mounts({ root, run }: Scope): string[] {
   return read("/proc/self/mountinfo")
     .split("\n")
     .map((line) => line.split(" ")[4] ?? "")
-    .filter((path) => path.startsWith(root) || path.startsWith(run) || /minke/.test(path));
+    .filter((path) => path.startsWith(root) || path.startsWith(run));
 }
 
 function cgroups(cgroupRoot: string): string[] {
@@ -85,27 +92,47 @@ function cgroups(cgroupRoot: string): string[] {
   return mount ? foldersBelow(join(mount, cgroupRoot)) : [];
 }
 
-function links(): string[] {
+function links({ bridge, root }: Scope): string[] {
   const { stdout } = spawnSync("ip", ["-o", "link", "show"], { encoding: "utf8" });
-  return stdout.split("\n").flatMap((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? []);
+  return stdout.split("\n").flatMap((line) => {
+    const name = /^\d+: ([^:@]+)/.exec(line)?.[1];
+    if (name === undefined) return [];
+    const isAnothersVeth = /^mk[0-9a-f]{12}$/.test(name) && !name.startsWith(linkPrefix(bridge));
+    const owner = /alias minke (\S+)/.exec(line)?.[1];
+    const isAnothersBridge = owner !== undefined && owner.startsWith("/") && owner !== root;
+    return isAnothersVeth || isAnothersBridge ? [] : [name];
+  });
 }
 
-function tables(): string[] {
+function tables({ bridge }: Scope): string[] {
   const { stdout } = spawnSync("nft", ["list", "tables"], { encoding: "utf8" });
-  return stdout?.split("\n").filter(Boolean) ?? [];
+  return (stdout ?? "").split("\n").filter((line) => {
+    const owner = /^table inet minke_(\S+)$/.exec(line)?.[1];
+    return line !== "" && (owner === undefined || owner === bridge);
+  });
 }
 
-/** Monitors, init processes and all that runs in the daemon's cgroups, as `comm (cgroup)`. */
+/** The daemon's table with its elements: a host port that stays behind is a line more. */
+function rules({ bridge }: Scope): string[] {
+  const { stdout } = spawnSync("nft", ["list", "table", "inet", tableName(bridge)], { encoding: "utf8" });
+  return (stdout ?? "").split("\n").filter(Boolean);
+}
+
+/**
+ * The daemon's cgroups that hold processes, once each, since a container starts and ends processes
+ * of its own as it likes; and what else runs for the daemon.
+ */
 function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
-  return readdirSync("/proc")
+  const found = readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid)
     .flatMap((pid) => {
       const cgroup = read(`/proc/${pid}/cgroup`).trim().split("\n").at(-1) ?? "";
       const path = cgroup.replace(/^0::\//, "");
       const ours = path === cgroupRoot || path.startsWith(`${cgroupRoot}/`);
       if (!ours && !read(`/proc/${pid}/cmdline`).includes(run)) return [];
-      return [`${read(`/proc/${pid}/comm`).trim()} pid ${pid} (${path})`];
+      return [ours ? `in ${path}` : read(`/proc/${pid}/comm`).trim()];
     });
+  return [...new Set(found)];
 }
 
 function sockets(run: string): string[] {

@@ -43,7 +43,7 @@ test("a removed record stays removed and removing it again succeeds", async () =
 
 test("a temporary file of a dead writer is swept at open", async () => {
   await open();
-  await writeFile(join(top, "s", "a.json.0.tmp"), "half");
+  await writeFile(join(top, "s", ".a.json.4711.0"), "half");
   await open();
   expect(await readdir(join(top, "s"))).toEqual([]);
 });

@@ -1,0 +1,63 @@
+/**
+ * The /dev/shm that the containers of a sandbox share: a tmpfs that the monitor holds as a
+ * descriptor, of which each container gets a clone.
+ *
+ * Since Linux 6.15 no mount table holds it. Before, a mount can be cloned only while it is
+ * attached in the caller's mount namespace: there it stands at `<run>/shm/<sandbox>`, and is
+ * taken away when the sandbox stops.
+ */
+import { mkdir, readdir, rmdir } from "node:fs/promises";
+import { hasErrno, RuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
+import { isLongId, type SandboxId } from "../base/ids.js";
+import { createShm, type Fd, isMountPoint, mountTmpfs, openDirectory, unmount } from "../native/index.js";
+import type { RuntimeContext } from "./context.js";
+
+/** As for any directory that everybody may write to. */
+const SHM_MODE = 0o1777;
+
+/** What a kernel without detached clones answers does not change while it runs. */
+let mustAttach = false;
+
+/** Undone by `removeShm`, where it was attached; else by closing the descriptor. */
+export async function makeShm(ctx: RuntimeContext, id: SandboxId, sizeBytes: number): Promise<Fd> {
+  failpoint("shared memory");
+  if (!mustAttach) {
+    try {
+      return await createShm(sizeBytes);
+    } catch (err) {
+      if (!(err instanceof RuntimeError) || err.code !== "KERNEL_TOO_OLD") throw err;
+      mustAttach = true;
+      ctx.log.info({ dir: ctx.paths.shm }, "this kernel clones attached mounts only: /dev/shm of pods is mounted here");
+    }
+  }
+  const path = ctx.paths.sandboxShm(id);
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  await mountTmpfs(path, { sizeBytes, mode: SHM_MODE });
+  return openDirectory(path);
+}
+
+/** Idempotent; nothing where it was never attached. Containers that still run keep theirs. */
+export async function removeShm(ctx: RuntimeContext, id: SandboxId): Promise<void> {
+  const path = ctx.paths.sandboxShm(id);
+  try {
+    await rmdir(path);
+    return;
+  } catch (err) {
+    if (hasErrno(err, "ENOENT")) return;
+    if (!hasErrno(err, "EBUSY")) throw err;
+  }
+  if (await isMountPoint(path)) await unmount(path, { detach: true });
+  await rmdir(path);
+}
+
+/** Those of sandboxes that no record knows. */
+export async function orphanedShm(ctx: RuntimeContext): Promise<SandboxId[]> {
+  try {
+    const names = await readdir(ctx.paths.shm);
+    return names.filter((name): name is SandboxId => isLongId(name) && !ctx.sandboxes.get(name));
+  } catch (err) {
+    if (hasErrno(err, "ENOENT")) return [];
+    throw err;
+  }
+}

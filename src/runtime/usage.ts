@@ -1,0 +1,255 @@
+/**
+ * What containers and sandboxes use: figures of their cgroups, and where a controller is missing, of
+ * the processes in them. Never a made-up zero: what cannot be known is `undefined`.
+ */
+import type { Dirent } from "node:fs";
+import { lstat, readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { nowNs } from "../base/clock.js";
+import type { ContainerId, SandboxId } from "../base/ids.js";
+import { type CgroupLayout, cgroupDir } from "./cgroups.js";
+import { containersOf, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
+
+const PAGE_BYTES = 4096;
+/** How long the size of a writable layer is believed: measuring it walks the tree. */
+const LAYER_LIFETIME_NS = 10_000_000_000n;
+
+/** One line of a pressure file (kernel psi.rst): shares of time in percent, total in microseconds. */
+export interface PressureLine {
+  readonly avg10: number;
+  readonly avg60: number;
+  readonly avg300: number;
+  readonly totalUs: bigint;
+}
+
+export interface Pressure {
+  readonly some: PressureLine;
+  readonly full: PressureLine;
+}
+
+export interface CgroupUsage {
+  /** Unix ns: when these were read. */
+  readonly atNs: bigint;
+  readonly cpuNs: bigint;
+  readonly cpuPressure: Pressure | undefined;
+  readonly memory: {
+    readonly usageBytes: bigint;
+    /** Usage without the page cache that could go at once. */
+    readonly workingSetBytes: bigint;
+    readonly rssBytes: bigint;
+    readonly pageFaults: bigint;
+    readonly majorPageFaults: bigint;
+    /** `undefined`: none. */
+    readonly limitBytes: bigint | undefined;
+    readonly swapBytes: bigint | undefined;
+    readonly swapLimitBytes: bigint | undefined;
+  };
+  readonly memoryPressure: Pressure | undefined;
+  readonly ioPressure: Pressure | undefined;
+  readonly processCount: bigint;
+}
+
+export interface ContainerUsage extends CgroupUsage {
+  readonly layer: {
+    readonly atNs: bigint;
+    readonly path: string;
+    readonly usedBytes: bigint;
+    readonly usedInodes: bigint;
+  };
+}
+
+export interface InterfaceUsage {
+  readonly name: string;
+  readonly rxBytes: bigint;
+  readonly rxErrors: bigint;
+  readonly txBytes: bigint;
+  readonly txErrors: bigint;
+}
+
+export interface SandboxUsage extends CgroupUsage {
+  /** Of the pod's own network; none with the host's. The first is the default one. */
+  readonly interfaces: readonly InterfaceUsage[];
+}
+
+/** See `Runtime.containerUsage`. */
+export async function containerUsage(ctx: RuntimeContext, id: ContainerId): Promise<ContainerUsage> {
+  const record = requireContainer(ctx, id);
+  const [usage, layer] = await Promise.all([cgroupUsage(ctx.cgroups, record.cgroupPath), layerUsage(ctx, id)]);
+  return { ...usage, layer };
+}
+
+/** See `Runtime.sandboxUsage`. */
+export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<SandboxUsage> {
+  const record = requireSandbox(ctx, id);
+  const pids = [
+    record.initPid,
+    ...containersOf(ctx, id).map(({ pid, state }) => (state === "running" ? pid : undefined)),
+  ];
+  const pid = pids.find((candidate) => candidate !== undefined);
+  const hasOwnNetwork = record.config.namespaces.network === "pod";
+  const [usage, interfaces] = await Promise.all([
+    cgroupUsage(ctx.cgroups, record.cgroupPath),
+    hasOwnNetwork && pid !== undefined ? networkUsage(pid) : [],
+  ]);
+  // A kernel may give every namespace links of its own, such as ifb0.
+  const own = record.network?.interface;
+  return { ...usage, interfaces: [...interfaces].sort((a, b) => Number(b.name === own) - Number(a.name === own)) };
+}
+
+async function cgroupUsage(layout: CgroupLayout, cgroup: string): Promise<CgroupUsage> {
+  const dir = cgroupDir(layout, cgroup);
+  const read = (file: string) => readFile(join(dir, file), "utf8").catch(() => undefined);
+  const [cpuStat = "", cpuPressure, memoryPressure, ioPressure, processes] = await Promise.all([
+    read("cpu.stat"),
+    read("cpu.pressure"),
+    read("memory.pressure"),
+    read("io.pressure"),
+    processesBelow(dir),
+  ]);
+  const memory = (await controllerMemory(read)) ?? (await processMemory(processes));
+  return {
+    atNs: nowNs(),
+    cpuNs: (keyedValue(cpuStat, "usage_usec") ?? 0n) * 1000n,
+    cpuPressure: parsePressure(cpuPressure),
+    memory,
+    memoryPressure: parsePressure(memoryPressure),
+    ioPressure: parsePressure(ioPressure),
+    processCount: BigInt(processes.length),
+  };
+}
+
+/** `undefined` where the memory controller is not there. */
+async function controllerMemory(
+  read: (file: string) => Promise<string | undefined>,
+): Promise<CgroupUsage["memory"] | undefined> {
+  const [current, stat = "", max, swap, swapMax] = await Promise.all(
+    ["memory.current", "memory.stat", "memory.max", "memory.swap.current", "memory.swap.max"].map(read),
+  );
+  if (current === undefined) return undefined;
+  const usageBytes = BigInt(current.trim());
+  const inactive = keyedValue(stat, "inactive_file") ?? 0n;
+  return {
+    usageBytes,
+    workingSetBytes: usageBytes > inactive ? usageBytes - inactive : 0n,
+    rssBytes: keyedValue(stat, "anon") ?? 0n,
+    pageFaults: keyedValue(stat, "pgfault") ?? 0n,
+    majorPageFaults: keyedValue(stat, "pgmajfault") ?? 0n,
+    limitBytes: limitOf(max),
+    swapBytes: swap === undefined ? undefined : BigInt(swap.trim()),
+    swapLimitBytes: limitOf(swapMax),
+  };
+}
+
+/** Sums over the processes: pages that several share count several times. */
+async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memory"]> {
+  let [resident, anonymous, faults, majorFaults] = [0n, 0n, 0n, 0n];
+  await Promise.all(
+    pids.map(async (pid) => {
+      const [statm, stat] = await Promise.all(
+        ["statm", "stat"].map((file) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")),
+      );
+      const [, pages = 0, shared = 0] = (statm ?? "").split(" ").map(Number);
+      resident += BigInt(pages * PAGE_BYTES);
+      anonymous += BigInt((pages - shared) * PAGE_BYTES);
+      // Fields 10 and 12 of proc(5), counted after the command in parentheses.
+      const fields = (stat ?? "").slice((stat ?? "").lastIndexOf(")") + 2).split(" ");
+      faults += BigInt(fields[7] ?? 0);
+      majorFaults += BigInt(fields[9] ?? 0);
+    }),
+  );
+  return {
+    usageBytes: resident,
+    workingSetBytes: resident,
+    rssBytes: anonymous,
+    pageFaults: faults,
+    majorPageFaults: majorFaults,
+    limitBytes: undefined,
+    swapBytes: undefined,
+    swapLimitBytes: undefined,
+  };
+}
+
+async function processesBelow(dir: string): Promise<number[]> {
+  const [text, entries] = await Promise.all([
+    readFile(join(dir, "cgroup.procs"), "utf8").catch(() => ""),
+    readdir(dir, { withFileTypes: true }).catch((): Dirent[] => []),
+  ]);
+  const below = await Promise.all(
+    entries.filter((entry) => entry.isDirectory()).map(({ name }) => processesBelow(join(dir, name))),
+  );
+  return [...text.split("\n").filter(Boolean).map(Number), ...below.flat()];
+}
+
+function keyedValue(text: string, key: string): bigint | undefined {
+  const match = new RegExp(`^${key} (\\d+)$`, "m").exec(text);
+  return match?.[1] === undefined ? undefined : BigInt(match[1]);
+}
+
+function limitOf(text: string | undefined): bigint | undefined {
+  const word = text?.trim();
+  return word === undefined || word === "max" ? undefined : BigInt(word);
+}
+
+/** `undefined` where the kernel accounts no pressure. */
+export function parsePressure(text: string | undefined): Pressure | undefined {
+  const line = (kind: string): PressureLine | undefined => {
+    const match = new RegExp(`^${kind} avg10=([\\d.]+) avg60=([\\d.]+) avg300=([\\d.]+) total=(\\d+)$`, "m").exec(
+      text ?? "",
+    );
+    if (!match) return undefined;
+    return {
+      avg10: Number(match[1]),
+      avg60: Number(match[2]),
+      avg300: Number(match[3]),
+      totalUs: BigInt(match[4] ?? 0),
+    };
+  };
+  const [some, full] = [line("some"), line("full")];
+  return some && full && { some, full };
+}
+
+const layers = new WeakMap<RuntimeContext, Map<ContainerId, ContainerUsage["layer"]>>();
+
+async function layerUsage(ctx: RuntimeContext, id: ContainerId): Promise<ContainerUsage["layer"]> {
+  const known = layers.get(ctx) ?? new Map<ContainerId, ContainerUsage["layer"]>();
+  layers.set(ctx, known);
+  const last = known.get(id);
+  if (last && nowNs() - last.atNs < LAYER_LIFETIME_NS) return last;
+  for (const other of known.keys()) if (!ctx.containers.get(other)) known.delete(other);
+  const path = join(ctx.paths.container(id), "upper");
+  const { bytes, inodes } = await treeUsage(path);
+  const usage = { atNs: nowNs(), path: ctx.paths.root, usedBytes: bytes, usedInodes: inodes };
+  known.set(id, usage);
+  return usage;
+}
+
+/** Allocated bytes, as du(1) counts them; what goes away meanwhile counts nothing. */
+async function treeUsage(path: string): Promise<{ bytes: bigint; inodes: bigint }> {
+  const stats = await lstat(path).catch(() => undefined);
+  if (!stats) return { bytes: 0n, inodes: 0n };
+  let [bytes, inodes] = [BigInt(stats.blocks) * 512n, 1n];
+  if (!stats.isDirectory()) return { bytes, inodes };
+  for (const name of await readdir(path).catch(() => [])) {
+    const below = await treeUsage(join(path, name));
+    bytes += below.bytes;
+    inodes += below.inodes;
+  }
+  return { bytes, inodes };
+}
+
+/** Of the network namespace that a process is in. */
+async function networkUsage(pid: number): Promise<InterfaceUsage[]> {
+  const text = await readFile(`/proc/${pid}/net/dev`, "utf8").catch(() => "");
+  return parseNetDev(text).filter(({ name }) => name !== "lo");
+}
+
+/** /proc/net/dev (proc(5)). */
+export function parseNetDev(text: string): InterfaceUsage[] {
+  return text.split("\n").flatMap((line) => {
+    const [name, rest] = line.split(":");
+    const numbers = rest?.trim().split(/\s+/);
+    if (!name || !numbers || numbers.length < 16) return [];
+    const at = (index: number) => BigInt(numbers[index] ?? 0);
+    return [{ name: name.trim(), rxBytes: at(0), rxErrors: at(2), txBytes: at(8), txErrors: at(10) }];
+  });
+}

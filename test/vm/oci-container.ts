@@ -1,0 +1,66 @@
+/** Bundles and containers of minke-oci inside the VM: busybox as rootfs, the spec as a test wants it. */
+import type { RunResult } from "./machine/channel.js";
+import type { Vm } from "./machine/boot.js";
+import { quoted } from "./quoted.js";
+
+export interface BundleOptions {
+  readonly args: readonly string[];
+  /** Members of `process` besides args, cwd and env. */
+  readonly process?: object;
+  /** Members of `linux` besides namespaces and cgroupsPath. */
+  readonly linux?: object;
+}
+
+/** On a tmpfs, since the root of the VM is an overlay already. */
+const BUNDLES = "/tmp/bundles";
+const OCI = "build/Release/minke-oci --root /run/minke-oci-check";
+
+/** Where the container's cgroup is. */
+export function cgroupOf(id: string): string {
+  return `/sys/fs/cgroup/vm-check/${id}`;
+}
+
+/** Runs a container to its end: minke-oci's exit code is the container's. */
+export async function runContainer(vm: Vm, id: string, options: BundleOptions, timeoutMs = 30_000): Promise<RunResult> {
+  await writeBundle(vm, id, options);
+  return vm.run(`${OCI} run --bundle ${BUNDLES}/${id} ${id}`, { timeoutMs });
+}
+
+/** Starts a container that goes on in the background, until `deleteContainer`. */
+export async function startContainer(vm: Vm, id: string, options: BundleOptions): Promise<void> {
+  await writeBundle(vm, id, options);
+  await vm.output(`${OCI} run --detach --bundle ${BUNDLES}/${id} ${id} >/dev/null 2>&1 || ${OCI} state ${id}`);
+}
+
+/** Makes a container and does not start it: its cgroup is there, with all limits. */
+export async function createContainer(vm: Vm, id: string, options: BundleOptions): Promise<void> {
+  await writeBundle(vm, id, options);
+  const { code, stderr } = await vm.run(`${OCI} create --bundle ${BUNDLES}/${id} ${id} >/dev/null`);
+  if (code !== 0) throw new Error(`minke-oci create: ${stderr}`);
+}
+
+export async function deleteContainer(vm: Vm, id: string): Promise<void> {
+  await vm.output(`${OCI} delete --force ${id}`);
+}
+
+async function writeBundle(vm: Vm, id: string, { args, process, linux }: BundleOptions): Promise<void> {
+  const spec = {
+    ociVersion: "1.2.0",
+    root: { path: "rootfs" },
+    process: { args, cwd: "/", env: ["PATH=/bin"], ...process },
+    mounts: [
+      { destination: "/proc", type: "proc", source: "proc" },
+      { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755"] },
+    ],
+    linux: {
+      namespaces: ["mount", "pid", "ipc", "uts", "cgroup"].map((type) => ({ type })),
+      cgroupsPath: cgroupOf(id).slice("/sys/fs/cgroup".length),
+      ...linux,
+    },
+  };
+  await vm.output(`
+    mkdir -p ${BUNDLES}/${id}/rootfs/{bin,proc,dev,tmp,etc}
+    cd ${BUNDLES}/${id}
+    cp /bin/busybox rootfs/bin/ && for name in sh cat dd sleep mknod; do ln -sfn busybox rootfs/bin/$name; done
+    printf %s ${quoted(JSON.stringify(spec))} >config.json`);
+}

@@ -1,0 +1,149 @@
+/** What linux.resources and the security of a spec do on a host with every cgroup v2 controller. */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { cgroupOf, createContainer, deleteContainer, runContainer, startContainer } from "./oci-container.js";
+import { sharedVm } from "./shared-vm.js";
+
+const vm = sharedVm();
+const MIB = 1 << 20;
+
+/** Makes the block device 7:0, on a file, where it is not there; prints its numbers. */
+const LOOP_DEVICE = `
+  modprobe loop
+  [ -s /tmp/loop ] || { truncate -s 16M /tmp/loop && losetup /dev/loop0 /tmp/loop; }
+  cat /sys/block/loop0/dev`;
+
+describe("linux.resources are written and read back:", () => {
+  const ID = "fields";
+  const files = new Map<string, string>();
+  let device = "";
+
+  beforeAll(async () => {
+    device = (await vm().output(LOOP_DEVICE)).trim();
+    const [major, minor] = device.split(":").map(Number);
+    const rate = (value: number) => [{ major, minor, rate: value }];
+    const resources = {
+      memory: { limit: 64 * MIB, swap: 96 * MIB, reservation: 32 * MIB },
+      cpu: { shares: 2048, quota: 20_000, period: 100_000, burst: 10_000, cpus: "0-1", mems: "0" },
+      pids: { limit: 23 },
+      blockIO: {
+        weight: 500,
+        throttleReadBpsDevice: rate(1 * MIB),
+        throttleWriteBpsDevice: rate(2 * MIB),
+        throttleReadIOPSDevice: rate(100),
+        throttleWriteIOPSDevice: rate(200),
+      },
+      hugepageLimits: [{ pageSize: "2MB", limit: 4 * MIB }],
+      unified: { "memory.high": String(48 * MIB), "memory.oom.group": "1" },
+    };
+    await createContainer(vm(), ID, { args: ["true"], linux: { resources } });
+    const text = await vm().output(`cd ${cgroupOf(ID)} && { grep -s '' * || true; }`);
+    for (const line of text.split("\n")) {
+      const [file = "", ...value] = line.split(":");
+      files.set(file, files.has(file) ? `${files.get(file)}\n${value.join(":")}` : value.join(":"));
+    }
+  });
+  afterAll(async () => {
+    await deleteContainer(vm(), ID);
+  });
+
+  test.each([
+    ["memory.limit", "memory.max", String(64 * MIB)],
+    ["memory.swap", "memory.swap.max", String(32 * MIB)],
+    ["memory.reservation", "memory.low", String(32 * MIB)],
+    ["cpu.shares", "cpu.weight", "79"],
+    ["cpu.quota and cpu.period", "cpu.max", "20000 100000"],
+    ["cpu.burst", "cpu.max.burst", "10000"],
+    ["cpu.cpus", "cpuset.cpus", "0-1"],
+    ["cpu.mems", "cpuset.mems", "0"],
+    ["pids.limit", "pids.max", "23"],
+    ["hugepageLimits", "hugetlb.2MB.max", String(4 * MIB)],
+    ["unified memory.high", "memory.high", String(48 * MIB)],
+    ["unified memory.oom.group", "memory.oom.group", "1"],
+  ])("%s in %s", (_, file, value) => {
+    expect(files.get(file)).toBe(value);
+  });
+
+  test("blockIO.weight in io.weight", () => {
+    expect(files.get("io.weight") ?? files.get("io.bfq.weight")).toMatch(/^default \d+$/m);
+  });
+
+  test("blockIO's four throttles in io.max", () => {
+    expect(files.get("io.max")).toBe(`${device} rbps=${MIB} wbps=${2 * MIB} riops=100 wiops=200`);
+  });
+});
+
+describe("limits bite:", () => {
+  test("memory kills the container, which exits with 137", async () => {
+    const resources = { memory: { limit: 16 * MIB, swap: 16 * MIB } };
+    const args = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
+    expect((await runContainer(vm(), "memory", { args, linux: { resources } })).code).toBe(137);
+  });
+
+  test("pids refuses the fork above the limit", async () => {
+    const script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 30 & done; echo all started";
+    const args = ["sh", "-c", script];
+    const result = await runContainer(vm(), "pids", { args, linux: { resources: { pids: { limit: 5 } } } });
+    expect(result.stderr).toContain("can't fork");
+    expect(result.stdout).not.toContain("all started");
+  });
+
+  test("cpu.quota of a fifth gives a busy loop a fifth", { timeout: 60_000 }, async () => {
+    const resources = { cpu: { quota: 20_000, period: 100_000 } };
+    await startContainer(vm(), "cpu", { args: ["sh", "-c", "while :; do :; done"], linux: { resources } });
+    const sample = `head -1 ${cgroupOf("cpu")}/cpu.stat | cut -d' ' -f2; date +%s%6N`;
+    const text = await vm().output(`${sample}; sleep 6; ${sample}; grep nr_throttled ${cgroupOf("cpu")}/cpu.stat`);
+    await deleteContainer(vm(), "cpu");
+    const [usedUs = 0, atUs = 0, laterUsedUs = 0, laterAtUs = 0] = text.split("\n").map(Number);
+    expect((laterUsedUs - usedUs) / (laterAtUs - atUs)).toBeGreaterThan(0.1);
+    expect((laterUsedUs - usedUs) / (laterAtUs - atUs)).toBeLessThan(0.25);
+    expect(Number(/nr_throttled (\d+)/.exec(text)?.[1])).toBeGreaterThan(10);
+  });
+});
+
+describe("the device policy", () => {
+  const devices = [{ path: "/dev/loop0", type: "b", major: 7, minor: 0, fileMode: 0o660 }];
+  const args = ["sh", "-c", "dd if=/dev/loop0 of=/dev/null bs=512 count=1 && echo x >/dev/null && echo allowed"];
+  const denyAll = { allow: false, access: "rwm" };
+
+  beforeAll(() => vm().output(LOOP_DEVICE));
+
+  test("denies a device without a rule, and leaves the default ones", async () => {
+    const result = await runContainer(vm(), "denied", { args, linux: { devices, resources: { devices: [denyAll] } } });
+    expect(result.stderr).toContain("Operation not permitted");
+    expect(result.code).toBe(1);
+  });
+
+  test("allows a device that a rule names", async () => {
+    const allow = { allow: true, type: "b", major: 7, minor: 0, access: "rm" };
+    const linux = { devices, resources: { devices: [denyAll, allow] } };
+    expect((await runContainer(vm(), "allowed", { args, linux })).stdout).toBe("allowed\n");
+  });
+});
+
+describe("AppArmor", () => {
+  const PROFILE = "profile minke-vm-oci flags=(attach_disconnected) { file, capability, deny /etc/denied w, }";
+  beforeAll(() => vm().output(`apparmor_parser --skip-cache --replace <<<'${PROFILE}'`));
+  afterAll(() => vm().output(`apparmor_parser --remove <<<'${PROFILE}'`));
+  const args = [
+    "sh",
+    "-c",
+    "cat /proc/self/attr/current; echo x >/etc/other && echo other written; echo x >/etc/denied",
+  ];
+
+  test("a profile of the spec is in force and blocks the write that it denies", async () => {
+    const result = await runContainer(vm(), "confined", { args, process: { apparmorProfile: "minke-vm-oci" } });
+    expect(result.stdout).toBe("minke-vm-oci (enforce)\nother written\n");
+    expect(result.stderr).toMatch(/\/etc\/denied: Permission denied/);
+  });
+
+  test("without a profile the same write is done", async () => {
+    const result = await runContainer(vm(), "unconfined", { args });
+    expect(result).toMatchObject({ code: 0, stdout: "unconfined\nother written\n" });
+  });
+
+  test("a profile that is not loaded fails the start and names it", async () => {
+    const result = await runContainer(vm(), "unknown", { args, process: { apparmorProfile: "minke-vm-not-loaded" } });
+    expect(result.code).not.toBe(0);
+    expect(result.stderr).toContain("minke-vm-not-loaded");
+  });
+});

@@ -1,0 +1,56 @@
+/**
+ * `npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep]
+ * [vitest's arguments]`: what test/vm checks, on a kernel of its own. README.md says how.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const KEPT = `${root}.cache/vm/kept.json`;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    kernel: { type: "string", default: "debian" },
+    disk: { type: "string" },
+    only: { type: "string" },
+    keep: { type: "boolean", default: false },
+    help: { type: "boolean", short: "h", default: false },
+  },
+});
+if (values.help) {
+  console.log(
+    "usage: npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep] [FILE …]",
+  );
+  process.exit(0);
+}
+
+const execute = (program, args, env = process.env) =>
+  spawnSync(program, args, { cwd: root, stdio: "inherit", env }).status ?? 1;
+
+const prepared = execute("bash", ["test/vm/setup"]) || execute("bash", [".ci/setup"]);
+if (prepared !== 0) process.exit(prepared);
+
+const vitest = ["node_modules/vitest/vitest.mjs", "run", "--config", "test/vm/vitest.config.ts"];
+if (values.only) vitest.push("--testNamePattern", values.only);
+process.exitCode = execute(process.execPath, [...vitest, ...positionals], {
+  ...process.env,
+  MINKE_VM_KERNEL: values.kernel,
+  MINKE_VM_DISK: values.disk ? resolve(values.disk) : "",
+  MINKE_VM_KEEP: values.keep ? "1" : "",
+});
+
+if (values.keep && existsSync(KEPT)) {
+  const { pid, shellSocket, consoleLog } = JSON.parse(readFileSync(KEPT, "utf8"));
+  rmSync(KEPT);
+  console.log(`the VM goes on as pid ${pid} until the shell is left; its console: ${consoleLog}`);
+  execute(process.execPath, ["test/vm/shell.mjs", shellSocket]);
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    console.log("the VM had ended by itself");
+  }
+}

@@ -1,0 +1,16 @@
+/** The machine of the run, as a test file sees it. */
+import { afterAll, beforeAll, inject } from "vitest";
+import { Vm } from "./machine/boot.js";
+
+/** Connects before the file's first test; call it at the top of a file. */
+export function sharedVm(): () => Vm {
+  let vm: Vm | undefined;
+  beforeAll(async () => {
+    vm = await Vm.connect(inject("vm"));
+  });
+  afterAll(() => vm?.disconnect());
+  return () => {
+    if (!vm) throw new Error("the VM is reached in tests and hooks only");
+    return vm;
+  };
+}
