@@ -43,6 +43,8 @@ ssize_t Receive(int report, ChildReport* message, sys::UniqueFd* fd) {
   do {
     got = ::recvmsg(report, &header, MSG_CMSG_CLOEXEC);
   } while (got < 0 && errno == EINTR);
+  // A child that dies with a byte of ours unread resets the connection (unix(7)).
+  if (got < 0 && errno == ECONNRESET) return 0;
   if (got <= 0) return got;
   struct cmsghdr* rights = CMSG_FIRSTHDR(&header);
   if (rights != nullptr && rights->cmsg_type == SCM_RIGHTS) {
