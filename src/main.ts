@@ -19,6 +19,7 @@ import { runDoctor } from "./doctor/doctor.js";
 import { ImageStore, type ImageStoreOptions } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
 import { type NetworkRecord, PodNetwork } from "./network/pod-network.js";
+import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
 import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
@@ -145,13 +146,27 @@ async function open(
     quarantine: paths.quarantine,
     version: 1,
   });
-  for (const record of [...leases.quarantined, ...runtime.quarantined, ...pods.quarantined]) {
+  const [configMaps, secrets] = await Promise.all(
+    (["configmaps", "secrets"] as const).map((noun) =>
+      FileStore.open<ConfigRecord>({
+        dir: paths.durableState(noun),
+        storeClass: "durable",
+        quarantine: paths.quarantine,
+        version: 1,
+      }),
+    ),
+  );
+  if (!configMaps || !secrets) throw new Error("two stores are opened");
+  const stores = [leases, runtime, pods, configMaps, secrets];
+  for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
   const engine = await PodEngine.open({
     runtime: runtime.runtime,
     images: imagesOf(images),
     store: pods,
+    configMaps: new ConfigObjects("ConfigMap", configMaps),
+    secrets: new ConfigObjects("Secret", secrets),
     paths,
     mounts: { mountTmpfs, unmount },
     settings: {

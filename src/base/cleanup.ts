@@ -6,6 +6,7 @@
  * that went away must not leave half an object behind.
  */
 import { toRuntimeError, type RuntimeError } from "./errors.js";
+import { failpoint } from "./failpoints.js";
 
 export interface FailedUndo {
   readonly step: string;
@@ -37,6 +38,7 @@ export class CleanupStack {
       const { step, undo } = next;
       let timer: NodeJS.Timeout | undefined;
       try {
+        failpoint(`undo ${step}`);
         await Promise.race([
           undo(),
           new Promise<never>((_, reject) => {

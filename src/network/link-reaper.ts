@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { RuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { deleteLinkGroup } from "./netlink/rtnetlink.js";
 import { netlinkError, NetlinkSocket } from "./netlink/socket.js";
 
@@ -47,6 +48,7 @@ export class LinkReaper {
   }
 
   async #deleteGroup(): Promise<void> {
+    failpoint("delete links");
     for (let attempt = 1; ; attempt++) {
       const [result] = await this.#socket.exchange([deleteLinkGroup(this.#group)]);
       if (!result) throw new RuntimeError("delete retired links: no answer", { kind: "internal", code: "INTERNAL" });

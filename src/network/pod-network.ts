@@ -8,6 +8,7 @@
  */
 import { CleanupStack } from "../base/cleanup.js";
 import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import type { Fd } from "../native/index.js";
@@ -149,9 +150,12 @@ export class PodNetwork {
     const ports = request.portMappings.filter(({ hostPort }) => hostPort > 0);
     await this.#hostPorts.reserve(sandboxId, ports);
     try {
+      failpoint("lease");
       const lease = this.#takeLease(sandboxId, ports);
       await this.#parts.store.put(sandboxId, lease);
+      failpoint("after lease");
       await settleBoth(this.#connect(lease, request), this.#parts.published.publish(sandboxId, ports, lease.ips));
+      failpoint("after links");
       return { interface: POD_INTERFACE, ips: lease.ips };
     } catch (err) {
       this.#hostPorts.release(sandboxId);
@@ -168,6 +172,7 @@ export class PodNetwork {
     const lease = this.#leases.get(sandboxId);
     if (!lease || this.#leaving.has(sandboxId)) return;
     const { route, published, reaper, settings } = this.#parts;
+    failpoint("retire link");
     const retired = async (): Promise<void> => {
       const [result] = await route.exchange([rt.retireLink(lease.link, retiredGroup(settings.bridge))]);
       if (result && result.errno !== 0 && result.errno !== ENODEV)
@@ -175,6 +180,7 @@ export class PodNetwork {
     };
     await settleBoth(retired(), published.withdraw(sandboxId, lease.ports));
     this.#hostPorts.release(sandboxId);
+    failpoint("after retire link");
     const gone = reaper.reap().then(() => this.#forget(lease));
     this.#leaving.set(sandboxId, gone);
     gone
@@ -285,7 +291,9 @@ export class PodNetwork {
   }
 
   async #forget(lease: LeaseRecord): Promise<void> {
+    failpoint("forget lease");
     await this.#parts.store.remove(lease.sandboxId);
+    failpoint("after forget lease");
     this.#leases.delete(lease.sandboxId);
     this.#pool.release(lease.offset);
   }
@@ -305,7 +313,9 @@ export class PodNetwork {
 
   /** Two round trips: one batch in the host, one in the pod. */
   async #connect(lease: LeaseRecord, request: NetworkRequest): Promise<void> {
+    failpoint("create link");
     const podIndex = await this.#createLink(lease, request.netns);
+    failpoint("after create link");
     const pod = new NetlinkSocket(request.netlink);
     await pod.run(`configure ${POD_INTERFACE}`, [
       rt.setLinkUp(rt.LOOPBACK_INDEX),

@@ -3,6 +3,7 @@
  * table back where somebody flushed it. Also forgets connections of a UDP or SCTP port, which
  * conntrack would go on sending to the old place.
  */
+import { failpoint } from "../base/failpoints.js";
 import type { Subnet } from "./address.js";
 import { deleteConntrack, dumpConntrack, parseConntrack } from "./netlink/conntrack.js";
 import { deleteTable, transaction } from "./netlink/nftables.js";
@@ -61,6 +62,7 @@ export class PublishedPorts {
 
   async publish(owner: string, ports: readonly HostPort[], ips: readonly string[]): Promise<void> {
     if (ports.length === 0) return;
+    failpoint("publish ports");
     this.restore(owner, ports, ips);
     const requests = transaction(addEntries(tableName(this.#bridge), this.#entries.get(owner) ?? []));
     const results = await this.#rules.exchange(requests);
@@ -74,12 +76,19 @@ export class PublishedPorts {
   /** Removing what is not there succeeds. */
   async withdraw(owner: string, ports: readonly HostPort[]): Promise<void> {
     const entries = this.#entries.get(owner);
-    this.#entries.delete(owner);
     if (!entries || entries.length === 0) return;
-    const results = await this.#rules.exchange(transaction(deleteEntries(tableName(this.#bridge), entries)));
-    const refused = results.find(({ errno }) => errno !== 0);
-    if (refused?.errno === ENOENT) await this.rebuild();
-    else if (refused) throw netlinkError("withdraw host ports", refused);
+    // A rebuild meanwhile must not put them back; one that is refused is to be tried again.
+    this.#entries.delete(owner);
+    try {
+      failpoint("withdraw ports");
+      const results = await this.#rules.exchange(transaction(deleteEntries(tableName(this.#bridge), entries)));
+      const refused = results.find(({ errno }) => errno !== 0);
+      if (refused?.errno === ENOENT) await this.rebuild();
+      else if (refused) throw netlinkError("withdraw host ports", refused);
+    } catch (err) {
+      this.#entries.set(owner, entries);
+      throw err;
+    }
     await this.#forgetConnections(ports);
   }
 

@@ -6,18 +6,22 @@
  * seen) and removes sandboxes and volumes of pods that nobody desires any more.
  */
 import { randomUUID } from "node:crypto";
+import { readdir } from "node:fs/promises";
 import { hostname, networkInterfaces } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { ContainerId, PodUid } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import type { Span } from "../base/timeline.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Paths } from "../settings/paths.js";
 import type { RecordStore } from "../state/store.js";
+import { removeTree } from "../volume/remove-tree.js";
 import { type TmpfsMounts, Volumes } from "../volume/volumes.js";
 import { isAlive } from "./actions.js";
+import type { ConfigObjects, ConfigSource } from "./config-objects.js";
 import { ContainerStarter } from "./container-starter.js";
 import { containerLogPath, portMappings } from "./convert.js";
 import { type EventJson, PodEvents } from "./events.js";
@@ -29,6 +33,7 @@ import type { FieldProblem } from "./manifest/problems.js";
 import { PodWorker, type WorkerContext } from "./pod-worker.js";
 import { newPodRecord, type PodRecord } from "./record.js";
 import { type PodJson, toPodJson } from "./status.js";
+import { refersTo } from "./volume-files.js";
 
 export interface PodSettings {
   /** Delay before the second restart of a container, doubled for each further one. */
@@ -53,6 +58,8 @@ export interface PodEngineOptions {
   readonly images: Images;
   readonly store: RecordStore<PodRecord>;
   readonly paths: Paths;
+  readonly configMaps: ConfigObjects;
+  readonly secrets: ConfigObjects;
   readonly mounts: TmpfsMounts;
   readonly settings?: Partial<PodSettings> | undefined;
   readonly log: Logger;
@@ -70,6 +77,7 @@ export class PodEngine {
   readonly #store: RecordStore<PodRecord>;
   readonly #paths: Paths;
   readonly #context: WorkerContext;
+  readonly #configs: { readonly configMaps: ConfigObjects; readonly secrets: ConfigObjects };
   readonly #volumes: Volumes;
   readonly #log: Logger;
   readonly #events = new PodEvents();
@@ -95,9 +103,24 @@ export class PodEngine {
     this.#log = options.log;
     this.#volumes = new Volumes(paths, options.mounts);
     const { logMaxBytes, logMaxFiles } = settings;
+    const { configMaps, secrets } = options;
+    this.#configs = { configMaps, secrets };
+    const configs: ConfigSource = {
+      content: (kind, namespace, name, part) =>
+        (kind === "Secret" ? secrets : configMaps).content(namespace, name, part),
+    };
+    for (const objects of [configMaps, secrets]) {
+      objects.onChange((kind, namespace, name) => {
+        for (const worker of this.#workers.values()) {
+          const { pod } = worker.record;
+          if (pod.metadata.namespace === namespace && refersTo(pod, kind, name)) worker.refreshVolumes();
+        }
+      });
+    }
     this.#context = {
       runtime,
-      starter: new ContainerStarter({ runtime, images, paths, limits, logMaxBytes, logMaxFiles, hostIps }),
+      starter: new ContainerStarter({ runtime, images, paths, limits, logMaxBytes, logMaxFiles, hostIps, configs }),
+      configs,
       volumes: this.#volumes,
       store: options.store,
       paths,
@@ -154,9 +177,15 @@ export class PodEngine {
     const record = newPodRecord({ uid, pod: named, warnings, createdAtNs: nowNs() });
     const worker = this.#addWorker(record);
     try {
+      failpoint("record pod");
       await this.#store.put(uid, record);
+      failpoint("after record pod");
     } catch (err) {
       this.#forget(worker);
+      // It may be in place although it was not confirmed; a pod that was refused must not come back.
+      await this.#store.remove(uid).catch((undo: unknown) => {
+        this.#log.error({ podUid: uid, err: String(undo) }, "the record of a refused pod could not be removed");
+      });
       throw err;
     }
     for (const warning of warnings) {
@@ -342,6 +371,11 @@ export class PodEngine {
     return worker.record.sandbox.id;
   }
 
+  /** What pods are configured by. */
+  get configs(): { readonly configMaps: ConfigObjects; readonly secrets: ConfigObjects } {
+    return this.#configs;
+  }
+
   /** The verbs, for streams of the API. */
   get runtime(): Runtime {
     return this.#runtime;
@@ -478,6 +512,14 @@ export class PodEngine {
     for (const uid of await this.#volumes.list()) {
       if (!this.#workers.has(uid as PodUid)) await attempt("volumes", () => this.#volumes.remove(uid as PodUid));
     }
+    const logs = dirname(this.#paths.podLogs("x", "x", "x" as PodUid));
+    await attempt("logs", async () => {
+      // `<namespace>_<name>_<uid>`: none of the three may hold an underscore.
+      for (const name of await readdir(logs).catch(() => [])) {
+        const [, , uid] = name.split("_");
+        if (uid === undefined || !this.#workers.has(uid as PodUid)) await removeTree(join(logs, name));
+      }
+    });
   }
 }
 

@@ -10,6 +10,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { PodUid, SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import { Timeline } from "../base/timeline.js";
@@ -20,6 +21,7 @@ import type { RecordStore } from "../state/store.js";
 import type { Volumes } from "../volume/volumes.js";
 import { type Action, isAlive, nextActions, type SandboxView } from "./actions.js";
 import { type BackoffLimits, nextFailureDelayMs } from "./backoff.js";
+import type { ConfigSource } from "./config-objects.js";
 import { toSandboxConfig } from "./convert.js";
 import { type ContainerStarter, type StartOutcome } from "./container-starter.js";
 import type { PodEvents } from "./events.js";
@@ -32,6 +34,7 @@ export interface WorkerContext {
   readonly runtime: Runtime;
   readonly starter: ContainerStarter;
   readonly volumes: Volumes;
+  readonly configs: ConfigSource;
   readonly store: RecordStore<PodRecord>;
   readonly paths: Paths;
   readonly limits: BackoffLimits;
@@ -48,8 +51,10 @@ const MAX_TIMER_MS = 2_147_483_647;
 /** The first start is what people ask about; of later restarts only the newest steps are kept. */
 const MAX_SPANS = 256;
 const FIRST_SPANS_KEPT = 128;
-/** How long a removal that failed waits before it is tried again. */
-const REMOVE_RETRY_MS = 2_000;
+/** How long work that failed waits before it is tried again; a removal that fails again waits longer each time. */
+const RETRY_MS = 2_000;
+const RETRY_BASE_MS = 200;
+const RETRY_MAX_MS = 10_000;
 
 export class PodWorker {
   readonly record: PodRecord;
@@ -66,6 +71,9 @@ export class PodWorker {
   #isDirty = false;
   #saving: Promise<void> | undefined;
   #removeRetryAtNs = 0n;
+  #preparing: Promise<void> = Promise.resolve();
+  #removeFailures = 0;
+  #saveRetry: NodeJS.Timeout | undefined;
 
   constructor(context: WorkerContext, record: PodRecord) {
     this.#context = context;
@@ -111,8 +119,14 @@ export class PodWorker {
     this.#context.events.record(this.#reference, { type: "Normal", reason: "Killing", message: "Stopping the pod" });
     this.#abort.abort(new RuntimeError("the pod is being deleted", { kind: "cancelled", code: "CANCELLED" }));
     this.#touch();
-    await this.#flush();
-    this.kick();
+    try {
+      await this.#flush();
+    } catch (err) {
+      // What is deleted gives space back; the record is written, or gone, as soon as there is some.
+      if (toRuntimeError(err).code !== "NO_SPACE") throw err;
+    } finally {
+      this.kick();
+    }
   }
 
   /** Stops looking; containers go on. Waits for what is being written. */
@@ -211,15 +225,16 @@ export class PodWorker {
     work().then(end, (err: unknown) => {
       const { kind, code, message } = toRuntimeError(err);
       this.#context.log.error({ podUid: this.uid, step: key, kind, code, message }, "a step of a pod failed");
-      setTimeout(end, REMOVE_RETRY_MS).unref();
+      setTimeout(end, RETRY_MS).unref();
     });
   }
 
   async #runSandbox(): Promise<void> {
-    const { runtime, volumes, paths } = this.#context;
+    const { runtime, paths } = this.#context;
     const { pod, uid } = this.record;
     const previous = this.record.sandbox;
     const attempt = (previous?.attempt ?? -1) + 1;
+    let failure = "FailedCreatePodSandBox";
     try {
       const logDirectory = paths.podLogs(pod.metadata.namespace, pod.metadata.name, uid);
       const names = [...(pod.spec.initContainers ?? []), ...pod.spec.containers].map(({ name }) => name);
@@ -237,9 +252,12 @@ export class PodWorker {
       const config = toSandboxConfig(pod, { uid, attempt, logDirectory, hostDns: this.#context.hostDns() });
       const [id, made] = await settleBoth(
         this.timeline.step("sandbox", () => runtime.runSandbox(config, this.#abort.signal)),
-        this.timeline.step("volumes", () =>
-          volumes.prepare(uid, volumeRequests(pod), pod.spec.securityContext?.fsGroup),
-        ),
+        this.timeline
+          .step("volumes", () => this.#prepareVolumes())
+          .catch((err: unknown) => {
+            failure = "FailedMount";
+            throw err;
+          }),
         (orphan) => runtime.removeSandbox(orphan),
       );
       this.#volumes = made;
@@ -250,22 +268,45 @@ export class PodWorker {
       this.record.isInitialized = false;
     } catch (err) {
       if (this.#abort.signal.aborted) return;
-      this.record.sandboxFailure = this.#failedStart("FailedCreatePodSandBox", err, this.record.sandboxFailure, "");
+      this.record.sandboxFailure = this.#failedStart(failure, err, this.record.sandboxFailure, "");
     }
     this.#touch();
+  }
+
+  /** One at a time: what is made may be what another call is changing. */
+  #prepareVolumes(): Promise<ReadonlyMap<string, string>> {
+    const { pod, uid } = this.record;
+    const made = this.#preparing.then(() => {
+      const requests = volumeRequests({ pod, uid, configs: this.#context.configs });
+      return this.#context.volumes.prepare(uid, requests, pod.spec.securityContext?.fsGroup);
+    });
+    this.#preparing = made.then(
+      () => undefined,
+      () => undefined,
+    );
+    return made;
+  }
+
+  /** An object that the pod's volumes are made from has changed: brings them up to date, all at one instant each. */
+  refreshVolumes(): void {
+    // What waits for the object need not wait on.
+    if (this.record.sandboxFailure?.reason === "FailedMount")
+      this.record.sandboxFailure = { ...this.record.sandboxFailure, retryAtNs: "0" };
+    this.kick();
+    if (!this.record.sandbox || this.#isClosed || this.record.deletion) return;
+    this.#prepareVolumes().catch((err: unknown) => {
+      const { message } = toRuntimeError(err);
+      this.#context.events.record(this.#reference, { type: "Warning", reason: "FailedMount", message });
+    });
   }
 
   async #start(container: Container): Promise<void> {
     const progress = this.record.containers[container.name];
     const { sandbox } = this.record;
     if (!progress || !sandbox) return;
-    this.#volumes ??= await this.#context.volumes.prepare(
-      this.uid,
-      volumeRequests(this.record.pod),
-      this.record.pod.spec.securityContext?.fsGroup,
-    );
     let outcome: StartOutcome;
     try {
+      this.#volumes ??= await this.#prepareVolumes();
       outcome = await this.#context.starter.start({
         record: this.record,
         container,
@@ -334,7 +375,7 @@ export class PodWorker {
           { podUid: this.uid, containerId: id, kind, code, message },
           "a container could not be stopped, retrying in 2 s",
         );
-        setTimeout(retry, REMOVE_RETRY_MS).unref();
+        setTimeout(retry, RETRY_MS).unref();
       },
     );
   }
@@ -344,18 +385,24 @@ export class PodWorker {
     try {
       const sandboxes = runtime.listSandboxes("pod").filter(({ config }) => config.metadata.uid === this.uid);
       await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
+      await this.#preparing;
       await volumes.remove(this.uid);
+      failpoint("remove logs");
       await this.#context.starter.removeLogs(this.record);
       await this.#saving?.catch(() => undefined);
       this.#isClosed = true;
+      failpoint("remove pod record");
       await store.remove(this.uid);
+      failpoint("after remove pod record");
     } catch (err) {
       const { kind, code, message } = toRuntimeError(err);
       this.#isClosed = false;
-      this.#removeRetryAtNs = nowNs() + BigInt(REMOVE_RETRY_MS) * 1_000_000n;
-      this.#context.log.error({ podUid: this.uid, kind, code, message }, "a pod could not be removed, retrying in 2 s");
+      const delayMs = Math.min(RETRY_BASE_MS * 2 ** this.#removeFailures++, RETRY_MAX_MS);
+      this.#removeRetryAtNs = nowNs() + BigInt(delayMs) * 1_000_000n;
+      const fields = { podUid: this.uid, kind, code, message, delayMs };
+      this.#context.log.error(fields, "a pod could not be removed, retrying");
       events.record(this.#reference, { type: "Warning", reason: "FailedKillPod", message });
-      setTimeout(() => this.kick(), REMOVE_RETRY_MS + 1).unref();
+      setTimeout(() => this.kick(), delayMs + 1).unref();
       return;
     }
     events.forget(this.uid);
@@ -370,8 +417,13 @@ export class PodWorker {
       const { kind, code, message } = toRuntimeError(err);
       this.#context.log.error(
         { podUid: this.uid, kind, code, message },
-        "the progress of a pod could not be written, retrying with the next change",
+        "the progress of a pod could not be written, retrying in 2 s",
       );
+      if (this.#saveRetry !== undefined) return;
+      this.#saveRetry = setTimeout(() => {
+        this.#saveRetry = undefined;
+        if (!this.#isClosed) this.#touch();
+      }, RETRY_MS).unref();
     });
   }
 

@@ -7,10 +7,11 @@
  *
  * Limits are written by the native core from the OCI spec; here are only directories.
  */
-import { mkdir, readdir, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 
 export interface CgroupLayout {
@@ -47,7 +48,9 @@ export function cgroupDir(layout: CgroupLayout, cgroup: string): string {
  */
 export async function makeCgroup(layout: CgroupLayout, cgroup: string, options: { handDown: boolean }): Promise<void> {
   try {
+    failpoint("make cgroup");
     await mkdir(cgroupDir(layout, cgroup));
+    failpoint("after make cgroup");
   } catch (err) {
     if (hasErrno(err, "ENOENT")) {
       await makeCgroup(layout, parentOf(cgroup), { handDown: true });
@@ -72,6 +75,15 @@ export async function killCgroup(layout: CgroupLayout, cgroup: string): Promise<
   await writeFile(join(cgroupDir(layout, cgroup), "cgroup.kill"), "1").catch(ignoreMissing);
 }
 
+/** Processes in the cgroup itself, not in those below. */
+export async function cgroupPids(layout: CgroupLayout, cgroup: string): Promise<number[]> {
+  const text = await readFile(join(cgroupDir(layout, cgroup), "cgroup.procs"), "utf8").catch((err: unknown) => {
+    ignoreMissing(err);
+    return "";
+  });
+  return text.split("\n").filter(Boolean).map(Number);
+}
+
 /**
  * Removes a cgroup and all below it, killing what still runs there.
  *
@@ -82,6 +94,7 @@ export async function killCgroup(layout: CgroupLayout, cgroup: string): Promise<
  * @throws RuntimeError `deadline-exceeded` CGROUP_BUSY where processes outlive SIGKILL (state D)
  */
 export async function removeCgroup(layout: CgroupLayout, cgroup: string, deadlineMs = 10_000): Promise<void> {
+  failpoint("remove cgroup");
   const giveUpAt = performance.now() + deadlineMs;
   for (let waitMs = 1; !(await tryRemoveTree(cgroupDir(layout, cgroup))); waitMs = Math.min(waitMs * 2, 100)) {
     if (performance.now() > giveUpAt) {

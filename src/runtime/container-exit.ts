@@ -5,6 +5,7 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
+import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
 import type { ContainerRecord, ExitRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
@@ -30,11 +31,11 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     });
     ctx.exits.set(record.id, exit);
     ctx.processes.delete(record.id);
-    await ctx.containers.put(record.id, {
-      ...record,
-      state: "exited",
-      startedAtNs: record.startedAtNs ?? exit.startedAtNs,
-    });
+    failpoint("record exit");
+    const exited = { ...record, state: "exited", startedAtNs: record.startedAtNs ?? exit.startedAtNs } as const;
+    // Also on a full disk: the exit file says the same to the next daemon.
+    await ctx.containers.put(record.id, exited, "remember");
+    failpoint("after record exit");
     emit(ctx, {
       type: "container-exited",
       sandboxId: record.sandboxId,
@@ -42,9 +43,14 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
       owner: record.config.owner,
       exit,
     });
-    ctx.exitWaiters.get(record.id)?.resolve(exit);
-    ctx.exitWaiters.delete(record.id);
+    endWaits(ctx, record.id);
   });
+}
+
+/** Wakes those who wait for the container's end: it has ended, or never began. */
+export function endWaits(ctx: RuntimeContext, id: ContainerId): void {
+  ctx.exitWaiters.get(id)?.resolve();
+  ctx.exitWaiters.delete(id);
 }
 
 /** Ends a container whose end nobody saw; an exit file that is there after all is believed. */
@@ -64,8 +70,15 @@ export async function recordUnknownExit(ctx: RuntimeContext, record: ContainerRe
     unknown: why,
   };
   const file = exitFile(ctx, record.id);
-  await writeFile(`${file}.tmp`, `${JSON.stringify(exit)}\n`, { mode: 0o600 });
-  await rename(`${file}.tmp`, file);
+  try {
+    await writeFile(`${file}.tmp`, `${JSON.stringify(exit)}\n`, { mode: 0o600 });
+    await rename(`${file}.tmp`, file);
+  } catch (err) {
+    ctx.log.warn(
+      { containerId: record.id, err: String(err) },
+      "could not write an exit file, keeping the exit in memory",
+    );
+  }
   await recordExit(ctx, exit);
 }
 
@@ -90,11 +103,10 @@ function isExitRecord(value: unknown): value is ExitRecord {
   );
 }
 
-/** Settles with the exit of a container that runs now. */
-export function waitForExit(ctx: RuntimeContext, id: ContainerId): Promise<ExitRecord> {
-  const known = ctx.exits.get(id);
-  if (known) return Promise.resolve(known);
-  const waiter = ctx.exitWaiters.get(id) ?? deferred<ExitRecord>();
+/** Settles once a container that runs, or is being started, no longer does. */
+export function waitForExit(ctx: RuntimeContext, id: ContainerId): Promise<void> {
+  if (ctx.exits.has(id)) return Promise.resolve();
+  const waiter = ctx.exitWaiters.get(id) ?? deferred<void>();
   ctx.exitWaiters.set(id, waiter);
   return waiter.promise;
 }

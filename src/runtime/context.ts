@@ -41,7 +41,7 @@ export interface RuntimeContext {
   /** How containers ended, as their exit files say; loaded at recovery. */
   readonly exits: Map<ContainerId, ExitRecord>;
   /** Resolved when a container's exit has been recorded. */
-  readonly exitWaiters: Map<ContainerId, Deferred<ExitRecord>>;
+  readonly exitWaiters: Map<ContainerId, Deferred<void>>;
   readonly timelines: Map<SandboxId, Timeline>;
   /** User databases by image id: an image never changes. */
   readonly userFiles: Map<string, UserFiles>;

@@ -10,6 +10,7 @@ import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
 import { readInLayers } from "../image/layer-lookup.js";
@@ -31,6 +32,7 @@ import {
 } from "./context.js";
 import { devicesAt } from "./host.js";
 import { signalNumber } from "./signals.js";
+import { unwound } from "./unwound.js";
 
 /** A user database that is larger is no user database (CVE-2024-9676's class). */
 const MAX_USER_FILE_BYTES = 1024 * 1024;
@@ -61,18 +63,14 @@ export function createContainer(
       );
     }
     const cleanup = new CleanupStack();
+    const id = newContainerId();
     try {
-      const id = await build(ctx, sandbox, config, cleanup);
+      await build(ctx, id, sandbox, config, cleanup);
       cleanup.commit();
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
     } catch (err) {
-      for (const failed of await cleanup.unwind()) {
-        ctx.log.warn(
-          { sandboxId, step: failed.step, err: failed.error.message },
-          "could not undo a step, leaving it to RemovePodSandbox",
-        );
-      }
+      await undoContainer(ctx, id, sandboxId, cleanup);
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
     }
   });
@@ -87,13 +85,33 @@ function requireReady(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
   });
 }
 
+/** The record goes last, and only where nothing else is left: Remove finds the rest by it. */
+async function undoContainer(
+  ctx: RuntimeContext,
+  id: ContainerId,
+  sandboxId: SandboxId,
+  cleanup: CleanupStack,
+): Promise<void> {
+  const isUndone = await unwound(ctx, cleanup, { sandboxId, containerId: id });
+  ctx.processes.delete(id);
+  const record = ctx.containers.get(id);
+  if (!record) return;
+  try {
+    if (isUndone) await ctx.containers.remove(id);
+    else await ctx.containers.put(id, { ...record, state: "removing" }, "remember");
+  } catch (err) {
+    const fields = { sandboxId, containerId: id, err: String(err) };
+    ctx.log.error(fields, "could not undo the record of a container, leaving it to RemovePodSandbox");
+  }
+}
+
 async function build(
   ctx: RuntimeContext,
+  id: ContainerId,
   sandbox: SandboxRecord,
   config: ContainerConfig,
   cleanup: CleanupStack,
-): Promise<ContainerId> {
-  const id = newContainerId();
+): Promise<void> {
   const image = ctx.images.resolve(config.image);
   if (!image) {
     throw new RuntimeError(`image "${config.image}" is not on this machine; pull it first`, {
@@ -130,8 +148,9 @@ async function build(
     user: { uid: user.uid, gid: user.gid, supplementalGroups: user.additionalGids },
     ...(warnings.length > 0 && { warnings }),
   };
+  failpoint("record container");
   await ctx.containers.put(id, record);
-  cleanup.push("remove record", () => ctx.containers.remove(id));
+  failpoint("after record container");
 
   const dir = ctx.paths.container(id);
   cleanup.push("remove directory", () => rm(dir, { recursive: true, force: true }));
@@ -143,10 +162,11 @@ async function build(
     mkdir(join(dir, "work"), { mode: 0o700 }),
     record.logPath === "" ? undefined : mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }),
   ]);
+  failpoint("after container files");
   cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
   await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
+  failpoint("after container cgroup");
   if (spec.process) ctx.processes.set(id, spec.process);
-  return id;
 }
 
 async function containerUser(ctx: RuntimeContext, config: ContainerConfig, image: ImageRecord): Promise<ResolvedUser> {

@@ -5,12 +5,14 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { toByteString } from "../base/byte-strings.js";
 import { RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newExecId } from "../base/ids.js";
 import type { Process, Spec } from "../oci/index.js";
 import type { ContainerRecord } from "../state/container.js";
-import { cgroupDir } from "./cgroups.js";
+import { cgroupDir, killCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
 import { describeContainer, requireMonitor, requireRunning, type RuntimeContext } from "./context.js";
+import { ANSWER_DEADLINE_MS, answerOf } from "./monitor-answer.js";
 import type { ExecRequest, ExecSession, ExecSyncResult } from "./runtime.js";
 
 /** Below the 16 MiB that a gRPC message of CRI may have (CVE-2022-1708's class). */
@@ -26,20 +28,21 @@ export async function execSync(
   const record = requireRunning(ctx, id);
   const process = await execProcess(ctx, record, { command, tty: false, stdin: false });
   const monitor = requireMonitor(ctx, record.sandboxId);
-  const outcome = await monitor
-    .exec({
-      execId: newExecId(),
-      containerId: id,
-      process,
-      cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
-      mode: "capture",
-      stdin: false,
-      timeoutMs,
-      limitBytes: CAPTURE_LIMIT_BYTES,
-    })
-    .catch((err: unknown) => {
-      throw toExecError(record, command, err);
-    });
+  const asked = monitor.exec({
+    execId: newExecId(),
+    containerId: id,
+    process,
+    cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
+    mode: "capture",
+    stdin: false,
+    timeoutMs,
+    limitBytes: CAPTURE_LIMIT_BYTES,
+  });
+  // The monitor keeps the timeout; one that hangs keeps none.
+  const answer = timeoutMs > 0 ? answerOf(monitor, asked, timeoutMs + ANSWER_DEADLINE_MS) : asked;
+  const outcome = await answer.catch((err: unknown) => {
+    throw toExecError(record, command, err);
+  });
   if (outcome.timedOut) {
     throw new RuntimeError(
       `exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`,
@@ -58,7 +61,8 @@ export async function exec(ctx: RuntimeContext, id: ContainerId, request: ExecRe
   const monitor = requireMonitor(ctx, record.sandboxId);
   const execId = newExecId();
   try {
-    await monitor.exec({
+    failpoint("exec");
+    const asked = monitor.exec({
       execId,
       containerId: id,
       process: await execProcess(ctx, record, request),
@@ -68,10 +72,26 @@ export async function exec(ctx: RuntimeContext, id: ContainerId, request: ExecRe
       timeoutMs: 0,
       limitBytes: 0,
     });
-    return await monitor.openStream({ execId });
+    const { pid } = await answerOf(monitor, asked);
+    try {
+      failpoint("exec streams");
+      return await monitor.openStream({ execId });
+    } catch (err) {
+      // The monitor would wait half a minute for a client before it killed it.
+      await killExec(ctx, record, pid);
+      throw err;
+    }
   } catch (err) {
     throw toExecError(record, request.command, err);
   }
+}
+
+/** Kills an exec whole, by the cgroup that the monitor made for it below the container's. */
+async function killExec(ctx: RuntimeContext, record: ContainerRecord, pid: number): Promise<void> {
+  const text = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => "");
+  const own = /^0::(.*)$/m.exec(text)?.[1] ?? "";
+  const at = own.indexOf(`${record.cgroupPath}/exec-`);
+  if (at >= 0) await killCgroup(ctx.cgroups, own.slice(at));
 }
 
 /** See `Runtime.attach`. */
@@ -109,5 +129,14 @@ async function containerProcess(ctx: RuntimeContext, record: ContainerRecord): P
 }
 
 function toExecError(record: ContainerRecord, command: readonly string[], err: unknown): RuntimeError {
-  return withContext(toCommandError(err), `exec "${command[0] ?? ""}" in container ${describeContainer(record)}`);
+  const error = toCommandError(err);
+  const doing = `exec "${command[0] ?? ""}"`;
+  // The native core says which command as well; once is enough.
+  const inner = error.message.startsWith(`${doing}: `) ? error.message.slice(doing.length + 2) : error.message;
+  return new RuntimeError(`${doing} in container ${describeContainer(record)}: ${inner}`, {
+    kind: error.kind,
+    code: error.code,
+    syscall: error.syscall,
+    cause: error,
+  });
 }

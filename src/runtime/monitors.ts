@@ -3,81 +3,103 @@
  */
 import { rm } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { hasErrno } from "../base/errors.js";
+import { hasErrno, type RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
+import type { ExitRecord } from "../state/container.js";
 import { pidfdHasExited, pidfdSendSignal, reapChild } from "../native/index.js";
 import { monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
+import { answerOf } from "./monitor-answer.js";
 
 const SIGKILL = 9;
 /** How long a monitor that was asked to end may take. */
 const SHUTDOWN_DEADLINE_MS = 2_000;
+const EXIT_RETRY_MS = 1_000;
 
 /** Takes a monitor's connection over: its exits are recorded from now on, and so is its own end. */
 export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: MonitorClient, pidfd: Fd): void {
   ctx.monitors.set(id, { client, pidfd });
   client.onExit((exit) => {
-    recordExit(ctx, exit).catch((err: unknown) => {
-      ctx.log.error(
-        { sandboxId: id, containerId: exit.containerId, err: String(err) },
-        "could not record an exit; the exit file has it",
-      );
-    });
+    takeExit(ctx, id, client, exit);
   });
   client.onClose((reason) => {
     // Without a reason it was our doing.
     if (reason === undefined || ctx.monitors.get(id)?.client !== client) return;
-    ctx.inFlight
-      .inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, reason))
-      .catch((err: unknown) => {
-        ctx.log.error(
-          { sandboxId: id, err: String(err) },
-          "could not clean up after a lost monitor; StopPodSandbox will",
-        );
-      });
+    void ctx.inFlight.inTurn(`sandbox ${id}`, () => loseMonitor(ctx, id, toRuntimeError(reason)));
+  });
+}
+
+function takeExit(ctx: RuntimeContext, id: SandboxId, client: MonitorClient, exit: ExitRecord): void {
+  recordExit(ctx, exit).catch((err: unknown) => {
+    if (ctx.monitors.get(id)?.client !== client) return;
+    const fields = { sandboxId: id, containerId: exit.containerId, err: String(err) };
+    ctx.log.error(fields, "could not record an exit, which the exit file has; retrying in 1 s");
+    setTimeout(() => takeExit(ctx, id, client, exit), EXIT_RETRY_MS).unref();
   });
 }
 
 /**
- * A monitor that died takes the parent of its containers with it: nobody would see them end and
- * nobody writes their logs. They are killed and reported as what they are: ended, code unknown.
+ * A monitor that died, or hangs and is killed here, takes the parent of its containers with it:
+ * nobody would see them end and nobody writes their logs. They are killed and reported as what
+ * they are: ended, code unknown. Every part is tried, so that the sandbox is never shown as ready;
+ * what a part leaves behind, RemovePodSandbox removes.
  */
-async function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: Error): Promise<void> {
-  ctx.log.error({ sandboxId: id, err: cause.message }, "the monitor of a sandbox died; killing its containers");
-  await endMonitor(ctx, id);
-  const reason = "the sandbox's monitor died";
-  for (const container of containersOf(ctx, id)) {
-    if (container.state === "running" || container.state === "starting")
-      await recordUnknownExit(ctx, container, reason);
-  }
-  const sandbox = ctx.sandboxes.get(id);
-  if (sandbox?.state !== "ready") return;
-  await ctx.network.teardown(id);
-  await removeCgroup(ctx.cgroups, sandbox.cgroupPath);
-  await ctx.sandboxes.put(id, { ...sandbox, state: "stopped", reason });
-  emit(ctx, { type: "sandbox-stopped", sandboxId: id, owner: sandbox.config.owner });
+export function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: RuntimeError): Promise<void> {
+  return ctx.inFlight.join(`lose monitor ${id}`, async () => {
+    const isHung = cause.code === "MONITOR_HUNG";
+    const reason = isHung ? `${cause.message}; it was killed` : "the sandbox's monitor died";
+    ctx.log.error(
+      { sandboxId: id, code: cause.code, err: cause.message },
+      "a sandbox lost its monitor, killing its containers",
+    );
+    const attempt = async (step: string, work: () => Promise<void>) => {
+      try {
+        await work();
+      } catch (err) {
+        const { kind, code, message } = toRuntimeError(err);
+        ctx.log.error(
+          { sandboxId: id, step, kind, code, err: message },
+          "could not clean up after a lost monitor, leaving it to RemovePodSandbox",
+        );
+      }
+    };
+    await attempt("end monitor", () => endMonitor(ctx, id, { kill: isHung }));
+    for (const container of containersOf(ctx, id)) {
+      if (container.state !== "running" && container.state !== "starting") continue;
+      await attempt("record exit", () => recordUnknownExit(ctx, container, reason));
+    }
+    const sandbox = ctx.sandboxes.get(id);
+    if (sandbox?.state !== "ready") return;
+    await attempt("tear network down", () => ctx.network.teardown(id));
+    await attempt("remove sandbox cgroup", () => removeCgroup(ctx.cgroups, sandbox.cgroupPath));
+    const { network: _gone, monitor: _ended, ...rest } = sandbox;
+    await attempt("record stopped", () => ctx.sandboxes.put(id, { ...rest, state: "stopped", reason }, "remember"));
+    emit(ctx, { type: "sandbox-stopped", sandboxId: id, owner: sandbox.config.owner });
+  });
+}
+
+/** Of `endMonitor`: the pidfd of a monitor that has not been adopted yet; `kill`: it is known not to answer. */
+export interface EndMonitorOptions {
+  readonly pidfd?: Fd | undefined;
+  readonly kill?: boolean | undefined;
 }
 
 /**
  * Ends a monitor for good: asked where it answers, killed where it does not. Removes its socket
  * and its cgroup. Ending one that is gone succeeds.
- *
- * @param pidfd of a monitor that has not been adopted yet
  */
-export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd): Promise<void> {
+export async function endMonitor(ctx: RuntimeContext, id: SandboxId, options: EndMonitorOptions = {}): Promise<void> {
   const handle = ctx.monitors.get(id);
   ctx.monitors.delete(id);
-  const process = handle?.pidfd ?? pidfd;
+  const process = handle?.pidfd ?? options.pidfd;
   if (handle) {
     // A stopped or hung monitor does not answer, and is killed below.
-    await Promise.race([
-      handle.client.shutdown().catch(() => undefined),
-      sleep(SHUTDOWN_DEADLINE_MS, undefined, { ref: false }),
-    ]);
+    const isEnding = options.kill !== true && (await hasAgreedToEnd(handle.client));
     handle.client.close();
+    if (!isEnding) kill(handle.pidfd);
   }
   if (process) {
     try {
@@ -89,6 +111,15 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, pidfd?: Fd)
   }
   await removeCgroup(ctx.cgroups, monitorCgroup(ctx.cgroups, id));
   await rm(ctx.paths.monitorSocket(id), { force: true });
+}
+
+async function hasAgreedToEnd(client: MonitorClient): Promise<boolean> {
+  try {
+    await answerOf(client, client.shutdown(), SHUTDOWN_DEADLINE_MS);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Waits until the process has ended, killing it where it takes long, and reaps it where it is our child. */

@@ -5,23 +5,25 @@
  * file; what was half made is undone; what belongs to no record is removed. Nothing here may
  * stop the start: what cannot be put right is logged and left to Stop and Remove.
  */
-import { readdir, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { hasErrno } from "../base/errors.js";
 import { isLongId, type SandboxId } from "../base/ids.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { ListedContainer } from "../monitor/protocol.js";
-import { pidfdOpen } from "../native/index.js";
+import { type Fd, pidfdOpen } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
-import { childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
+import { cgroupDir, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
 import { readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
+import { answerOf } from "./monitor-answer.js";
 import { adoptMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
 import { orphanedShm, removeShm } from "./shm.js";
+import { stopSandbox } from "./stop-sandbox.js";
 
 export interface Recovered {
   readonly adopted: number;
@@ -44,14 +46,15 @@ export async function recover(ctx: RuntimeContext): Promise<Recovered> {
     }),
   );
   for (const { body } of ctx.containers.list()) {
-    if (!ctx.sandboxes.get(body.sandboxId)) await removeContainer(ctx, body.id);
+    if (ctx.sandboxes.get(body.sandboxId)) continue;
+    await removeContainer(ctx, body.id).catch((err: unknown) => {
+      ctx.log.error({ containerId: body.id, err: String(err) }, "could not remove a container without sandbox");
+    });
   }
-  await ctx.network.recover(
-    ctx.sandboxes
-      .list()
-      .filter(({ body }) => body.state === "ready")
-      .map(({ body }) => body.id),
-  );
+  const ready = ctx.sandboxes.list().filter(({ body }) => body.state === "ready");
+  await ctx.network.recover(ready.map(({ body }) => body.id)).catch((err: unknown) => {
+    ctx.log.error({ err: String(err) }, "could not bring the pod network and its leases together");
+  });
   counts.orphans = await removeOrphans(ctx);
   return counts;
 }
@@ -67,11 +70,16 @@ async function recoverSandbox(ctx: RuntimeContext, record: SandboxRecord): Promi
   const listed = record.bootId === ctx.bootId ? await connect(ctx, record) : undefined;
   if (listed) {
     for (const container of containersOf(ctx, record.id)) await recoverContainer(ctx, container, listed);
-    if (record.state === "ready") return "adopted";
+    if (record.state === "ready") {
+      await endUnknownContainers(ctx, record, listed);
+      return "adopted";
+    }
+    await stopSandbox(ctx, record.id);
+    return "stopped";
   }
   const reason =
     record.bootId === ctx.bootId ? "the sandbox's monitor was gone when minke started" : "the machine was restarted";
-  await endWithoutMonitor(ctx, record, reason, listed !== undefined);
+  await endWithoutMonitor(ctx, record, reason);
   return "stopped";
 }
 
@@ -86,15 +94,45 @@ async function loadExits(ctx: RuntimeContext, sandbox: SandboxRecord): Promise<v
 async function connect(ctx: RuntimeContext, record: SandboxRecord): Promise<readonly ListedContainer[] | undefined> {
   const { monitor } = record;
   if (!monitor || (await processStartTicks(monitor.pid)) !== monitor.startTicks) return undefined;
+  let pidfd: Fd | undefined;
+  let client: MonitorClient | undefined;
   try {
-    const pidfd = pidfdOpen(monitor.pid);
-    const client = await MonitorClient.connect(ctx.paths.monitorSocket(record.id));
+    pidfd = pidfdOpen(monitor.pid);
+    client = await MonitorClient.connect(ctx.paths.monitorSocket(record.id));
+    const { containers } = await answerOf(client, client.list());
     adoptMonitor(ctx, record.id, client, pidfd);
-    return (await client.list()).containers;
+    return containers;
   } catch (err) {
-    ctx.log.warn({ sandboxId: record.id, err: String(err) }, "a monitor runs but does not answer");
+    client?.close();
+    pidfd?.close();
+    const fields = { sandboxId: record.id, pid: monitor.pid, err: String(err) };
+    ctx.log.warn(fields, "a monitor runs but does not answer, killing it and its containers");
     return undefined;
   }
+}
+
+/**
+ * Containers of a sandbox that goes on and that no record knows, as after damage to a record: nobody
+ * could ever stop them.
+ */
+async function endUnknownContainers(
+  ctx: RuntimeContext,
+  sandbox: SandboxRecord,
+  listed: readonly ListedContainer[],
+): Promise<void> {
+  const isUnknown = (id: string) => isLongId(id) && id !== sandbox.id && !ctx.containers.get(id);
+  const monitor = ctx.monitors.get(sandbox.id)?.client;
+  const unknown = listed.filter(({ containerId }) => isUnknown(containerId)).map(({ containerId }) => containerId);
+  const cgroups = (await childCgroups(ctx.cgroups, sandbox.cgroupPath)).filter(isUnknown);
+  try {
+    for (const containerId of unknown) await monitor?.kill({ containerId });
+    for (const name of cgroups) await removeCgroup(ctx.cgroups, `${sandbox.cgroupPath}/${name}`);
+    for (const containerId of unknown) await monitor?.forget({ containerId });
+  } catch (err) {
+    ctx.log.warn({ sandboxId: sandbox.id, err: String(err) }, "could not end a container that belongs to no record");
+  }
+  if (unknown.length > 0)
+    ctx.log.error({ sandboxId: sandbox.id, unknown }, "killed containers that belong to no record");
 }
 
 async function recoverContainer(
@@ -107,32 +145,23 @@ async function recoverContainer(
   const seen = listed.find(({ containerId }) => containerId === container.id);
   if (seen?.exit) return recordExit(ctx, seen.exit);
   if (seen) {
-    await ctx.containers.put(container.id, {
-      ...container,
-      state: "running",
-      pid: seen.pid,
-      startedAtNs: seen.startedAtNs,
-    });
+    const running = { ...container, state: "running", pid: seen.pid, startedAtNs: seen.startedAtNs } as const;
+    await ctx.containers.put(container.id, running, "remember");
     return;
   }
   const exit = await readExitFile(ctx, container.id);
   if (exit) return recordExit(ctx, exit);
   if (container.state === "starting") {
     // The request never reached the monitor: nothing has run, and a start may be tried again.
-    await ctx.containers.put(container.id, { ...container, state: "created" });
+    await ctx.containers.put(container.id, { ...container, state: "created" }, "remember");
     return;
   }
   await recordUnknownExit(ctx, container, "the monitor does not know it");
 }
 
 /** Ends what is left of a sandbox that cannot go on; it stays, as stopped, until it is removed. */
-async function endWithoutMonitor(
-  ctx: RuntimeContext,
-  record: SandboxRecord,
-  reason: string,
-  hasMonitor: boolean,
-): Promise<void> {
-  if (!hasMonitor) await endStrayMonitor(ctx, record.id);
+async function endWithoutMonitor(ctx: RuntimeContext, record: SandboxRecord, reason: string): Promise<void> {
+  await endStrayMonitor(ctx, record.id);
   for (const container of containersOf(ctx, record.id)) {
     if (container.state === "running" || container.state === "starting")
       await recordUnknownExit(ctx, container, reason);
@@ -141,7 +170,7 @@ async function endWithoutMonitor(
   await removeShm(ctx, record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);
   const { monitor: _ended, network: _gone, ...rest } = record;
-  await ctx.sandboxes.put(record.id, { ...rest, state: "stopped", reason });
+  await ctx.sandboxes.put(record.id, { ...rest, state: "stopped", reason }, "remember");
 }
 
 /** Kills whatever runs in a monitor's cgroup: only that sandbox's monitor ever does. */
@@ -152,7 +181,7 @@ async function endStrayMonitor(ctx: RuntimeContext, id: SandboxId): Promise<void
   await rm(ctx.paths.monitorSocket(id), { force: true });
 }
 
-/** Cgroups and directories of sandboxes and containers that no record knows. */
+/** Cgroups, directories and sockets of sandboxes and containers that no record knows. */
 async function removeOrphans(ctx: RuntimeContext): Promise<number> {
   let count = 0;
   const attempt = async (what: string, remove: () => Promise<void>) => {
@@ -163,12 +192,24 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
       ctx.log.warn({ what, err: String(err) }, "could not remove what belongs to no record");
     }
   };
+  const foreign = await foreignSandboxes(ctx);
+  if (foreign.size > 0) {
+    const fields = { cgroupRoot: ctx.cgroups.root, sandboxes: foreign.size };
+    ctx.log.error(
+      fields,
+      "another daemon's sandboxes run below our cgroup-root, leaving them alone; give each daemon its own",
+    );
+  }
   for (const kind of ["monitors", "pods"]) {
     const parent = `/${ctx.cgroups.root}/${kind}`;
     for (const name of await childCgroups(ctx.cgroups, parent)) {
-      if (!isLongId(name) || ctx.sandboxes.get(name)) continue;
+      if (!isLongId(name) || ctx.sandboxes.get(name) || foreign.has(name)) continue;
       await attempt(`cgroup ${parent}/${name}`, () => removeCgroup(ctx.cgroups, `${parent}/${name}`));
     }
+  }
+  for (const name of await entriesOf(ctx.paths.monitors)) {
+    const socket = join(ctx.paths.monitors, name);
+    if (!ctx.sandboxes.get(name.replace(/\.sock$/, ""))) await attempt(socket, () => rm(socket, { force: true }));
   }
   for (const id of await orphanedShm(ctx)) await attempt(ctx.paths.sandboxShm(id), () => removeShm(ctx, id));
   for (const [noun, store] of [
@@ -181,6 +222,21 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
     }
   }
   return count;
+}
+
+/** Ids of sandboxes whose monitor has its socket in another daemon's run directory: theirs, not orphans of ours. */
+async function foreignSandboxes(ctx: RuntimeContext): Promise<Set<string>> {
+  const foreign = new Set<string>();
+  const parent = `/${ctx.cgroups.root}/monitors`;
+  for (const name of await childCgroups(ctx.cgroups, parent)) {
+    if (!isLongId(name) || ctx.sandboxes.get(name)) continue;
+    const procs = join(cgroupDir(ctx.cgroups, `${parent}/${name}`), "cgroup.procs");
+    for (const pid of (await readFile(procs, "utf8").catch(() => "")).split("\n").filter(Boolean)) {
+      const args = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+      if (args !== "" && !args.split("\0").includes(ctx.paths.monitorSocket(name as SandboxId))) foreign.add(name);
+    }
+  }
+  return foreign;
 }
 
 async function entriesOf(dir: string): Promise<string[]> {

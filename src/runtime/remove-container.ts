@@ -2,10 +2,13 @@
  * RemoveContainer: kills it where it still runs, then removes its layer, bundle, cgroup and record. Idempotent.
  */
 import { rm } from "node:fs/promises";
-import { withContext } from "../base/errors.js";
+import { toRuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
+import type { ContainerRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
 import { describeContainer, emit, type RuntimeContext } from "./context.js";
+import { answerOf } from "./monitor-answer.js";
 import { stopContainer } from "./stop-container.js";
 
 /** See `Runtime.removeContainer`. */
@@ -15,11 +18,17 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     const record = ctx.containers.get(id);
     if (!record) return;
     try {
-      await ctx.containers.put(id, { ...record, state: "removing" });
+      failpoint("record container removing");
+      await ctx.containers.put(id, { ...record, state: "removing" }, "remember");
+      failpoint("remove container cgroup");
       await removeCgroup(ctx.cgroups, record.cgroupPath);
+      failpoint("remove container files");
       await rm(ctx.paths.container(id), { recursive: true, force: true });
-      await ctx.monitors.get(record.sandboxId)?.client.forget({ containerId: id });
+      failpoint("forget container");
+      await forget(ctx, record);
+      failpoint("remove container record");
       await ctx.containers.remove(id);
+      failpoint("after remove container record");
     } catch (err) {
       throw withContext(err, `remove container ${describeContainer(record)}`);
     }
@@ -27,4 +36,17 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     ctx.processes.delete(id);
     emit(ctx, { type: "container-removed", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
+}
+
+/** A monitor that is gone, or never knew the container, has nothing to forget; one that hangs forgets when it ends. */
+async function forget(ctx: RuntimeContext, record: ContainerRecord): Promise<void> {
+  const monitor = ctx.monitors.get(record.sandboxId)?.client;
+  if (!monitor) return;
+  try {
+    await answerOf(monitor, monitor.forget({ containerId: record.id }));
+  } catch (err) {
+    const { code, message } = toRuntimeError(err);
+    if (code === "CONTAINER_RUNNING") throw err;
+    ctx.log.debug({ containerId: record.id, code, err: message }, "the monitor did not forget a container, going on");
+  }
 }

@@ -3,6 +3,7 @@
  */
 import { rm } from "node:fs/promises";
 import { withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
@@ -18,16 +19,22 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
     const record = ctx.sandboxes.get(id);
     if (!record) return;
     try {
-      await ctx.sandboxes.put(id, { ...record, state: "removing" });
+      failpoint("record removing");
+      await ctx.sandboxes.put(id, { ...record, state: "removing" }, "remember");
+      failpoint("remove containers");
       await Promise.all(containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)));
       await ctx.network.teardown(id);
       await endMonitor(ctx, id);
       await removeShm(ctx, id);
       // Gone means gone: the kernel has deleted the link, and the lease is free.
+      failpoint("network gone");
       await ctx.network.gone(id);
       await removeCgroup(ctx.cgroups, record.cgroupPath);
+      failpoint("remove sandbox files");
       await rm(ctx.paths.sandbox(id), { recursive: true, force: true });
+      failpoint("remove sandbox record");
       await ctx.sandboxes.remove(id);
+      failpoint("after remove sandbox record");
     } catch (err) {
       throw withContext(err, `remove sandbox ${describeSandbox(record)}`);
     }

@@ -10,6 +10,7 @@ import { rm } from "node:fs/promises";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
@@ -22,6 +23,7 @@ import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
+import { unwound } from "./unwound.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
@@ -66,15 +68,29 @@ async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<
   ctx.timelines.set(id, timeline);
   cleanup.push("forget timeline", () => void ctx.timelines.delete(id));
   try {
-    return await timeline.step("run sandbox", () => build(ctx, id, config, cleanup, timeline));
+    await timeline.step("run sandbox", () => build(ctx, id, config, cleanup, timeline));
+    cleanup.commit();
+    emit(ctx, { type: "sandbox-ready", sandboxId: id, owner: config.owner });
+    return id;
   } catch (err) {
-    for (const failed of await cleanup.unwind()) {
-      ctx.log.warn(
-        { sandboxId: id, step: failed.step, code: failed.error.code, err: failed.error.message },
-        "could not undo a step, leaving it to RemovePodSandbox",
-      );
-    }
+    await undoSandbox(ctx, id, cleanup);
     throw withContext(err, `run sandbox "${config.metadata.namespace}/${config.metadata.name}"`);
+  }
+}
+
+/** The record goes last, and only where nothing else is left: Remove finds the rest by it. */
+async function undoSandbox(ctx: RuntimeContext, id: SandboxId, cleanup: CleanupStack): Promise<void> {
+  const isUndone = await unwound(ctx, cleanup, { sandboxId: id });
+  const record = ctx.sandboxes.get(id);
+  if (!record) return;
+  try {
+    if (isUndone) await ctx.sandboxes.remove(id);
+    else await ctx.sandboxes.put(id, { ...record, state: "removing" }, "remember");
+  } catch (err) {
+    ctx.log.error(
+      { sandboxId: id, err: String(err) },
+      "could not undo the record of a sandbox, leaving it to RemovePodSandbox",
+    );
   }
 }
 
@@ -84,7 +100,7 @@ async function build(
   config: SandboxConfig,
   cleanup: CleanupStack,
   timeline: Timeline,
-): Promise<SandboxId> {
+): Promise<void> {
   const creating: SandboxRecord = {
     id,
     bootId: ctx.bootId,
@@ -94,7 +110,6 @@ async function build(
     cgroupPath: sandboxCgroup(ctx.cgroups, id, config.cgroupParent),
   };
   await timeline.step("record", () => ctx.sandboxes.put(id, creating));
-  cleanup.push("remove record", () => ctx.sandboxes.remove(id));
 
   // The monitor inherits copies; ours are closed at the end, whatever happened.
   const opened: Fd[] = [];
@@ -109,21 +124,15 @@ async function build(
     await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
-    await timeline.step("record", () =>
-      ctx.sandboxes.put(id, {
-        ...creating,
-        state: "ready",
-        network,
-        monitor,
-        ...(initPid !== undefined && { initPid }),
-      }),
-    );
+    const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
+    await timeline.step("record ready", () => ctx.sandboxes.put(id, ready));
+    // It may have died before there was a ready sandbox to be stopped.
+    if (!ctx.monitors.has(id)) {
+      throw new RuntimeError("its monitor died", { kind: "unavailable", code: "MONITOR_UNREACHABLE" });
+    }
   } finally {
     for (const fd of opened) fd.close();
   }
-  cleanup.commit();
-  emit(ctx, { type: "sandbox-ready", sandboxId: id, owner: config.owner });
-  return id;
 }
 
 interface KernelObjects {
@@ -162,13 +171,18 @@ async function makeKernelObjects(
       for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
       return made;
     }),
-    hasOwnIpc
-      ? makeShm(ctx, id, config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd))
-      : undefined,
+    hasOwnIpc ? openShm(ctx, record, opened) : undefined,
     makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
     makeCgroup(ctx.cgroups, monitors, { handDown: false }),
   ]);
   return { net: namespaces.net, ipc: namespaces.ipc, uts: namespaces.uts, netlink: namespaces.netlink, shm };
+}
+
+async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
+  failpoint("shared memory");
+  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES);
+  if (fd) opened.push(fd);
+  return fd;
 }
 
 async function setUpNetwork(
@@ -197,7 +211,8 @@ async function startMonitor(
       cgroup,
       fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm },
     });
-    cleanup.push("end monitor", () => endMonitor(ctx, record.id, pidfd));
+    cleanup.push("end monitor", () => endMonitor(ctx, record.id, { pidfd }));
+    failpoint("monitor hello");
     if (!control) throw new Error("a monitor without a control connection");
     adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {

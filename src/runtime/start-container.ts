@@ -11,7 +11,7 @@ import type { StartParams } from "../monitor/protocol.js";
 import type { ContainerRecord } from "../state/container.js";
 import { cgroupDir, removeCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
-import { exitFile } from "./container-exit.js";
+import { endWaits, exitFile } from "./container-exit.js";
 import {
   describeContainer,
   emit,
@@ -20,9 +20,12 @@ import {
   type RuntimeContext,
   timelineOf,
 } from "./context.js";
+import { answerOf } from "./monitor-answer.js";
 
 /** As a shell says it (POSIX sh, 2.8.2). */
 const EXIT_CODES: { readonly [code in ErrorCode]?: number } = { COMMAND_NOT_FOUND: 127, COMMAND_NOT_EXECUTABLE: 126 };
+/** Reading a large program from a slow disk is part of a start. */
+const START_DEADLINE_MS = 60_000;
 /** containerd's code of a container that never ran. */
 const EXIT_CODE_START_FAILED = 128;
 
@@ -44,10 +47,11 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
     await timelineOf(ctx, record.sandboxId).step(
       "start container",
       async () => {
-        await ctx.containers.put(id, { ...record, state: "starting" });
         try {
+          failpoint("record starting");
+          await ctx.containers.put(id, { ...record, state: "starting" });
           failpoint("monitor start");
-          const started = await monitor.start(startRequest(ctx, record));
+          const started = await answerOf(monitor, monitor.start(startRequest(ctx, record)), START_DEADLINE_MS);
           failpoint("after monitor start");
           await recordStarted(ctx, id, started);
         } catch (err) {
@@ -92,19 +96,43 @@ async function recordStarted(
   await ctx.inFlight.inTurn(`exit ${id}`, async () => {
     const current = ctx.containers.get(id);
     if (current?.state !== "starting") return;
-    await ctx.containers.put(id, { ...current, state: "running", pid: started.pid, startedAtNs: started.startedAtNs });
+    const running = { ...current, state: "running", pid: started.pid, startedAtNs: started.startedAtNs } as const;
+    // It runs, whether or not that can be written: the monitor tells the next daemon the same.
+    await ctx.containers.put(id, running, "remember");
+    failpoint("after record running");
   });
 }
 
 async function recordStartFailure(ctx: RuntimeContext, record: ContainerRecord, err: unknown): Promise<RuntimeError> {
   const failure = withContext(toCommandError(err), `start container ${describeContainer(record)}`);
   const exitCode = EXIT_CODES[failure.code] ?? EXIT_CODE_START_FAILED;
-  await removeCgroup(ctx.cgroups, record.cgroupPath).catch(() => undefined);
-  await ctx.containers.put(record.id, {
-    ...record,
-    state: "exited",
-    startedAtNs: nowNs().toString(),
-    startError: { reason: "StartError", message: failure.message, exitCode },
+  const cause = { containerId: record.id, sandboxId: record.sandboxId };
+  // Where it was the answer that failed, the container may run, or be started later by a monitor that hangs now.
+  await kill(ctx, record).catch((undo: unknown) => {
+    ctx.log.warn(
+      { ...cause, err: String(undo) },
+      "could not kill a container whose start failed, leaving it to Remove",
+    );
   });
+  await ctx.inFlight.inTurn(`exit ${record.id}`, async () => {
+    const startError = { reason: "StartError", message: failure.message, exitCode };
+    const exited = { ...record, state: "exited", startedAtNs: nowNs().toString(), startError } as const;
+    await ctx.containers.put(record.id, exited, "remember");
+  });
+  endWaits(ctx, record.id);
   return failure;
+}
+
+async function kill(ctx: RuntimeContext, record: ContainerRecord): Promise<void> {
+  const monitor = ctx.monitors.get(record.sandboxId)?.client;
+  if (monitor && !monitor.isClosed) {
+    // A container that the monitor does not know was never started.
+    monitor.kill({ containerId: record.id }).catch((err: unknown) => {
+      ctx.log.debug(
+        { containerId: record.id, err: String(err) },
+        "a container whose start failed was not there to be killed",
+      );
+    });
+  }
+  await removeCgroup(ctx.cgroups, record.cgroupPath);
 }

@@ -2,16 +2,22 @@
  * StopContainer: the stop signal, a grace period that the monitor keeps, then SIGKILL of the whole cgroup.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { RuntimeError, withContext } from "../base/errors.js";
+import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
+import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { ContainerRecord } from "../state/container.js";
 import { killCgroup } from "./cgroups.js";
 import { recordUnknownExit, waitForExit } from "./container-exit.js";
 import { describeContainer, type RuntimeContext } from "./context.js";
+import { ANSWER_DEADLINE_MS, answerOf } from "./monitor-answer.js";
+import { loseMonitor } from "./monitors.js";
 import { signalNumber } from "./signals.js";
 
 /** How long killed processes may take to end before Stop gives up and says so. */
 const KILL_DEADLINE_MS = 10_000;
+/** Who asks for a kill does not want to wait. */
+const KILL_ANSWER_DEADLINE_MS = 2_000;
 
 /** See `Runtime.stopContainer`. */
 export async function stopContainer(ctx: RuntimeContext, id: ContainerId, graceMs: number): Promise<void> {
@@ -23,19 +29,41 @@ export async function stopContainer(ctx: RuntimeContext, id: ContainerId, graceM
       await recordUnknownExit(ctx, record, "the sandbox's monitor was gone");
       return;
     }
-    const exited = waitForExit(ctx, id);
-    if (graceMs > 0) await monitor.stop({ containerId: id, signal: signalNumber(record.stopSignal), graceMs });
-    else await monitor.kill({ containerId: id });
-    await withinDeadline(ctx, record, exited, graceMs + KILL_DEADLINE_MS);
+    failpoint("stop container");
+    await stopByMonitor(ctx, record, monitor, graceMs);
   } catch (err) {
     if (ctx.containers.get(id)?.state === "exited") return;
     throw withContext(err, `stop container ${describeContainer(record)}`);
   }
 }
 
+/** A monitor that hangs cannot see the end of its containers: it is killed, and they with it. */
+async function stopByMonitor(
+  ctx: RuntimeContext,
+  record: ContainerRecord,
+  monitor: MonitorClient,
+  graceMs: number,
+): Promise<void> {
+  const containerId = record.id;
+  const exited = waitForExit(ctx, containerId);
+  try {
+    if (graceMs > 0) {
+      const asked = monitor.stop({ containerId, signal: signalNumber(record.stopSignal), graceMs });
+      await answerOf(monitor, asked, Math.max(graceMs, ANSWER_DEADLINE_MS));
+    } else {
+      await answerOf(monitor, monitor.kill({ containerId }), KILL_ANSWER_DEADLINE_MS);
+    }
+    await withinDeadline(ctx, record, monitor, exited, graceMs + KILL_DEADLINE_MS);
+  } catch (err) {
+    if (toRuntimeError(err).code !== "MONITOR_HUNG") throw err;
+    await loseMonitor(ctx, record.sandboxId, toRuntimeError(err));
+  }
+}
+
 async function withinDeadline(
   ctx: RuntimeContext,
   record: ContainerRecord,
+  monitor: MonitorClient,
   exited: Promise<unknown>,
   deadlineMs: number,
 ): Promise<void> {
@@ -45,6 +73,7 @@ async function withinDeadline(
   abort.abort();
   if (outcome !== "late") return;
   await killCgroup(ctx.cgroups, record.cgroupPath);
+  await answerOf(monitor, monitor.list(), KILL_ANSWER_DEADLINE_MS);
   throw new RuntimeError("its processes outlive SIGKILL, most likely in uninterruptible sleep (state D in ps)", {
     kind: "deadline-exceeded",
     code: "CONTAINER_STOP_TIMEOUT",

@@ -2,6 +2,7 @@
  * StopPodSandbox: everything in it ends, and its network is given back. Idempotent and final.
  */
 import { withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { removeCgroup } from "./cgroups.js";
@@ -26,12 +27,19 @@ export async function stopSandbox(ctx: RuntimeContext, id: SandboxId): Promise<v
 
 /** Each part is safe to repeat, so a stop that failed half-way is finished by the next one. */
 async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<void> {
-  await ctx.sandboxes.put(record.id, { ...record, state: "stopping" });
+  failpoint("record stopping");
+  await ctx.sandboxes.put(record.id, { ...record, state: "stopping" }, "remember");
+  failpoint("stop containers");
   await Promise.all(containersOf(ctx, record.id).map((container) => stopContainer(ctx, container.id, 0)));
+  failpoint("tear network down");
   await ctx.network.teardown(record.id);
+  failpoint("end monitor");
   await endMonitor(ctx, record.id);
+  failpoint("remove sandbox cgroup");
   await removeShm(ctx, record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);
+  failpoint("record stopped");
   const { network: _gone, monitor: _ended, ...rest } = record;
-  await ctx.sandboxes.put(record.id, { ...rest, state: "stopped" });
+  await ctx.sandboxes.put(record.id, { ...rest, state: "stopped" }, "remember");
+  failpoint("after record stopped");
 }

@@ -9,13 +9,19 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { RuntimeError, withContext } from "../base/errors.js";
+import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { writeAtomically } from "../native/index.js";
 
 /** What users of a store need; tests of theirs may keep it in memory. */
 export interface RecordStore<T> {
-  /** Writes or replaces. Calls for one id take effect in the order they were made. */
-  put(id: string, body: T): Promise<void>;
+  /**
+   * Writes or replaces. Calls for one id take effect in the order they were made.
+   *
+   * @param whenFull where the disk takes nothing: `fail` with NO_SPACE and keep the old record, or
+   *   `remember` the new one and write it as soon as that is possible. The latter is for what the
+   *   kernel or an exit file says as well, and for removals, which are what gives space back.
+   */
+  put(id: string, body: T, whenFull?: "fail" | "remember"): Promise<void>;
   get(id: string): T | undefined;
   list(): { readonly id: string; readonly body: T }[];
   /** Removing what is not there succeeds. */
@@ -43,6 +49,8 @@ export interface FileStoreOptions<T> {
   readonly parse?: (body: unknown, version: number) => T;
 }
 
+/** How long a record that a full disk refused waits for its next try. */
+const RETRY_MS = 1_000;
 const FILE_SUFFIX = ".json";
 const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 const SAFE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,250}$/;
@@ -53,6 +61,9 @@ export class FileStore<T> implements RecordStore<T> {
   readonly #records = new Map<string, T>();
   /** Tail of the writes under way, by id: later calls wait for earlier ones. */
   readonly #writes = new Map<string, Promise<void>>();
+  /** Records that are newer in memory than on the disk, which was full. */
+  readonly #unwritten = new Set<string>();
+  #retryTimer: NodeJS.Timeout | undefined;
   readonly quarantined: QuarantinedRecord[] = [];
 
   private constructor(options: FileStoreOptions<T>) {
@@ -76,10 +87,20 @@ export class FileStore<T> implements RecordStore<T> {
     try {
       this.#records.set(id, decodeRecord(await readFile(file), this.#options));
     } catch (err) {
+      const problem = err instanceof Error ? err.message : String(err);
+      this.quarantined.push({ file, movedTo: await this.#putAside(id, file), problem });
+    }
+  }
+
+  /** Where that is refused, as on a full disk, the file stays where it is and is overwritten or tried again. */
+  async #putAside(id: string, file: string): Promise<string> {
+    try {
       await mkdir(this.#options.quarantine, { recursive: true, mode: 0o700 });
       const movedTo = join(this.#options.quarantine, `${Date.now()}-${id}${FILE_SUFFIX}`);
       await rename(file, movedTo);
-      this.quarantined.push({ file, movedTo, problem: err instanceof Error ? err.message : String(err) });
+      return movedTo;
+    } catch {
+      return file;
     }
   }
 
@@ -91,16 +112,23 @@ export class FileStore<T> implements RecordStore<T> {
     return Array.from(this.#records, ([id, body]) => ({ id, body }));
   }
 
-  put(id: string, body: T): Promise<void> {
+  put(id: string, body: T, whenFull: "fail" | "remember" = "fail"): Promise<void> {
     if (!SAFE_ID.test(id)) {
       throw new RuntimeError(`write record "${id}": not a safe file name`, { kind: "internal", code: "INTERNAL" });
     }
     const bytes = encodeRecord(body, this.#options.version);
     return this.#enqueue(id, async () => {
-      await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
-        mode: 0o600,
-        isDurable: this.#options.storeClass === "durable",
-      });
+      try {
+        await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
+          mode: 0o600,
+          isDurable: this.#options.storeClass === "durable",
+        });
+        this.#unwritten.delete(id);
+      } catch (err) {
+        if (whenFull === "fail" || toRuntimeError(err).code !== "NO_SPACE") throw err;
+        this.#unwritten.add(id);
+        this.#writeLater();
+      }
       this.#records.set(id, body);
     });
   }
@@ -111,7 +139,19 @@ export class FileStore<T> implements RecordStore<T> {
       await rm(join(this.#options.dir, id + FILE_SUFFIX), { force: true });
       if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
       this.#records.delete(id);
+      this.#unwritten.delete(id);
     });
+  }
+
+  #writeLater(): void {
+    if (this.#retryTimer !== undefined) return;
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = undefined;
+      for (const id of this.#unwritten) {
+        const body = this.#records.get(id);
+        if (body !== undefined) this.put(id, body, "remember").catch(() => this.#writeLater());
+      }
+    }, RETRY_MS).unref();
   }
 
   #enqueue(id: string, work: () => Promise<void>): Promise<void> {

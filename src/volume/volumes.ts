@@ -6,11 +6,13 @@
  * never leads us elsewhere. Knows no Pod; src/pod says what it wants in `VolumeRequest`.
  */
 import { constants } from "node:fs";
-import { chmod, chown, lstat, mkdir, open, readdir, stat, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { chmod, chown, lstat, mkdir, open, readdir, rename, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import type { PodUid } from "../base/ids.js";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import type { Paths } from "../settings/paths.js";
+import { currentData, type VolumeFile, writeFiles } from "./atomic-writer.js";
 import { removeTree } from "./remove-tree.js";
 
 export type HostPathType =
@@ -26,6 +28,8 @@ export type HostPathType =
 export type VolumeRequest =
   | { readonly kind: "directory"; readonly name: string }
   | { readonly kind: "memory"; readonly name: string; readonly sizeBytes: number | undefined }
+  /** Files that we write and containers read: a ConfigMap, a Secret. In memory always. */
+  | { readonly kind: "files"; readonly name: string; readonly files: readonly VolumeFile[] }
   | { readonly kind: "host"; readonly name: string; readonly path: string; readonly type: HostPathType };
 
 /** Mounting of memory-backed volumes; src/native does it. */
@@ -37,6 +41,7 @@ export interface TmpfsMounts {
 /** Mode of an emptyDir: whoever a container runs as can write (kubelet emptydir.go). */
 const EMPTY_DIR_MODE = 0o777;
 const SETGID = 0o2000;
+const FILES_MODE = 0o755;
 
 export class Volumes {
   readonly #paths: Paths;
@@ -72,6 +77,7 @@ export class Volumes {
 
   /** Removes every volume of the UID; what is not there is fine. */
   async remove(uid: PodUid): Promise<void> {
+    failpoint("remove volumes");
     const memory = join(this.#memoryRoot, uid);
     for (const name of await namesIn(memory)) await this.#unmountMemory(join(memory, name));
     await removeTree(memory);
@@ -93,19 +99,23 @@ export class Volumes {
       await prepareHostPath(request.path, request.type);
       return request.path;
     }
-    const parent = request.kind === "memory" ? join(this.#memoryRoot, uid) : this.#paths.podVolumes(uid);
+    const parent =
+      request.kind === "memory" || request.kind === "files" ? join(this.#memoryRoot, uid) : this.#paths.podVolumes(uid);
     const path = join(parent, request.name);
     await mkdir(parent, { recursive: true, mode: 0o700 });
-    const isNew = await makeDirectory(path);
-    if (request.kind === "memory" && !(await isMountPoint(path))) {
-      await this.#mounts.mountTmpfs(path, { sizeBytes: request.sizeBytes ?? 0, mode: EMPTY_DIR_MODE });
-    } else if (!isNew) {
-      return path;
-    }
-    if (fsGroup !== undefined) await chown(path, 0, fsGroup);
-    // mkdir(2) applies the umask, and chown(2) clears the set-group-ID bit: the mode comes last.
-    await chmod(path, fsGroup === undefined ? EMPTY_DIR_MODE : EMPTY_DIR_MODE | SETGID);
+    if (request.kind === "directory") await makeVolumeDirectory(path, fsGroup);
+    else if (request.kind === "memory") await this.#mountMemory(path, request.sizeBytes ?? 0, fsGroup);
+    else await makeFiles(path, request.files, fsGroup);
     return path;
+  }
+
+  async #mountMemory(path: string, sizeBytes: number, fsGroup: number | undefined): Promise<void> {
+    await makeDirectory(path);
+    failpoint("mount memory volume");
+    if (!(await isMountPoint(path))) await this.#mounts.mountTmpfs(path, { sizeBytes, mode: EMPTY_DIR_MODE });
+    failpoint("after mount memory volume");
+    // Owner and mode of a file system that was mounted before a crash may not have been set yet.
+    if ((await readdir(path)).length === 0) await giveToPod(path, fsGroup);
   }
 
   async #unmountMemory(path: string): Promise<void> {
@@ -113,13 +123,45 @@ export class Volumes {
   }
 }
 
-async function makeDirectory(path: string): Promise<boolean> {
+/** It appears under its name complete, so a crash never leaves one that its pod cannot write to. */
+async function makeVolumeDirectory(path: string, fsGroup: number | undefined): Promise<void> {
+  if (await isDirectory(path)) return;
+  // No volume's name begins with a dot (RFC 1123 label).
+  const unfinished = join(dirname(path), `.${basename(path)}`);
+  await makeDirectory(unfinished);
+  failpoint("make volume");
+  await giveToPod(unfinished, fsGroup);
+  await rename(unfinished, path);
+  failpoint("after make volume");
+}
+
+async function makeFiles(path: string, files: readonly VolumeFile[], fsGroup: number | undefined): Promise<void> {
+  await makeDirectory(path);
+  await writeFiles(path, files, fsGroup);
+  if (fsGroup !== undefined) await chown(path, 0, fsGroup);
+  await chmod(path, FILES_MODE);
+}
+
+async function giveToPod(path: string, fsGroup: number | undefined): Promise<void> {
+  if (fsGroup !== undefined) await chown(path, 0, fsGroup);
+  // mkdir(2) applies the umask, and chown(2) clears the set-group-ID bit: the mode comes last.
+  await chmod(path, fsGroup === undefined ? EMPTY_DIR_MODE : EMPTY_DIR_MODE | SETGID);
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await lstat(path)).isDirectory();
+  } catch (err) {
+    if (hasErrno(err, "ENOENT")) return false;
+    throw err;
+  }
+}
+
+async function makeDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: 0o700 });
-    return true;
   } catch (err) {
-    if (hasErrno(err, "EEXIST") && (await lstat(path)).isDirectory()) return false;
-    throw err;
+    if (!hasErrno(err, "EEXIST") || !(await isDirectory(path))) throw err;
   }
 }
 
@@ -212,6 +254,31 @@ export async function openSubPath(volume: string, subPath: string): Promise<{ fd
   } catch (err) {
     await current.close();
     throw err;
+  }
+}
+
+/**
+ * Opens a path inside a volume of files, through the link that they are changed by: what is
+ * mounted stays as it is then (Kubernetes, "subPath volume mounts do not receive updates").
+ *
+ * @throws RuntimeError `failed-precondition` SUB_PATH_MISSING
+ */
+export async function openFilesSubPath(
+  volume: string,
+  subPath: string,
+): Promise<{ fd: number; close(): Promise<void> }> {
+  const data = await currentData(volume);
+  try {
+    // Ours alone to write: no step can be another's link.
+    const handle = await open(join(volume, data ?? "", subPath), O_PATH | constants.O_NOFOLLOW);
+    return { fd: handle.fd, close: () => handle.close() };
+  } catch (err) {
+    if (!hasErrno(err, "ENOENT") && !hasErrno(err, "ENOTDIR")) throw err;
+    throw new RuntimeError(`subPath "${subPath}" is not in the volume`, {
+      kind: "failed-precondition",
+      code: "SUB_PATH_MISSING",
+      cause: err,
+    });
   }
 }
 

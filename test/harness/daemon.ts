@@ -31,6 +31,10 @@ export interface TestDaemonOptions {
   /** More tables of the settings file. */
   readonly tables?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** First half of the pods' IPv4 network. Default: `10.206`. */
+  readonly network?: string;
+  /** Folder to make root and run in. Default: a new one below the system's. It stays. */
+  readonly folder?: string;
 }
 
 /** What the tests read of a Pod object. */
@@ -70,7 +74,7 @@ export class TestDaemon {
   readonly run: string;
   readonly cgroupRoot: string;
   readonly bridge: string;
-  /** `10.206.N`: the pods' IPv4 network, /24. */
+  /** `10.206.N`, unless the options say otherwise: the pods' IPv4 network, /24. */
   readonly network4: string;
   readonly #settingsFile: string;
   #env: Readonly<Record<string, string>>;
@@ -78,15 +82,15 @@ export class TestDaemon {
   /** The machine before this daemon existed. */
   readonly #machineBefore: Snapshot;
 
-  private constructor({ settings = "", tables = "", env = {} }: TestDaemonOptions) {
+  private constructor({ settings = "", tables = "", env = {}, ...place }: TestDaemonOptions) {
     // Below 128 and above: two files at once, of two test runs, must not meet.
     const n = (process.pid * 4 + made++) % 250;
-    this.folder = mkdtempSync(join(tmpdir(), "minke-test-"));
+    this.folder = mkdtempSync(join(place.folder ?? tmpdir(), "minke-test-"));
     this.root = join(this.folder, "root");
     this.run = join(this.folder, "run");
     this.cgroupRoot = `minke-test-${process.pid}-${made}`;
     this.bridge = `mkt${process.pid.toString(36)}x${made}`;
-    this.network4 = `10.206.${n}`;
+    this.network4 = `${place.network ?? "10.206"}.${n}`;
     this.#env = env;
     this.#machineBefore = takeSnapshot(this.#scope());
     this.#settingsFile = join(this.folder, "config.toml");
@@ -100,7 +104,7 @@ ${settings}
 [network]
 bridge = "${this.bridge}"
 subnet-ipv4 = "${this.network4}.0/24"
-subnet-ipv6 = "fd6d:696e:6b65:${(0xce00 + n).toString(16)}::/64"
+subnet-ipv6 = "fd6d:696e:6b65:${(Number(this.network4.split(".")[1]) * 256 + n).toString(16)}::/64"
 ${tables}`,
     );
     for (const path of [this.root, this.run]) mkdirSync(path, { mode: 0o700 });
@@ -156,7 +160,7 @@ ${tables}`,
           `the daemon did not start (${child.exitCode ?? child.signalCode ?? "no answer"}):\n${this.log}`,
         );
       }
-      await sleep(20);
+      await sleep(10);
     }
   }
 
@@ -167,6 +171,18 @@ ${tables}`,
     const ended = new Promise((resolve) => child.once("exit", resolve));
     child.kill("SIGKILL");
     await ended;
+    this.#child = undefined;
+  }
+
+  /** Settles when the daemon has ended by itself, as at a failpoint. */
+  async ended(timeoutMs = 20_000): Promise<void> {
+    const child = this.#child;
+    if (!child) return;
+    const giveUpAt = Date.now() + timeoutMs;
+    while (child.exitCode === null && child.signalCode === null) {
+      if (Date.now() > giveUpAt) throw new Error(`the daemon did not end within ${timeoutMs} ms:\n${this.log}`);
+      await sleep(5);
+    }
     this.#child = undefined;
   }
 

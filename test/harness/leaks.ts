@@ -9,6 +9,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { linkPrefix } from "../../src/network/link-names.js";
+import { tableName } from "../../src/network/ruleset.js";
 import { cgroup2Mount } from "./requires.js";
 
 export interface Scope {
@@ -16,9 +17,10 @@ export interface Scope {
   readonly run: string;
   /** Below the cgroup v2 mount. */
   readonly cgroupRoot: string;
-  readonly bridge: string;
   /** Its descriptors are counted by kind. */
   readonly daemonPid?: number | undefined;
+  /** Another daemon's links and tables are known by it, and are not counted: several run at once. */
+  readonly bridge: string;
 }
 
 /** Sorted lines by kind: `mounts`, `links`, … */
@@ -37,11 +39,14 @@ export function takeSnapshot(scope: Scope): Snapshot {
     cgroups: cgroups(scope.cgroupRoot),
     links: links(scope),
     tables: tables(scope),
+    rules: rules(scope),
     processes: processes(scope),
     sockets: sockets(scope.run),
     files: [
       ...filesBelow(scope.root).filter((path) => !NOT_OF_PODS.test(path)),
-      ...filesBelow(scope.run).map((path) => `run: ${path}`),
+      ...filesBelow(scope.run)
+        .filter((path) => path !== "tmpfs/volumes")
+        .map((path) => `run: ${path}`),
     ],
     descriptors: scope.daemonPid === undefined ? [] : descriptors(scope.daemonPid),
   };
@@ -105,6 +110,12 @@ function tables({ bridge }: Scope): string[] {
     const owner = /^table inet minke_(\S+)$/.exec(line)?.[1];
     return line !== "" && (owner === undefined || owner === bridge);
   });
+}
+
+/** The daemon's table with its elements: a host port that stays behind is a line more. */
+function rules({ bridge }: Scope): string[] {
+  const { stdout } = spawnSync("nft", ["list", "table", "inet", tableName(bridge)], { encoding: "utf8" });
+  return (stdout ?? "").split("\n").filter(Boolean);
 }
 
 /**

@@ -133,6 +133,18 @@ export class MemoryRuntime implements Runtime {
     return [...this.containers.values()].filter((one) => sandboxId === undefined || one.sandboxId === sandboxId);
   }
 
+  async updateContainerResources(): Promise<never> {
+    throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
+  }
+
+  async containerUsage(): Promise<never> {
+    throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
+  }
+
+  async sandboxUsage(): Promise<never> {
+    throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
+  }
+
   async execSync(): Promise<never> {
     throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
   }

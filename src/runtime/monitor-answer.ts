@@ -1,0 +1,52 @@
+/**
+ * A deadline for what a monitor answers at once. A monitor that is stopped or hangs keeps its
+ * containers running and answers nothing: whoever asks it must learn that, and not wait for ever.
+ */
+import { readFile } from "node:fs/promises";
+import { RuntimeError } from "../base/errors.js";
+import type { MonitorClient } from "../monitor/monitor-client.js";
+
+/** Far above what a loaded machine needs, far below the patience of a person. */
+export const ANSWER_DEADLINE_MS = 5_000;
+
+/** proc_pid_stat(5), field 3, in words. */
+const STATES: Readonly<Record<string, string>> = {
+  T: "it is stopped, state T in ps: SIGCONT lets it go on",
+  t: "a debugger holds it, state t in ps",
+  D: "it waits for the kernel, state D in ps",
+};
+
+/**
+ * The answer.
+ *
+ * @param asked a request to that monitor that is under way; it stays so when the deadline passes
+ * @throws RuntimeError `unavailable` MONITOR_HUNG: none within `deadlineMs`; and what `asked` throws
+ */
+export async function answerOf<T>(
+  monitor: MonitorClient,
+  asked: Promise<T>,
+  deadlineMs: number = ANSWER_DEADLINE_MS,
+): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<"late">((resolve) => {
+    timer = setTimeout(() => resolve("late"), deadlineMs);
+  });
+  try {
+    const outcome = await Promise.race([asked.then((answer) => ({ answer })), late]);
+    if (outcome !== "late") return outcome.answer;
+  } finally {
+    clearTimeout(timer);
+  }
+  asked.catch(() => undefined);
+  const { pid } = monitor.hello;
+  const state = await processState(pid);
+  throw new RuntimeError(
+    `the sandbox's monitor, pid ${pid}, has not answered for ${deadlineMs / 1000} s (${STATES[state] ?? `state ${state} in ps`})`,
+    { kind: "unavailable", code: "MONITOR_HUNG" },
+  );
+}
+
+async function processState(pid: number): Promise<string> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  return stat.slice(stat.lastIndexOf(")") + 2).charAt(0) || "gone";
+}
