@@ -173,31 +173,34 @@ const node = fc.oneof(
   }),
 );
 
+interface DrawnEntry {
+  readonly path: string;
+  readonly type: string;
+  readonly target?: string;
+  readonly content?: Buffer;
+  readonly pax?: Record<string, string | Buffer>;
+}
+
 /** Entries of a tree: directories before what they hold; each name once; now and then a hard link. */
 const tree = fc.array(fc.tuple(fc.nat(), name, node, fc.nat(9)), { maxLength: 25 }).map((drawn) => {
   const dirs = [""];
   const files: string[] = [];
   const seen = new Set<string>();
-  return drawn.flatMap(
-    ([at, leaf, { attributes: given, ns, content, ...rest }, chance]: [
-      number,
-      string,
-      Record<string, any>,
-      number,
-    ]) => {
-      const path = `${dirs[at % dirs.length] ?? ""}${leaf}`;
-      if (seen.has(path) || path.length > 900) return [];
-      seen.add(path);
-      const target = files[at % Math.max(files.length, 1)];
-      if (chance === 0 && target !== undefined) return [{ path, type: "hardlink", target }];
-      if (rest["type"] === "dir") dirs.push(`${path}/`);
-      if (rest["type"] === "file") files.push(path);
-      const pax: Record<string, string | Buffer> = { mtime: `${rest["mtimeS"]}.${String(ns).padStart(9, "0")}` };
-      for (const [key, value] of Object.entries(given ?? {}))
-        pax[`SCHILY.xattr.${key}`] = Buffer.from(value as Uint8Array);
-      return [{ ...rest, path, pax, ...(content ? { content: Buffer.from(content) } : {}) }];
-    },
-  );
+  return drawn.flatMap(([at, leaf, what, chance]): DrawnEntry[] => {
+    const path = `${dirs[at % dirs.length] ?? ""}${leaf}`;
+    if (seen.has(path) || path.length > 900) return [];
+    seen.add(path);
+    const target = files[at % Math.max(files.length, 1)];
+    if (chance === 0 && target !== undefined) return [{ path, type: "hardlink", target }];
+    if (what.type === "dir") dirs.push(`${path}/`);
+    if (what.type === "file") files.push(path);
+    const pax: Record<string, string | Buffer> = { mtime: `${what.mtimeS}.${String(what.ns).padStart(9, "0")}` };
+    for (const [key, value] of Object.entries("attributes" in what ? what.attributes : {})) {
+      pax[`SCHILY.xattr.${key}`] = Buffer.from(value);
+    }
+    const { content, ...rest } = { content: undefined, ...what };
+    return [{ ...rest, path, pax, ...(content ? { content: Buffer.from(content) } : {}) }];
+  });
 });
 
 test("random trees are what GNU tar makes of them", () => {
