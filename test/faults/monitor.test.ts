@@ -79,10 +79,14 @@ test("a stopped monitor stops neither the API nor other pods, is named by exec, 
 });
 
 test("a stopped monitor that goes on within the grace period loses nothing", async () => {
-  await faults.run("paused", { restartPolicy: "Never", containers: [{ name: "main", script: "sleep 0.2; exit 7" }] });
+  await faults.run("paused", {
+    restartPolicy: "Never",
+    containers: [{ name: "main", script: "trap 'exit 7' TERM; while :; do sleep 1000 & wait; done" }],
+  });
   const monitor = onlyMonitor();
   signal(monitor, "SIGSTOP");
-  await expect.poll(() => faults.pidsOf(/sleep 0.2$/).length).toBe(0);
+  signal(faults.initOf(/exit 7/), "SIGTERM");
+  await expect.poll(() => faults.pidsOf(/exit 7/)).toEqual([]);
   signal(monitor, "SIGCONT");
   const { status } = await faults.until("paused", "Failed", (pod) => pod.status.phase === "Failed");
   expect(status.containerStatuses?.[0]?.state.terminated).toMatchObject({ exitCode: 7 });

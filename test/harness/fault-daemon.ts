@@ -187,7 +187,9 @@ export class FaultDaemon {
 
   /** Pids whose command line fits, within this daemon's cgroups. */
   pidsOf(commandLine: RegExp): number[] {
-    return this.pids().filter((pid) => commandLine.test(readQuietly(`/proc/${pid}/cmdline`).replaceAll("\0", " ")));
+    return this.pids().filter((pid) =>
+      commandLine.test(readQuietly(`/proc/${pid}/cmdline`).replaceAll("\0", " ").trim()),
+    );
   }
 
   /** The first process of the one container whose command line fits. @throws Error where it is not one */
