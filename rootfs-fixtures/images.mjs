@@ -59,7 +59,7 @@ http {
 export function fixtureImages(cacheDir) {
   const root = unpackedPackages(PACKAGES, cacheDir);
   const architecture = run("dpkg", ["--print-architecture"]).trim();
-  const base = layer(baseEntries(root), "busybox as /bin, users, /tmp");
+  const base = layer(baseEntries(join(root, "bin/busybox")), "busybox as /bin, users, /tmp");
   const nginx = layer(nginxEntries(root), "nginx with its libraries");
   const probe = layer([file("usr/bin/probe", compiledProbe(), 0o755)], "probe, static");
   return [
@@ -99,14 +99,20 @@ export function file(path, content, mode = 0o644) {
   return { path, type: "file", mode, content: Buffer.from(content) };
 }
 
-/** Applets are hard links: with symlinks, masking one applet would mask busybox itself. @param {string} root @returns {TarEntry[]} */
-function baseEntries(root) {
+/**
+ * A root file system of one busybox. Applets are hard links: with symlinks, masking one applet would
+ * mask busybox itself.
+ *
+ * @param {string} binary path of a static busybox
+ * @returns {TarEntry[]}
+ */
+export function baseEntries(binary) {
   const busybox = "bin/busybox";
-  const applets = run(join(root, busybox), ["--list"]).trim().split("\n").filter((name) => name !== "busybox");
+  const applets = run(binary, ["--list"]).trim().split("\n").filter((name) => name !== "busybox");
   const links = applets.map((name) => ({ path: `bin/${name}`, type: /** @type {const} */ ("hardlink"), mode: 0o755, target: busybox }));
   const dirs = ["dev", "etc", "home", "proc", "run", "sys", "usr/bin", "usr/sbin", "var/www"].map((path) => ({ path, type: /** @type {const} */ ("dir") }));
   return [
-    entryOf(root, busybox),
+    file(busybox, readFileSync(binary), 0o755),
     ...links,
     ...dirs,
     { path: "root", type: "dir", mode: 0o700 },

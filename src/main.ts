@@ -5,6 +5,8 @@
  * containers go on without it unless the request says otherwise.
  */
 import { mkdir, rm } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
 import { createApiServer } from "./api/server.js";
 import { listenOnSocket } from "./api/unix-socket.js";
 import { CleanupStack } from "./base/cleanup.js";
@@ -14,9 +16,10 @@ import { createCriServer } from "./cri/server.js";
 import { criVerbs } from "./cri/service.js";
 import { failureStatus } from "./cri/streams.js";
 import { runDoctor } from "./doctor/doctor.js";
-import { ImageStore } from "./image/image-store.js";
+import { ImageStore, type ImageStoreOptions } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
 import { type NetworkRecord, PodNetwork } from "./network/pod-network.js";
+import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
 import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
@@ -133,7 +136,7 @@ async function open(
   });
   const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
   parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
-  const images = await ImageStore.open(paths, { registries: settings.registries });
+  const images = await ImageStore.open(paths, imageOptions(settings));
   const runtime = await openRuntime({ paths, host, images, network, log });
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
@@ -143,13 +146,27 @@ async function open(
     quarantine: paths.quarantine,
     version: 1,
   });
-  for (const record of [...leases.quarantined, ...runtime.quarantined, ...pods.quarantined]) {
+  const [configMaps, secrets] = await Promise.all(
+    (["configmaps", "secrets"] as const).map((noun) =>
+      FileStore.open<ConfigRecord>({
+        dir: paths.durableState(noun),
+        storeClass: "durable",
+        quarantine: paths.quarantine,
+        version: 1,
+      }),
+    ),
+  );
+  if (!configMaps || !secrets) throw new Error("two stores are opened");
+  const stores = [leases, runtime, pods, configMaps, secrets];
+  for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
   const engine = await PodEngine.open({
     runtime: runtime.runtime,
     images: imagesOf(images),
     store: pods,
+    configMaps: new ConfigObjects("ConfigMap", configMaps),
+    secrets: new ConfigObjects("Secret", secrets),
     paths,
     mounts: { mountTmpfs, unmount },
     settings: {
@@ -164,6 +181,20 @@ async function open(
   daemon = { runtime, engine, leavesNothing: false, onStop: () => undefined };
   await openSockets(options, paths, host, images, daemon, log, parts);
   return daemon;
+}
+
+/** Credentials are those of the daemon's user where the settings name no file. */
+function imageOptions({ registries, registryConfigPath, images }: Settings): ImageStoreOptions {
+  const dockerConfigDir = process.env["DOCKER_CONFIG"] || join(homedir(), ".docker");
+  return {
+    registries,
+    registryConfigPath,
+    dockerConfigPath: images.dockerConfigPath ?? join(dockerConfigDir, "config.json"),
+    allowForeignLayers: images.allowForeignLayers,
+    parallelLayers: images.parallelLayers,
+    maxLayerBytes: images.maxLayerBytes,
+    times: { stallMs: images.progressTimeoutMs },
+  };
 }
 
 async function openSockets(

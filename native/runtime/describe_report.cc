@@ -61,6 +61,10 @@ std::string Subject(const ChildReport& report, const Plan& plan) {
       break;
     case Step::kOomScoreAdj:
       return "write oom_score_adj value " + Quoted(plan.process.oom_score_adj);
+    case Step::kLabel:
+      return plan.process.apparmor_profile[0] != '\0'
+                 ? "apply AppArmor profile " + Quoted(plan.process.apparmor_profile)
+                 : "apply SELinux label " + Quoted(plan.process.selinux_label);
     case Step::kCwd:
       return "chdir to " + Quoted(plan.process.cwd);
     case Step::kExec:
@@ -110,6 +114,9 @@ const char* ErrnoHint(Step step, const char* syscall, int error) {
   }
   if (step == Step::kOomScoreAdj && error == EACCES) {
     return "lowering the score takes CAP_SYS_RESOURCE";
+  }
+  if (step == Step::kLabel && strcmp(syscall, "write") == 0 && error == ENOENT) {
+    return "the profile is not loaded";
   }
   if (step == Step::kCwd && error == EXDEV) return "the working directory is outside of the rootfs";
   if (step == Step::kMount && strcmp(syscall, "fsopen") == 0 && error == ENODEV) {

@@ -10,7 +10,17 @@ type Route = (request: ApiRequest, response: ServerResponse) => void;
 /** The Kubernetes API version whose Pod we speak. */
 const KUBERNETES = { major: "1", minor: "36" } as const;
 
+const CONFIG_VERBS = ["create", "delete", "get", "list", "update"];
+
 const RESOURCES = [
+  {
+    name: "configmaps",
+    singularName: "configmap",
+    namespaced: true,
+    kind: "ConfigMap",
+    verbs: CONFIG_VERBS,
+    shortNames: ["cm"],
+  },
   { name: "events", singularName: "event", namespaced: true, kind: "Event", verbs: ["list"], shortNames: ["ev"] },
   {
     name: "namespaces",
@@ -28,6 +38,7 @@ const RESOURCES = [
     verbs: ["create", "delete", "get", "list", "watch"],
     shortNames: ["po"],
   },
+  { name: "secrets", singularName: "secret", namespaced: true, kind: "Secret", verbs: CONFIG_VERBS },
   { name: "pods/attach", singularName: "", namespaced: true, kind: "PodAttachOptions", verbs: ["create", "get"] },
   { name: "pods/exec", singularName: "", namespaced: true, kind: "PodExecOptions", verbs: ["create", "get"] },
   { name: "pods/log", singularName: "", namespaced: true, kind: "Pod", verbs: ["get"] },

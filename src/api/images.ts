@@ -21,6 +21,8 @@ export interface ImageService {
     reference: string,
     options: { readonly signal: AbortSignal; readonly onProgress: (progress: object) => void },
   ): Promise<ListedImage>;
+  /** What a pull would do; as JSON without secrets. */
+  explain(reference: string, options: { readonly signal: AbortSignal }): Promise<object>;
   loadLayout(path: string): Promise<readonly ListedImage[]>;
   remove(reference: string): Promise<void>;
 }
@@ -32,11 +34,16 @@ export function listImages(images: ImageService, response: ServerResponse): void
   answer(response, 200, { items: images.list().map(shown) });
 }
 
-/** One JSON object a line: `{progress}` while it lasts, then `{image}` or `{error}`. */
+/**
+ * One JSON object a line: `{progress}` while it lasts, then `{image}` or `{error}`. With
+ * `explain: true` nothing is pulled, and the answer is one object that says what a pull would do.
+ */
 export async function pullImage(images: ImageService, request: ApiRequest, response: ServerResponse): Promise<void> {
-  const { reference } = await readJsonObject(request.message);
+  const { reference, explain = false } = await readJsonObject(request.message);
   if (typeof reference !== "string" || reference === "") throw invalidRequest("reference: required");
+  if (typeof explain !== "boolean") throw invalidRequest("explain: must be true or false");
   const signal = clientSignal(response);
+  if (explain) return answer(response, 200, await images.explain(reference, { signal }));
   const onProgress = (progress: object) => {
     if (!response.destroyed && response.writableLength < PROGRESS_BACKLOG_BYTES)
       response.write(`${toJson({ progress })}\n`);

@@ -8,6 +8,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { toRuntimeError } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
 import type { PodEngine } from "../pod/engine.js";
+import { configRoutes } from "./config-objects.js";
 import { discovery } from "./discovery.js";
 import { type ImageService, listImages, loadImages, pullImage } from "./images.js";
 import { createPod, deletePod, listPods, sendLog } from "./pods.js";
@@ -129,6 +130,8 @@ function routeTable({ engine, images, version, doctor, stop, log }: ApiServerOpt
     ["GET", pod, (_request, response, [ns = "", name = ""]) => answer(response, 200, engine.get(ns, name))],
     ["DELETE", pod, (request, response, [ns = "", name = ""]) => deletePod(engine, ns, name, request, response)],
     ["GET", `${pod}/log`, (request, response, [ns = "", name = ""]) => sendLog(engine, ns, name, request, response)],
+    ...configRoutes("configmaps", "ConfigMap", engine.configs.configMaps),
+    ...configRoutes("secrets", "Secret", engine.configs.secrets),
     ["GET", "/api/v1/events", (request, response) => eventList(undefined, request, response)],
     ["GET", "/api/v1/namespaces/:ns/events", (request, response, [ns]) => eventList(ns, request, response)],
     ["GET", "/minke/v1/images", (_request, response) => listImages(images, response)],

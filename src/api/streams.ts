@@ -64,8 +64,7 @@ async function open(
     const id = engine.readySandbox(namespace, name);
     const ports = parsePorts(query);
     return sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      for (const [index, port] of ports.entries())
-        void forwardPort(webSocket, index, port, () => engine.runtime.dialPort(id, port));
+      void forwardPorts(webSocket, ports, (port) => engine.runtime.dialPort(id, port));
     });
   }
   const container = engine.runningContainer(namespace, name, query.get("container") ?? "");
@@ -107,37 +106,70 @@ function parsePorts(query: URLSearchParams): number[] {
   return ports;
 }
 
-/** Two channels a port, data and error, each beginning with the port (kubelet portforward/websocket.go). */
-async function forwardPort(
+/**
+ * Two channels a port, data and error, each beginning with the port (kubelet portforward/websocket.go).
+ * Ends when every connection has ended.
+ */
+async function forwardPorts(
+  webSocket: WebSocket,
+  ports: readonly number[],
+  dial: (port: number) => Promise<Duplex>,
+): Promise<void> {
+  webSocket.on("error", () => webSocket.close());
+  // What a client sends before its connection stands waits in the socket.
+  webSocket.pause();
+  const connections = await Promise.all(ports.map((port, index) => openPort(webSocket, index, port, dial)));
+  const open = connections.filter((connection) => connection !== undefined);
+  webSocket.on("close", () => open.forEach((connection) => connection.destroy()));
+  webSocket.on("message", (message: Buffer) => {
+    const connection = connections[(message[0] ?? 0) / 2];
+    if (!connection || connection.write(message.subarray(1))) return;
+    webSocket.pause();
+    const resume = () => webSocket.resume();
+    connection.once("drain", resume);
+    connection.once("close", resume);
+  });
+  webSocket.resume();
+  await Promise.all(
+    connections.map(async (connection, index) => {
+      if (connection) await copyOut(webSocket, index * 2, connection);
+    }),
+  );
+  webSocket.close(1000);
+}
+
+async function openPort(
   webSocket: WebSocket,
   index: number,
   port: number,
-  dial: () => Promise<Duplex>,
-): Promise<void> {
-  const [dataChannel, errorChannel] = [index * 2, index * 2 + 1];
+  dial: (port: number) => Promise<Duplex>,
+): Promise<Duplex | undefined> {
   const prefix = Buffer.from([port & 0xff, port >> 8]);
-  const send = (channel: number, bytes: Uint8Array) =>
-    new Promise<void>((resolve) => {
-      if (webSocket.readyState !== webSocket.OPEN) return resolve();
-      webSocket.send(channelFrame(channel, bytes), () => resolve());
-    });
-  await send(dataChannel, prefix);
-  await send(errorChannel, prefix);
+  await sendOn(webSocket, index * 2, prefix);
+  await sendOn(webSocket, index * 2 + 1, prefix);
   try {
-    const connection = await dial();
+    const connection = await dial(port);
     connection.on("error", () => connection.destroy());
-    webSocket.on("close", () => connection.destroy());
-    webSocket.on("message", (message: Buffer) => {
-      if (message[0] !== dataChannel || connection.write(message.subarray(1))) return;
-      webSocket.pause();
-      connection.once("drain", () => webSocket.resume());
-      connection.once("close", () => webSocket.resume());
-    });
-    for await (const chunk of connection) await send(dataChannel, chunk as Buffer);
+    return connection;
   } catch (err) {
-    await send(errorChannel, Buffer.from(`port ${port}: ${toRuntimeError(err).message}`));
+    await sendOn(webSocket, index * 2 + 1, Buffer.from(toRuntimeError(err).message));
+    return undefined;
   }
-  if (index === 0) webSocket.close(1000);
+}
+
+async function copyOut(webSocket: WebSocket, channel: number, connection: Duplex): Promise<void> {
+  try {
+    for await (const chunk of connection) await sendOn(webSocket, channel, chunk as Buffer);
+  } catch {
+    // A connection that breaks has ended: the protocol has no other word for it.
+  }
+}
+
+function sendOn(webSocket: WebSocket, channel: number, bytes: Uint8Array): Promise<void> {
+  return new Promise((resolve) => {
+    if (webSocket.readyState !== webSocket.OPEN) return resolve();
+    webSocket.send(channelFrame(channel, bytes), () => resolve());
+  });
 }
 
 function refuse(socket: Duplex, code: number, body: string): void {

@@ -13,12 +13,14 @@ const STOP_DEADLINE_MS = 60_000;
 
 export async function runDaemonHere(options: GlobalOptions & { cri?: string; config?: string }): Promise<void> {
   const { runDaemon } = await import("../main.js");
+  // A daemon that a command starts has no options of its own: it inherits the command's environment.
+  const config = options.config ?? process.env.MINKE_CONFIG;
   await runDaemon({
     root: resolve(options.root ?? process.env.MINKE_ROOT ?? DEFAULT_ROOT),
     run: resolve(options.run ?? process.env.MINKE_RUN ?? DEFAULT_RUN),
     ...(options.api !== undefined && { api: resolve(options.api) }),
     ...(options.cri !== undefined && { cri: resolve(options.cri) }),
-    ...(options.config !== undefined && { config: resolve(options.config) }),
+    ...(config !== undefined && { config: resolve(config) }),
   });
 }
 
@@ -60,8 +62,8 @@ export async function doctor(options: GlobalOptions & { output?: string }): Prom
   const { checks } = (await findings(options)) as { checks: readonly Check[] };
   if (options.output === "json") print(JSON.stringify({ checks }, null, 4));
   else {
-    const rows = checks.map(({ status, name, found, costs }) => [status, name, found, costs]);
-    print(table(["STATUS", "CHECK", "FOUND", "WHAT ITS ABSENCE COSTS"], rows));
+    const rows = checks.map(({ status, name, found, costs }) => [name, status, found, costs]);
+    print(table(["CHECK", "STATUS", "FOUND", "WHAT IT COSTS"], rows));
   }
   if (checks.some(({ status }) => status === "missing")) process.exitCode = EXIT.failed;
 }

@@ -2,9 +2,13 @@
  * `minke delete pod NAME` and `minke delete pod -f FILE`.
  */
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
-import type { MinkeClient } from "../client/index.js";
-import { connectTo, type GlobalOptions, print } from "./context.js";
+import type { ConfigKind, MinkeClient } from "../client/index.js";
+import { configKind } from "./config-objects.js";
+import { connectTo, type GlobalOptions, note, print } from "./context.js";
 import { splitKind } from "./describe.js";
+
+/** A wait that is longer is explained. */
+const SILENT_MS = 1_000;
 
 export interface DeleteOptions extends GlobalOptions {
   readonly filename?: string;
@@ -16,15 +20,53 @@ export interface DeleteOptions extends GlobalOptions {
   readonly all?: boolean;
 }
 
-export async function deletePods(kind: string, names: readonly string[], options: DeleteOptions): Promise<void> {
-  const targets = await targetsOf(kind, names, options);
+export async function deletePods(
+  kind: string | undefined,
+  names: readonly string[],
+  options: DeleteOptions,
+): Promise<void> {
+  const { namespace, filename } = options;
+  if (kind === undefined && filename === undefined) {
+    throw new RuntimeError("say what to delete: minke delete pod NAME, or minke delete -f FILE", {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    });
+  }
+  const file =
+    filename === undefined
+      ? undefined
+      : await (await import("./run.js")).readPods(filename, { namespace, strict: false });
   const graceSeconds = graceOf(options);
+  const ofKind = configKind(kind ?? "");
+  const targets: Target[] = file
+    ? file.pods.map(({ metadata }) => metadata)
+    : ofKind
+      ? []
+      : podTargets(kind ?? "", names, options);
   const client = await connectTo(options);
-  if (options.all) {
-    const { items } = await client.listPods(options.namespace);
-    targets.push(...items.map(({ metadata }) => ({ namespace: metadata.namespace, name: metadata.name })));
+  if (options.all && !ofKind) {
+    const { items } = await client.listPods(namespace);
+    targets.push(...items.map(({ metadata }) => metadata));
   }
   await Promise.all(targets.map((target) => deleteOne(client, target, graceSeconds, options)));
+  // After the pods that may refer to them.
+  for (const { kind: of, metadata } of file?.configs ?? [])
+    await deleteConfig(client, of === "Secret" ? "secrets" : "configmaps", metadata, options);
+  if (ofKind) for (const name of names) await deleteConfig(client, ofKind, { namespace, name }, options);
+}
+
+async function deleteConfig(
+  client: MinkeClient,
+  kind: ConfigKind,
+  { namespace, name }: Target,
+  options: DeleteOptions,
+): Promise<void> {
+  try {
+    await client.deleteConfig(kind, namespace, name);
+    print(`${kind.replace(/s$/, "")}/${name} deleted`);
+  } catch (err) {
+    if (!options.ignoreNotFound || toRuntimeError(err).kind !== "not-found") throw err;
+  }
 }
 
 interface Target {
@@ -32,13 +74,8 @@ interface Target {
   readonly name: string;
 }
 
-async function targetsOf(kind: string, names: readonly string[], options: DeleteOptions): Promise<Target[]> {
+function podTargets(kind: string, names: readonly string[], options: DeleteOptions): Target[] {
   const { namespace } = options;
-  if (options.filename !== undefined) {
-    const { readPods } = await import("./run.js");
-    const { pods } = await readPods(options.filename, { namespace, strict: false });
-    return pods.map(({ metadata }) => ({ namespace: metadata.namespace, name: metadata.name }));
-  }
   if (options.all) {
     splitKind(`${kind}/all`, undefined);
     return [];
@@ -69,7 +106,17 @@ async function deleteOne(
 ): Promise<void> {
   try {
     const { metadata } = await client.deletePod(namespace, name, { graceSeconds });
-    if (options.wait !== false) await client.waitGone(namespace, name, metadata.uid);
+    if (options.wait === false) return print(`pod/${name} is being deleted`);
+    const seconds = metadata.deletionGracePeriodSeconds ?? 0;
+    const timer = setTimeout(
+      () => note(`pod/${name} is stopping, for at most ${seconds} s; --now and --force shorten that`),
+      SILENT_MS,
+    );
+    try {
+      await client.waitGone(namespace, name, metadata.uid);
+    } finally {
+      clearTimeout(timer);
+    }
     print(`pod/${name} deleted`);
   } catch (err) {
     if (!options.ignoreNotFound || toRuntimeError(err).kind !== "not-found") throw err;

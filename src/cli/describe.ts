@@ -54,7 +54,7 @@ function head(pod: PodJson): string[] {
     ["Name", metadata.name],
     ["Namespace", metadata.namespace],
     ["UID", metadata.uid],
-    ["Created", `${metadata.creationTimestamp} (${age(metadata.creationTimestamp)} ago)`],
+    ["Created", when(metadata.creationTimestamp)],
     ["Labels", pairs(metadata.labels)],
     ["Annotations", pairs(metadata.annotations)],
     ["Status", podSummary(pod)],
@@ -62,17 +62,19 @@ function head(pod: PodJson): string[] {
     ["IPs", (status.podIPs ?? []).map(({ ip }) => ip).join(", ") || "<none>"],
     ["QoS class", status.qosClass],
     ["Restart policy", spec.restartPolicy],
-    [
-      "Volumes",
-      (spec.volumes ?? [])
-        .map(
-          (v) =>
-            `${v.name} (${v.hostPath ? `hostPath ${v.hostPath.path}` : v.emptyDir?.medium === "Memory" ? "emptyDir in memory" : "emptyDir"})`,
-        )
-        .join(", ") || "<none>",
-    ],
+    ["Volumes", (spec.volumes ?? []).map((v) => `${v.name} (${volumeText(v)})`).join(", ") || "<none>"],
   ];
   return rows.map(([key, value]) => `${`${key}:`.padEnd(17)}${value}`);
+}
+
+function volumeText(volume: NonNullable<PodJson["spec"]["volumes"]>[number]): string {
+  const { hostPath, emptyDir, configMap, secret } = volume;
+  if (hostPath) return `hostPath ${hostPath.path}`;
+  if (configMap) return `configMap ${configMap.name}`;
+  if (secret) return `secret ${secret.secretName}`;
+  if (volume.downwardAPI) return "downwardAPI";
+  if (volume.projected) return "projected";
+  return emptyDir?.medium === "Memory" ? "emptyDir in memory" : "emptyDir";
 }
 
 function containerLines(pod: PodJson): string[] {
@@ -94,11 +96,15 @@ function oneContainer(status: PodJson["status"]["containerStatuses"][number]): s
 }
 
 function stateText({ running, waiting, terminated }: PodJson["status"]["containerStatuses"][number]["state"]): string {
-  if (running) return `running since ${running.startedAt}`;
+  if (running) return `running since ${when(running.startedAt)}`;
   if (waiting) return `waiting: ${waiting.reason}${waiting.message ? ` (${waiting.message})` : ""}`;
   if (!terminated) return "unknown";
-  return `ended at ${terminated.finishedAt} with exit code ${terminated.exitCode}: ${terminated.reason}${terminated.message ? ` (${terminated.message})` : ""}`;
+  const by = terminated.signal ? `, signal ${terminated.signal}` : "";
+  const message = terminated.message ? ` (${terminated.message.trim()})` : "";
+  return `ended ${when(terminated.finishedAt)} with exit code ${terminated.exitCode}${by}: ${terminated.reason}${message}`;
 }
+
+const when = (time: string): string => `${time} (${age(time)} ago)`;
 
 function conditionLines({ status }: PodJson): string[] {
   return [
@@ -147,8 +153,9 @@ function eventLines(events: readonly EventJson[]): string[] {
   const rows = events.map((e) => [
     `  ${e.type}`,
     e.reason,
-    `${age(e.lastTimestamp)}${e.count > 1 ? ` (${e.count} times)` : ""}`,
+    `${age(e.lastTimestamp)}${e.count > 1 ? ` (${e.count} times in ${age(e.firstTimestamp)})` : ""}`,
+    e.involvedObject.fieldPath?.replace(/^spec\.\w+\{(.*)\}$/, "$1") ?? "",
     e.message,
   ]);
-  return ["", "Events:", table(["  TYPE", "REASON", "AGE", "MESSAGE"], rows)];
+  return ["", "Events:", table(["  TYPE", "REASON", "AGE", "CONTAINER", "MESSAGE"], rows)];
 }

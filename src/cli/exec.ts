@@ -5,6 +5,7 @@ import { pipeline } from "node:stream/promises";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { RemoteStreams } from "../client/index.js";
 import { connectTo, type GlobalOptions, note, reportError } from "./context.js";
+import { chooseContainer, defaultContainer } from "./default-container.js";
 
 export interface StreamOptions extends GlobalOptions {
   readonly container?: string;
@@ -25,7 +26,8 @@ export async function execInPod(pod: string, command: readonly string[], options
   const size = tty && columns && rows ? { columns, rows } : undefined;
   let streams: RemoteStreams;
   try {
-    const request = { command: words, container: options.container, stdin: options.stdin, tty, size };
+    const container = await chooseContainer(client, options.namespace, podName(pod), options.container);
+    const request = { command: words, container, stdin: options.stdin, tty, size };
     streams = await client.exec(options.namespace, podName(pod), request);
   } catch (err) {
     reportError(err);
@@ -41,8 +43,13 @@ const SHELL_EXIT: Readonly<Record<string, number>> = { COMMAND_NOT_FOUND: 127, C
 export async function attachToPod(pod: string, options: StreamOptions): Promise<void> {
   const client = await connectTo(options);
   const tty = wantsTerminal(options);
+  const found = await client.getPod(options.namespace, podName(pod));
+  const container = options.container ?? defaultContainer(found);
+  const spec = [...found.spec.containers, ...(found.spec.initContainers ?? [])].find(({ name }) => name === container);
+  if (options.stdin && spec && !spec.stdin)
+    note(`warning: container "${container}" reads no standard input; its manifest needs stdin: true`);
   const streams = await client.attach(options.namespace, podName(pod), {
-    container: options.container,
+    container,
     stdin: options.stdin,
     tty,
   });

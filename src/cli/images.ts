@@ -3,59 +3,43 @@
  */
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
-import { connectTo, type GlobalOptions, print } from "./context.js";
+import type { PullExplanation } from "../image/pull-explanation.js";
+import { connectTo, EXIT, type GlobalOptions, print } from "./context.js";
+import { PullProgress } from "./pull-progress.js";
 import { bytes, table } from "./table.js";
 
-/** What the image store says of each layer while it pulls (`LayerProgress` of src/image); what is absent is not shown. */
-interface Progress {
-  readonly digest?: string;
-  readonly state?: string;
-  readonly currentBytes?: number;
-  readonly totalBytes?: number;
-}
-
-export async function pull(reference: string, options: GlobalOptions): Promise<void> {
+export async function pull(
+  reference: string,
+  options: GlobalOptions & { readonly explain?: boolean; readonly output?: string },
+): Promise<void> {
   const client = await connectTo(options);
-  const lines = new ProgressLines();
+  if (options.explain) return explain(await client.explainPull(reference), options.output === "json");
+  const progress = new PullProgress();
   try {
-    const image = await client.pullImage(reference, (progress) => lines.show(progress));
-    lines.end();
+    const image = await client.pullImage(reference, (step) => progress.show(step));
+    progress.end();
     print(`${image.repoTags[0] ?? image.repoDigests[0] ?? reference} ${image.id} (${bytes(image.sizeBytes)})`);
   } finally {
-    lines.end();
+    progress.end();
   }
 }
 
-/** On a terminal a line for each layer that is written over; elsewhere a line for each change of stage. */
-class ProgressLines {
-  readonly #layers = new Map<string, Progress>();
-  readonly #isTerminal = process.stderr.isTTY;
-  #printed = 0;
-
-  show(progress: Progress): void {
-    const key = progress.digest ?? "";
-    const before = this.#layers.get(key);
-    this.#layers.set(key, { ...before, ...progress });
-    if (this.#isTerminal) this.#redraw();
-    else if (before?.state !== progress.state && progress.state) process.stderr.write(`${line(progress)}\n`);
+/** Which endpoint, which credential, and why; fails where the image is not to be had. */
+function explain(explanation: PullExplanation, isJson: boolean): void {
+  const { endpoints, steps, outcome } = explanation;
+  if ("code" in outcome) process.exitCode = outcome.code === "IMAGE_NOT_FOUND" ? EXIT.notFound : EXIT.failed;
+  if (isJson) return print(JSON.stringify(explanation, null, 4));
+  print(`${explanation.reference} for ${explanation.platform}`);
+  for (const [i, { address, role, reason, tls, proxy, credential }] of endpoints.entries()) {
+    print(`${i + 1}. ${address} (${role})`);
+    print(`   because:     ${reason}`);
+    print(`   connection:  ${tls}${proxy ? `, through the proxy ${proxy}` : ""}`);
+    print(`   credential:  ${credential}`);
   }
-
-  end(): void {
-    this.#layers.clear();
-    this.#printed = 0;
-  }
-
-  #redraw(): void {
-    if (this.#printed > 0) process.stderr.write(`\u001b[${this.#printed}A`);
-    for (const progress of this.#layers.values()) process.stderr.write(`\u001b[K${line(progress)}\n`);
-    this.#printed = this.#layers.size;
-  }
-}
-
-function line({ digest, state, currentBytes, totalBytes }: Progress): string {
-  const name = digest ? digest.replace("sha256:", "").slice(0, 12) : "image";
-  const amount = currentBytes ? ` ${bytes(currentBytes)}${totalBytes ? ` of ${bytes(totalBytes)}` : ""}` : "";
-  return `${name}: ${state ?? ""}${amount}`;
+  for (const { address, subject, outcome: said } of steps) print(`asked ${address} for ${subject}: ${said}`);
+  if ("code" in outcome) return print(`result: ${outcome.code}: ${outcome.message}`);
+  const { id, layers, packedBytes } = outcome;
+  print(`result: image ${id}, ${layers} layers, ${bytes(packedBytes)} to fetch where none is here`);
 }
 
 export async function listImages(options: GlobalOptions & { output?: string }): Promise<void> {

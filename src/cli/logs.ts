@@ -4,6 +4,7 @@
 import { once } from "node:events";
 import { RuntimeError } from "../base/errors.js";
 import { connectTo, type GlobalOptions } from "./context.js";
+import { chooseContainer } from "./default-container.js";
 
 export interface LogsOptions extends GlobalOptions {
   readonly container?: string;
@@ -22,7 +23,7 @@ export async function printLogs(pod: string, container: string | undefined, opti
     options.tail === undefined || options.tail === "-1" ? undefined : wholeNumber("--tail", options.tail);
   const client = await connectTo(options);
   const chunks = client.logs(options.namespace, name, {
-    container: options.container ?? container,
+    container: await chooseContainer(client, options.namespace, name, options.container ?? container),
     follow: options.follow,
     previous: options.previous,
     timestamps: options.timestamps,

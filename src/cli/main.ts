@@ -18,6 +18,11 @@ function action(run: (...args: never[]) => Promise<void>) {
   };
 }
 
+/** Lines that can be typed as they are, below a command's options. */
+function examples(...lines: readonly string[]): string {
+  return `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
+}
+
 function buildProgram(): Command {
   const program = new Command("minke")
     .description("Runs whole Kubernetes Pods on this machine, with no cluster.")
@@ -25,7 +30,11 @@ function buildProgram(): Command {
     .option("--run <dir>", "sockets of the daemon (MINKE_RUN, else /run/minke)")
     .option("--api <socket>", "API socket, where it is not <run>/api.sock")
     .option("-n, --namespace <name>", "namespace of the pods", "default")
-    .showHelpAfterError("(minke --help lists the commands)");
+    .showHelpAfterError("(minke --help lists the commands)")
+    .addHelpText(
+      "after",
+      examples("minke run -f examples/web.yaml --wait", "minke get pods", "minke logs -f web", "minke delete pod web"),
+    );
   addDaemon(program);
   addPodCommands(program);
   addStreamCommands(program);
@@ -33,12 +42,27 @@ function buildProgram(): Command {
   program
     .command("version")
     .description("print the versions of the command and, where one runs, of the daemon")
+    .addHelpText("after", examples("minke version"))
     .action(action(async (options) => (await import("./images.js")).showVersion(options)));
   program
     .command("doctor")
     .description("say what this machine has of what minke needs, and what is missing costs")
     .option("-o, --output <format>", "json")
+    .addHelpText("after", examples("minke doctor", "minke doctor -o json"))
     .action(action(async (options) => (await import("./daemon.js")).doctor(options)));
+  program
+    .command("completion <shell>")
+    .description("print a script that completes commands, options and pods: bash, zsh or fish")
+    .addHelpText(
+      "after",
+      examples("source <(minke completion bash)", "source <(minke completion zsh)", "minke completion fish | source"),
+    )
+    .action(
+      action(async (shell: string) => {
+        const { completionScript } = await import("./completion.js");
+        process.stdout.write(completionScript(shell, program));
+      }),
+    );
   return program;
 }
 
@@ -47,24 +71,37 @@ function addDaemon(program: Command): void {
     .command("daemon")
     .description("run the daemon in the foreground; other commands start one by themselves")
     .option("--cri <socket>", "CRI socket, where it is not <run>/cri.sock")
-    .option("--config <file>", "settings (default /etc/minke/config.toml, where it exists)")
+    .option("--config <file>", "settings (MINKE_CONFIG, else /etc/minke/config.toml, where it exists)")
+    .addHelpText(
+      "after",
+      examples("minke daemon", "minke daemon --root /tmp/m/root --run /tmp/m/run --config /tmp/m/config.toml"),
+    )
     .action(action(async (options) => (await import("./daemon.js")).runDaemonHere(options)));
   daemon
     .command("stop")
     .description("stop the daemon; pods go on running unless --pods is given")
     .option("--pods", "delete every pod first")
+    .addHelpText("after", examples("minke daemon stop", "minke daemon stop --pods"))
     .action(action(async (options) => (await import("./daemon.js")).stopDaemon(options)));
 }
 
 function addPodCommands(program: Command): void {
   program
     .command("run")
-    .description("create the pods of a manifest")
-    .requiredOption("-f, --filename <file>", "YAML with Pods; - is standard input")
+    .description("create the pods of a manifest, and what they are configured by")
+    .requiredOption("-f, --filename <file>", "YAML with Pods, ConfigMaps and Secrets; - is standard input")
     .option("--wait", "wait until they are ready or have completed; where one cannot start, remove it and fail")
     .option("--strict", "a field that has no effect here is an error")
     .option("--keep", "with --wait: leave a pod that cannot start")
     .option("--timeout <seconds>", "with --wait", "300")
+    .addHelpText(
+      "after",
+      examples(
+        "minke run -f web.yaml",
+        "minke run -f web.yaml --wait --timeout 60",
+        "cat web.yaml | minke run -f - --strict",
+      ),
+    )
     .action(action(async (options) => (await import("./run.js")).runPods(options)));
   const get = program.command("get").description("list objects");
   get
@@ -74,31 +111,60 @@ function addPodCommands(program: Command): void {
     .option("-A, --all-namespaces", "of every namespace")
     .option("-o, --output <format>", "wide, json, yaml or name")
     .option("-w, --watch", "go on with every change")
+    .addHelpText("after", examples("minke get pods", "minke get pods -o wide -w", "minke get pod web -o yaml"))
     .action(action(async (name: string | undefined, options) => (await import("./get.js")).getPods(name, options)));
+  for (const [name, alias] of [
+    ["configmaps", "cm"],
+    ["secrets", "secret"],
+  ] as const) {
+    get
+      .command(`${name} [name]`)
+      .aliases(name === "configmaps" ? ["configmap", alias] : [alias])
+      .description(`list ${name}; their values only with -o json or yaml`)
+      .option("-A, --all-namespaces", "of every namespace")
+      .option("-o, --output <format>", "json, yaml or name")
+      .addHelpText("after", examples(`minke get ${name}`, `minke get ${name} web -o yaml`))
+      .action(
+        action(async (object: string | undefined, options) =>
+          (await import("./config-objects.js")).getConfigs(name, object, options),
+        ),
+      );
+  }
   get
     .command("events")
     .description("list what happened to pods")
+    .addHelpText("after", examples("minke get events"))
     .action(action(async (options) => (await import("./get.js")).getEvents(options)));
   program
     .command("describe <kind> [name]")
     .description("show a pod with its containers, conditions, events and the timeline of its start")
+    .addHelpText("after", examples("minke describe pod web"))
     .action(
       action(async (kind: string, name: string | undefined, options) =>
         (await import("./describe.js")).describe(kind, name, options),
       ),
     );
   program
-    .command("delete <kind> [names...]")
-    .description("delete pods, by name or by the manifest that made them")
-    .option("-f, --filename <file>", "the pods of a manifest")
+    .command("delete [kind] [names...]")
+    .description("delete pods, configmaps and secrets, by name or by the manifest that made them")
+    .option("-f, --filename <file>", "the objects of a manifest")
     .option("--grace-period <seconds>", "instead of the pod's own")
     .option("--now", "a grace period of one second")
     .option("--force", "kill at once")
     .option("--no-wait", "return before they are gone")
     .option("--ignore-not-found", "a pod that does not exist is fine")
     .option("--all", "every pod of the namespace")
+    .addHelpText(
+      "after",
+      examples(
+        "minke delete pod web",
+        "minke delete pod web --grace-period 5",
+        "minke delete -f web.yaml",
+        "minke delete pod --all --now",
+      ),
+    )
     .action(
-      action(async (kind: string, names: string[], options) =>
+      action(async (kind: string | undefined, names: string[], options) =>
         (await import("./delete.js")).deletePods(kind, names, options),
       ),
     );
@@ -114,6 +180,10 @@ function addStreamCommands(program: Command): void {
     .option("--tail <lines>", "only the last lines")
     .option("--since <duration>", "only what is newer: 30s, 5m, 2h")
     .option("--timestamps", "with the time of each line")
+    .addHelpText(
+      "after",
+      examples("minke logs web", "minke logs -f web -c server", "minke logs web --previous --tail 20"),
+    )
     .action(
       action(async (pod: string, container: string | undefined, options) =>
         (await import("./logs.js")).printLogs(pod, container, options),
@@ -125,6 +195,7 @@ function addStreamCommands(program: Command): void {
     .option("-c, --container <name>", "where the pod has several")
     .option("-i, --stdin", "pass standard input on")
     .option("-t, --tty", "with a terminal")
+    .addHelpText("after", examples("minke exec web -- ls -l /", "minke exec -it web -c server -- sh"))
     .action(
       action(async (pod: string, command: string[], options) =>
         (await import("./exec.js")).execInPod(pod, command, options),
@@ -136,22 +207,41 @@ function addStreamCommands(program: Command): void {
     .option("-c, --container <name>", "where the pod has several")
     .option("-i, --stdin", "pass standard input on")
     .option("-t, --tty", "with a terminal")
+    .addHelpText("after", examples("minke attach web", "minke attach -it shell"))
     .action(action(async (pod: string, options) => (await import("./exec.js")).attachToPod(pod, options)));
+  program
+    .command("port-forward <pod> <ports...>")
+    .description("let ports of this machine's localhost lead into a pod, until interrupted")
+    .option("--address <ip>", "where to listen", "127.0.0.1")
+    .addHelpText(
+      "after",
+      examples("minke port-forward web 8080:80", "minke port-forward web 80", "minke port-forward web :80"),
+    )
+    .action(
+      action(async (pod: string, ports: string[], options) =>
+        (await import("./port-forward.js")).forwardPorts(pod, ports, options),
+      ),
+    );
 }
 
 function addImageCommands(program: Command): void {
   program
     .command("pull <reference>")
     .description("pull an image")
+    .option("--explain", "pull nothing: say which registry would be asked, with which credential, and why")
+    .option("-o, --output <format>", "with --explain: json")
+    .addHelpText("after", examples("minke pull docker.io/library/busybox:1.36"))
     .action(action(async (reference: string, options) => (await import("./images.js")).pull(reference, options)));
   program
     .command("images")
     .description("list images")
     .option("-o, --output <format>", "json")
+    .addHelpText("after", examples("minke images", "minke images -o json"))
     .action(action(async (options) => (await import("./images.js")).listImages(options)));
   program
     .command("load <path>")
     .description("load the images of an OCI layout, a directory or a tar archive")
+    .addHelpText("after", examples("minke load ./layout", "minke load image.tar"))
     .action(action(async (path: string, options) => (await import("./images.js")).load(path, options)));
 }
 

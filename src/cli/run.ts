@@ -6,10 +6,9 @@
  */
 import { readFile } from "node:fs/promises";
 import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
-import type { MinkeClient, PodJson } from "../client/index.js";
-import { readManifest } from "../pod/manifest/read.js";
+import type { MinkeClient, PodInput, PodJson } from "../client/index.js";
+import { type Manifest, readManifest } from "../pod/manifest/read.js";
 import { MANIFEST_LIMIT_BYTES, parseYamlDocuments } from "../pod/manifest/yaml.js";
-import type { Pod } from "../pod/manifest/defaults.js";
 import { connectTo, type GlobalOptions, note, print } from "./context.js";
 import { podSummary, readyCount } from "./pod-view.js";
 import { milliseconds } from "./table.js";
@@ -27,7 +26,7 @@ export interface RunOptions extends GlobalOptions {
 export async function readPods(
   filename: string,
   options: { namespace: string; strict: boolean },
-): Promise<{ pods: readonly Pod[]; warnings: readonly string[] }> {
+): Promise<Pick<Manifest, "pods" | "documents" | "configs"> & { warnings: readonly string[] }> {
   const source = filename === "-" ? "<stdin>" : filename;
   let text: string;
   try {
@@ -40,13 +39,16 @@ export async function readPods(
       cause: err,
     });
   }
-  const { pods, warnings } = readManifest(parseYamlDocuments(text, source), { source, ...options });
-  if (pods.length === 0)
-    throw new RuntimeError(`manifest "${source}": there is no Pod in it`, {
+  const { pods, documents, configs, warnings } = readManifest(parseYamlDocuments(text, source), {
+    source,
+    ...options,
+  });
+  if (pods.length === 0 && configs.length === 0)
+    throw new RuntimeError(`manifest "${source}": there is nothing in it`, {
       kind: "invalid-argument",
       code: "INVALID_MANIFEST",
     });
-  return { pods, warnings: warnings.map(({ path, message }) => `${path}: ${message}`) };
+  return { pods, documents, configs, warnings: warnings.map(({ path, message }) => `${path}: ${message}`) };
 }
 
 async function readStdin(): Promise<string> {
@@ -61,22 +63,38 @@ async function readStdin(): Promise<string> {
 }
 
 export async function runPods(options: RunOptions): Promise<void> {
-  const { pods, warnings } = await readPods(options.filename, {
+  const { documents, configs, warnings } = await readPods(options.filename, {
     namespace: options.namespace,
     strict: options.strict ?? false,
   });
   for (const warning of warnings) note(`warning: ${warning}`);
   const client = await connectTo(options);
   const created: PodJson[] = [];
+  const undo: (() => Promise<unknown>)[] = [];
   try {
-    for (const pod of pods) {
-      const { pod: made } = await client.createPod(pod, { strict: options.strict ?? false });
+    // Before the pods that may refer to them.
+    for (const config of configs) {
+      const { object, outcome } = await client.applyConfig(config);
+      const { namespace, name } = object.metadata;
+      print(`${config.kind.toLowerCase()}/${name} ${outcome}`);
+      if (outcome === "created")
+        undo.push(() => client.deleteConfig(config.kind === "Secret" ? "secrets" : "configmaps", namespace, name));
+    }
+    for (const document of documents) {
+      // As it was written: the daemon fills in what is not said, and knows what was.
+      const { pod: made } = await client.createPod(document as PodInput, {
+        namespace: options.namespace,
+        strict: options.strict ?? false,
+      });
       created.push(made);
       print(`pod/${made.metadata.name} created`);
     }
     if (options.wait) await waitForAll(client, created, options);
   } catch (err) {
-    if (options.wait && !options.keep) await removeAgain(client, created);
+    if (options.wait && !options.keep) {
+      await removeAgain(client, created);
+      for (const step of undo) await step().catch((why: unknown) => note(`warning: ${toRuntimeError(why).message}`));
+    }
     throw err;
   }
   suggest(created, options);
@@ -156,7 +174,7 @@ const HOPELESS = new Set([
 /** Why a pod will not come up by itself, in words; `undefined` while it still may. */
 function failureOf({ status }: PodJson): string | undefined {
   const sandbox = status.conditions.find(({ type }) => type === "PodReadyToStartContainers");
-  if (sandbox?.status === "False" && sandbox.reason === "FailedCreatePodSandBox")
+  if (sandbox?.status === "False" && sandbox.reason !== undefined)
     return sandbox.message ?? "the sandbox could not be made";
   for (const { name, state, lastState } of [...(status.initContainerStatuses ?? []), ...status.containerStatuses]) {
     const { waiting } = state;
@@ -209,7 +227,7 @@ async function removeAgain(client: MinkeClient, created: readonly PodJson[]): Pr
 
 function suggest(created: readonly PodJson[], options: RunOptions): void {
   const [pod] = created;
-  if (!pod || !process.stdout.isTTY) return;
+  if (!pod || (options.wait && !process.stdout.isTTY)) return;
   const { name, namespace } = pod.metadata;
   const scope = namespace === "default" ? "" : ` -n ${namespace}`;
   const container =

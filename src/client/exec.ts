@@ -45,7 +45,8 @@ export async function openStreams(socketPath: string, path: string): Promise<Rem
   return streams;
 }
 
-function opened(socket: WebSocket, socketPath: string): Promise<void> {
+/** Resolves when the upgrade is answered; a refusal is the error that the daemon says. */
+export function opened(socket: WebSocket, socketPath: string): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.once("open", () => resolve());
     socket.once("error", (cause) =>

@@ -8,15 +8,19 @@ import type { IncomingMessage } from "node:http";
 import { resolve } from "node:path";
 import type { ListedImage } from "../api/images.js";
 import { RuntimeError } from "../base/errors.js";
+import type { ConfigJson } from "../pod/config-objects.js";
+import type { PullExplanation } from "../image/pull-explanation.js";
 import type { EventJson } from "../pod/events.js";
 import type { PodManifest } from "../pod/manifest/schema.js";
 import type { PodJson } from "../pod/status.js";
 import { Paths } from "../settings/paths.js";
+import type { Duplex } from "node:stream";
+import { openPort } from "./port-forward.js";
 import { openStreams, type RemoteStreams } from "./exec.js";
 import { isDaemonUp, startDaemon } from "./start-daemon.js";
 import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transport.js";
 
-export type { ListedImage, EventJson, PodJson, PodManifest, RemoteStreams };
+export type { ConfigJson, ListedImage, EventJson, PullExplanation, PodJson, PodManifest, RemoteStreams };
 export { RuntimeError };
 
 export const DEFAULT_ROOT = "/var/lib/minke";
@@ -93,6 +97,17 @@ export async function connect(options: ConnectOptions = {}): Promise<MinkeClient
 const podPath = (namespace: string, name: string, verb = "") =>
   `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(name)}${verb}`;
 
+export type ConfigKind = "configmaps" | "secrets";
+
+/** A ConfigMap or Secret, as in YAML. */
+export interface ConfigInput {
+  readonly kind: "ConfigMap" | "Secret";
+  readonly metadata: { readonly name: string; readonly namespace: string };
+}
+
+const configPath = (kind: ConfigKind, namespace: string, name?: string) =>
+  `/api/v1/namespaces/${encodeURIComponent(namespace)}/${kind}${name === undefined ? "" : `/${encodeURIComponent(name)}`}`;
+
 export class MinkeClient {
   readonly #socketPath: string;
 
@@ -121,6 +136,44 @@ export class MinkeClient {
     const path = namespace === undefined ? "/api/v1/pods" : `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods`;
     const list = await sendForJson<{ items: PodJson[]; metadata: { resourceVersion: string } }>(this.#socketPath, path);
     return { items: list.items, resourceVersion: list.metadata.resourceVersion };
+  }
+
+  /** @param namespace `undefined`: all */
+  async listConfigs(kind: ConfigKind, namespace?: string): Promise<ConfigJson[]> {
+    const path = namespace === undefined ? `/api/v1/${kind}` : configPath(kind, namespace);
+    return (await sendForJson<{ items: ConfigJson[] }>(this.#socketPath, path)).items;
+  }
+
+  getConfig(kind: ConfigKind, namespace: string, name: string): Promise<ConfigJson> {
+    return sendForJson(this.#socketPath, configPath(kind, namespace, name));
+  }
+
+  /** Creates it, or replaces one of that name; says which. */
+  async applyConfig(
+    object: ConfigInput,
+  ): Promise<{ object: ConfigJson; outcome: "created" | "configured" | "unchanged" }> {
+    const { namespace, name } = object.metadata;
+    const kind = object.kind === "Secret" ? "secrets" : "configmaps";
+    try {
+      const made = await sendForJson<ConfigJson>(this.#socketPath, configPath(kind, namespace), {
+        method: "POST",
+        body: object,
+      });
+      return { object: made, outcome: "created" };
+    } catch (err) {
+      if (!(err instanceof RuntimeError) || err.code !== "CONFIG_EXISTS") throw err;
+    }
+    const before = await this.getConfig(kind, namespace, name);
+    const after = await sendForJson<ConfigJson>(this.#socketPath, configPath(kind, namespace, name), {
+      method: "PUT",
+      body: object,
+    });
+    const isSame = before.metadata.resourceVersion === after.metadata.resourceVersion;
+    return { object: after, outcome: isSame ? "unchanged" : "configured" };
+  }
+
+  deleteConfig(kind: ConfigKind, namespace: string, name: string): Promise<ConfigJson> {
+    return sendForJson(this.#socketPath, configPath(kind, namespace, name), { method: "DELETE" });
   }
 
   /** Begins the deletion; `waitGone` waits for its end. */
@@ -231,6 +284,14 @@ export class MinkeClient {
     return openStreams(this.#socketPath, `${podPath(namespace, name, "/attach")}?${query.toString()}`);
   }
 
+  /**
+   * A connection to a port of a pod, on its localhost. Fails with PORT_NOT_REACHABLE as the stream's
+   * error where nobody listens there.
+   */
+  forwardPort(namespace: string, name: string, port: number): Promise<Duplex> {
+    return openPort(this.#socketPath, `${podPath(namespace, name, "/portforward")}?ports=${port}`);
+  }
+
   async events(namespace: string, podUid?: string): Promise<EventJson[]> {
     const query = podUid === undefined ? "" : `?fieldSelector=involvedObject.uid=${encodeURIComponent(podUid)}`;
     return (
@@ -274,6 +335,14 @@ export class MinkeClient {
     throw new RuntimeError("the connection to the daemon broke before the image was here", {
       kind: "unavailable",
       code: "DAEMON_UNREACHABLE",
+    });
+  }
+
+  /** What a pull would do, and why; pulls nothing. */
+  async explainPull(reference: string): Promise<PullExplanation> {
+    return sendForJson<PullExplanation>(this.#socketPath, "/minke/v1/images/pull", {
+      method: "POST",
+      body: { reference, explain: true },
     });
   }
 

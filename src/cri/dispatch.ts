@@ -42,7 +42,7 @@ export function toImplementation(service: ServiceDefinition, verbs: Verbs, log: 
 function refuse(name: string): AnyVerb {
   const method = name.charAt(0).toUpperCase() + name.slice(1);
   return () => {
-    throw new RuntimeError(`${method} is not implemented in this version; pods are run with the minke command`, {
+    throw new RuntimeError(`${method} is not implemented in this version`, {
       kind: "unimplemented",
       code: "NOT_IMPLEMENTED",
     });

@@ -2,11 +2,9 @@
  * The image service.
  */
 import { nowNs } from "../base/clock.js";
-import { RuntimeError } from "../base/errors.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { ImageRecord } from "../image/image-record.js";
 import type { ImageStore } from "../image/image-store.js";
-import { parseReference } from "../image/reference.js";
-import { registryAuth } from "./auth.js";
 import { inBatches } from "./batches.js";
 import { invalidField } from "./convert/fields.js";
 import { toImage } from "./convert/status.js";
@@ -16,7 +14,11 @@ import type { Verbs } from "./verbs.js";
 export interface ImageServiceParts {
   readonly images: ImageStore;
   /** What containers' writable layers occupy. */
-  containerFsUsage(): Promise<{ readonly mountpoint: string; readonly usedBytes: bigint; readonly usedInodes: bigint }>;
+  readonly containerFsUsage: () => Promise<{
+    readonly mountpoint: string;
+    readonly usedBytes: bigint;
+    readonly usedInodes: bigint;
+  }>;
 }
 
 export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Verbs {
@@ -37,8 +39,9 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
     },
     pullImage: async ({ image, auth }, { signal }) => {
       const name = nameOf(image);
-      const { registry } = parseReference(name);
-      const record = await images.pull(name, { signal, auth: registryAuth(auth, registry) });
+      const record = await images.pull(name, { signal, auth }).catch((err: unknown) => {
+        throw withKubeletWord(err);
+      });
       return { imageRef: record.id };
     },
     removeImage: async ({ image }) => {
@@ -64,6 +67,14 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
       };
     },
   };
+}
+
+/** A kubelet knows a registry that is down by the first word of the message (cri-api, pkg/errors). */
+function withKubeletWord(err: unknown): RuntimeError {
+  const inner = toRuntimeError(err);
+  if (inner.code !== "REGISTRY_UNAVAILABLE") return inner;
+  const { kind, code, syscall, message } = inner;
+  return new RuntimeError(`RegistryUnavailable: ${message}`, { kind, code, syscall, cause: err });
 }
 
 function nameOf(image: ImageSpec | undefined): string {

@@ -34,6 +34,13 @@ const LAYER_TYPES: readonly string[] = [
   "application/vnd.docker.image.rootfs.diff.tar",
   "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
+/** Layers that registries may not hand out: their descriptors name other addresses. */
+export const FOREIGN_LAYER_TYPES: readonly string[] = [
+  "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+  "application/vnd.oci.image.layer.nondistributable.v1.tar",
+  "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+  "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+];
 
 /** A descriptor whose digest and size have been looked at. */
 export interface CheckedDescriptor extends Descriptor {
@@ -136,7 +143,7 @@ export function parseManifestOrIndex(bytes: Buffer, said: string | undefined, su
 function checkMediaTypes(checked: CheckedManifest, subject: string): void {
   for (const [what, item, types] of [
     ["config", checked.config, CONFIG_TYPES] as const,
-    ...checked.layers.map((layer) => ["layer", layer, LAYER_TYPES] as const),
+    ...checked.layers.map((layer) => ["layer", layer, [...LAYER_TYPES, ...FOREIGN_LAYER_TYPES]] as const),
   ]) {
     if (types.includes(item.mediaType)) continue;
     throw new RuntimeError(

@@ -11,6 +11,7 @@ import {
   type CheckedDescriptor,
   type CheckedManifest,
   choosePlatform,
+  FOREIGN_LAYER_TYPES,
   INDEX_TYPES,
   type ManifestOrIndex,
   parseConfig,
@@ -21,6 +22,8 @@ import {
 const MAX_INDEX_DEPTH = 3;
 
 export interface ImageSource {
+  /** Layers may come from the addresses that their descriptors name. */
+  readonly allowsForeignLayers?: boolean | undefined;
   /** Bytes of a manifest or index whose digest holds. */
   document(item: CheckedDescriptor, signal: AbortSignal): Promise<Buffer>;
   /** Bytes of a config whose digest and size hold. */
@@ -64,11 +67,11 @@ export async function resolveImage(
   }
   const { manifest } = document;
   for (const layer of manifest.layers) {
-    if ((layer.urls?.length ?? 0) > 0)
-      throw new RuntimeError(
-        `read image "${subject}": layer ${layer.digest} is to be had from a foreign address only`,
-        { kind: "unimplemented", code: "IMAGE_UNSUPPORTED" },
-      );
+    if (!FOREIGN_LAYER_TYPES.includes(layer.mediaType) || source.allowsForeignLayers) continue;
+    throw new RuntimeError(
+      `read image "${subject}": layer ${layer.digest} is to be had from a foreign address only, which the settings do not allow`,
+      { kind: "unimplemented", code: "IMAGE_UNSUPPORTED" },
+    );
   }
   const configBytes = await source.config(manifest.config, signal);
   const config = parseConfig(configBytes, manifest.layers.length, subject);

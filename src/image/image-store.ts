@@ -16,14 +16,20 @@ import type { ImageConfig, Platform } from "../oci/image-spec.js";
 import type { Paths } from "../settings/paths.js";
 import { FileStore, type QuarantinedRecord, type RecordStore } from "../state/store.js";
 import { writeDurableFile } from "./durable-file.js";
+import type { AuthConfig } from "./credentials.js";
+import { fetchLayers, type LayerProgress } from "./fetch-layers.js";
 import { Flights } from "./flight.js";
-import { type CheckedDescriptor, hostPlatform } from "./image-documents.js";
+import { hostPlatform } from "./image-documents.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
 import { createdAtNsOf, type ImageLayer, type ImageRecord, type LayerRecord, runConfigOf } from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
 import { LayerStore } from "./layer-store.js";
 import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
-import { endpointsBySettings, type RegistryAccess, RegistryClient } from "./registry-client.js";
+import { explainPull, type PullExplanation } from "./pull-explanation.js";
+import { RegistryClient, type RegistryOptions, sha256Of } from "./registry-client.js";
+import { registrySource } from "./registry-source.js";
+
+export type { LayerProgress };
 
 const DEFAULT_MAX_LAYER_BYTES = 64 * 1024 ** 3;
 const DEFAULT_MAX_LAYER_ENTRIES = 4_000_000;
@@ -31,9 +37,9 @@ const DEFAULT_PARALLEL_LAYERS = 4;
 /** Shorter ones are not looked up: crictl shows 13 digits. */
 const ID_PREFIX = /^[0-9a-f]{12,64}$/;
 
-export interface ImageStoreOptions {
-  /** The settings' `registries`: where each registry host of a reference is reached. */
-  readonly registries?: Readonly<Record<string, { readonly endpoint?: string | undefined }>> | undefined;
+export interface ImageStoreOptions extends RegistryOptions {
+  /** Fetch layers from the foreign addresses that their descriptors name; refused otherwise. */
+  readonly allowForeignLayers?: boolean | undefined;
   /** True while a container needs the image; its layers are kept then. */
   readonly isInUse?: ((imageId: Digest) => boolean) | undefined;
   /** Replaces the machine's own. */
@@ -47,20 +53,12 @@ export interface ImageStoreOptions {
     | undefined;
 }
 
-export interface LayerProgress {
-  readonly digest: string;
-  readonly state: "present" | "pulling" | "done";
-  readonly currentBytes: number;
-  /** 0: not known. */
-  readonly totalBytes: number;
-}
-
 export interface PullOptions {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
   readonly platform?: Platform | undefined;
   /** Credentials for the reference's registry. */
-  readonly auth?: RegistryAccess["authorize"] | undefined;
+  readonly auth?: AuthConfig | undefined;
   /** Gets the spans, unless an earlier caller's pull is joined. */
   readonly timeline?: Timeline | undefined;
 }
@@ -78,7 +76,6 @@ export class ImageStore {
   readonly #records: RecordStore<ImageRecord>;
   readonly #layers: LayerStore;
   readonly #pulls = new Flights<ImageRecord, LayerProgress>();
-  readonly #endpointOf: (registry: string) => string;
   readonly #client: RegistryClient;
   /** Record changes, one after another: a tag has one owner at a time. */
   #changes: Promise<unknown> = Promise.resolve();
@@ -97,8 +94,7 @@ export class ImageStore {
     this.#records = records;
     this.#layers = layers;
     this.quarantined = quarantined;
-    this.#endpointOf = endpointsBySettings(options.registries ?? {});
-    this.#client = new RegistryClient({ endpointOf: this.#endpointOf });
+    this.#client = new RegistryClient(options);
   }
 
   /** Loads the records and sweeps what a dead run left. Images that miss a layer are dropped. */
@@ -218,10 +214,9 @@ export class ImageStore {
     const reference = parseReference(ref);
     const platform = options.platform ?? this.#options.platform ?? hostPlatform();
     const name = reference.toString();
-    // One caller's credential is not another's: such runs are shared with nobody.
-    const key = options.auth
-      ? `${name} ${nowNs()}`
-      : `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""}`;
+    // One caller's credential is not another's: only who brings the same shares a run.
+    const credential = options.auth ? sha256Of(Buffer.from(JSON.stringify(options.auth))) : "";
+    const key = `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""} ${credential}`;
     try {
       return await this.#pulls.run(
         key,
@@ -239,25 +234,30 @@ export class ImageStore {
     options: PullOptions & { readonly signal: AbortSignal },
   ): Promise<ImageRecord> {
     const timeline = options.timeline ?? new Timeline();
-    const { registry, repository } = reference;
-    const client = options.auth
-      ? new RegistryClient({ endpointOf: this.#endpointOf, authorize: options.auth })
-      : this.#client;
-    try {
-      const source = registrySource(client, registry, repository);
-      const { top, image } = await timeline.step("resolve", async () => {
-        const top = await client.manifest(
-          registry,
-          repository,
-          reference.digest ?? reference.tag ?? "latest",
-          options.signal,
-        );
-        return { top, image: await resolveImage(source, top, platform, reference.toString(), options.signal) };
+    const { source, top, image } = await timeline.step("resolve", async () => {
+      const repository = await this.#client.repository(reference.registry, reference.repository, {
+        auth: options.auth,
       });
-      return await this.#store(image, source, [reference], top.digest, { ...options, timeline });
-    } finally {
-      if (client !== this.#client) await client.close();
-    }
+      const source = registrySource(repository, this.#options.allowForeignLayers ?? false);
+      const top = await repository.manifest(reference.digest ?? reference.tag ?? "latest", options.signal);
+      return { source, top, image: await resolveImage(source, top, platform, reference.toString(), options.signal) };
+    });
+    return this.#store(image, source, [reference], top.digest, { ...options, timeline });
+  }
+
+  /**
+   * What a pull would do and why: endpoints, credentials by their source, and how they answer.
+   *
+   * @throws RuntimeError `invalid-argument` INVALID_REFERENCE, SETTINGS_INVALID, DOCKER_CONFIG_INVALID
+   *   or INVALID_CREDENTIAL; `unavailable` CREDENTIAL_HELPER_FAILED
+   */
+  async explain(ref: string, options: Omit<PullOptions, "onProgress" | "timeline"> = {}): Promise<PullExplanation> {
+    const platform = options.platform ?? this.#options.platform ?? hostPlatform();
+    return explainPull(this.#client, parseReference(ref), platform, {
+      auth: options.auth,
+      allowForeignLayers: this.#options.allowForeignLayers ?? false,
+      signal: options.signal ?? new AbortController().signal,
+    });
   }
 
   /**
@@ -304,7 +304,7 @@ export class ImageStore {
     const diffIds = image.config.rootfs.diff_ids;
     const unpin = this.#layers.pin(diffIds);
     try {
-      const unpacked = await this.#fetchLayers(image, source, options);
+      const unpacked = await fetchLayers(this.#layers, image, source, options);
       return await options.timeline.step("record image", () =>
         this.#change(() => this.#record(image, unpacked, references, topDigest)),
       );
@@ -313,59 +313,6 @@ export class ImageStore {
       // What cannot be collected now is swept at the next change or start, and is no failure of this call.
       await this.#change(() => this.#collect()).catch(() => undefined);
     }
-  }
-
-  async #fetchLayers(
-    image: ResolvedImage,
-    source: ImageSource,
-    options: PullOptions & { readonly signal: AbortSignal; readonly timeline: Timeline },
-  ): Promise<LayerRecord[]> {
-    // The first failure stops the other layers, and all have ended before it is reported.
-    const abort = new AbortController();
-    const stop = () => abort.abort(options.signal.reason);
-    options.signal.addEventListener("abort", stop, { once: true });
-    if (options.signal.aborted) stop();
-    let failure: unknown;
-    try {
-      const results = await Promise.all(
-        image.manifest.layers.map((item, i) =>
-          this.#fetchLayer(item, image.config.rootfs.diff_ids[i] as Digest, source, {
-            ...options,
-            signal: abort.signal,
-          }).catch((err: unknown) => {
-            failure ??= err;
-            abort.abort(err);
-            return undefined;
-          }),
-        ),
-      );
-      if (failure !== undefined) throw failure;
-      return results.filter((record) => record !== undefined);
-    } finally {
-      options.signal.removeEventListener("abort", stop);
-    }
-  }
-
-  async #fetchLayer(
-    item: CheckedDescriptor,
-    diffId: Digest,
-    source: ImageSource,
-    options: PullOptions & { readonly signal: AbortSignal },
-  ): Promise<LayerRecord> {
-    const report = (state: LayerProgress["state"], currentBytes: number) =>
-      options.onProgress?.({ digest: item.digest, state, currentBytes, totalBytes: item.size });
-    if (this.#layers.get(diffId)) report("present", item.size);
-    else report("pulling", 0);
-    const record = await this.#layers.ensure({
-      diffId,
-      digest: item.digest,
-      open: (signal) => source.layer(item, signal),
-      onBytes: (bytes) => report("pulling", bytes),
-      signal: options.signal,
-      timeline: options.timeline,
-    });
-    report("done", item.size);
-    return record;
   }
 
   /** Writes blobs and the record, and takes the tags from whoever had them. */
@@ -471,12 +418,4 @@ export class ImageStore {
     await this.#changes;
     await this.#client.close();
   }
-}
-
-function registrySource(client: RegistryClient, registry: string, repository: string): ImageSource {
-  return {
-    document: async (item, signal) => (await client.manifest(registry, repository, item.digest, signal)).bytes,
-    config: (item, signal) => client.blob(registry, repository, item, signal),
-    layer: (item, signal) => client.blobStream(registry, repository, item, signal),
-  };
 }

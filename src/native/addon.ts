@@ -45,6 +45,7 @@ interface Addon {
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
   lockFile(path: string): Promise<number>;
+  readXattr(path: string, name: string): Promise<Buffer | undefined>;
   openDirectory(path: string): number;
   probeKernel(): Promise<string>;
   dialInNetns(netns: number, port: number, timeoutMs: number): Promise<number>;

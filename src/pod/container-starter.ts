@@ -15,6 +15,7 @@ import type { Paths } from "../settings/paths.js";
 import type { ContainerConfig } from "../state/container.js";
 import { removeTree } from "../volume/remove-tree.js";
 import { type BackoffLimits, nextRestartDelay } from "./backoff.js";
+import type { ConfigSource } from "./config-objects.js";
 import { toContainerConfig } from "./convert.js";
 import type { EnsuredImage, Images } from "./images.js";
 import type { Container } from "./manifest/defaults.js";
@@ -46,6 +47,7 @@ export interface StarterOptions {
   readonly logMaxBytes: number;
   readonly logMaxFiles: number;
   readonly hostIps: () => readonly string[];
+  readonly configs: ConfigSource;
 }
 
 export class ContainerStarter {
@@ -62,13 +64,15 @@ export class ContainerStarter {
     try {
       image = await timeline.step("image", () => this.#ensureImage(request), container.name);
     } catch (err) {
-      return failed(pullReason(toRuntimeError(err)), withContext(err, `image "${container.image}"`));
+      const error = toRuntimeError(err);
+      const isNamed = error.message.includes(`"${container.image}"`);
+      return failed(pullReason(error), isNamed ? error : withContext(error, `image "${container.image}"`));
     }
     let open: OpenMounts;
     let config: ContainerConfig;
     const attempt = progress.attempt + 1;
     try {
-      open = await openMounts(container, request.volumes);
+      open = await openMounts(container, record.pod, request.volumes);
     } catch (err) {
       return failed("CreateContainerConfigError", err);
     }
@@ -156,6 +160,7 @@ export class ContainerStarter {
       attempt,
       image,
       mounts: open.mounts,
+      configs: this.#options.configs,
       logMaxBytes,
       logMaxFiles,
     });

@@ -5,6 +5,7 @@
 import { RuntimeError } from "../base/errors.js";
 import type { ContainerConfig, ContainerMount, ContainerResources } from "../state/container.js";
 import type { PortMapping, SandboxConfig, SandboxDns } from "../state/sandbox.js";
+import type { ConfigSource } from "./config-objects.js";
 import { containerEnv, expandVariables, type PodFacts } from "./env.js";
 import type { EnsuredImage } from "./images.js";
 import type { Container, Pod } from "./manifest/defaults.js";
@@ -96,13 +97,14 @@ export interface ContainerFacts extends PodFacts {
   readonly attempt: number;
   readonly image: EnsuredImage;
   readonly mounts: readonly ContainerMount[];
+  readonly configs: ConfigSource;
   readonly logMaxBytes: number;
   readonly logMaxFiles: number;
 }
 
 /** @throws RuntimeError `failed-precondition` RUN_AS_ROOT */
 export function toContainerConfig(container: Container, pod: Pod, facts: ContainerFacts): ContainerConfig {
-  const variables = containerEnv(container, pod, facts);
+  const variables = containerEnv(container, pod, facts, facts.configs);
   const expand = (text: string) => expandVariables(text, variables);
   const own = container.securityContext ?? {};
   const shared = pod.spec.securityContext ?? {};

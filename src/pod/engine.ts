@@ -21,6 +21,7 @@ import type { RecordStore } from "../state/store.js";
 import { removeTree } from "../volume/remove-tree.js";
 import { type TmpfsMounts, Volumes } from "../volume/volumes.js";
 import { isAlive } from "./actions.js";
+import type { ConfigObjects, ConfigSource } from "./config-objects.js";
 import { ContainerStarter } from "./container-starter.js";
 import { containerLogPath, portMappings } from "./convert.js";
 import { type EventJson, PodEvents } from "./events.js";
@@ -32,6 +33,7 @@ import type { FieldProblem } from "./manifest/problems.js";
 import { PodWorker, type WorkerContext } from "./pod-worker.js";
 import { newPodRecord, type PodRecord } from "./record.js";
 import { type PodJson, toPodJson } from "./status.js";
+import { refersTo } from "./volume-files.js";
 
 export interface PodSettings {
   /** Delay before the second restart of a container, doubled for each further one. */
@@ -56,6 +58,8 @@ export interface PodEngineOptions {
   readonly images: Images;
   readonly store: RecordStore<PodRecord>;
   readonly paths: Paths;
+  readonly configMaps: ConfigObjects;
+  readonly secrets: ConfigObjects;
   readonly mounts: TmpfsMounts;
   readonly settings?: Partial<PodSettings> | undefined;
   readonly log: Logger;
@@ -73,6 +77,7 @@ export class PodEngine {
   readonly #store: RecordStore<PodRecord>;
   readonly #paths: Paths;
   readonly #context: WorkerContext;
+  readonly #configs: { readonly configMaps: ConfigObjects; readonly secrets: ConfigObjects };
   readonly #volumes: Volumes;
   readonly #log: Logger;
   readonly #events = new PodEvents();
@@ -98,9 +103,24 @@ export class PodEngine {
     this.#log = options.log;
     this.#volumes = new Volumes(paths, options.mounts);
     const { logMaxBytes, logMaxFiles } = settings;
+    const { configMaps, secrets } = options;
+    this.#configs = { configMaps, secrets };
+    const configs: ConfigSource = {
+      content: (kind, namespace, name, part) =>
+        (kind === "Secret" ? secrets : configMaps).content(namespace, name, part),
+    };
+    for (const objects of [configMaps, secrets]) {
+      objects.onChange((kind, namespace, name) => {
+        for (const worker of this.#workers.values()) {
+          const { pod } = worker.record;
+          if (pod.metadata.namespace === namespace && refersTo(pod, kind, name)) worker.refreshVolumes();
+        }
+      });
+    }
     this.#context = {
       runtime,
-      starter: new ContainerStarter({ runtime, images, paths, limits, logMaxBytes, logMaxFiles, hostIps }),
+      starter: new ContainerStarter({ runtime, images, paths, limits, logMaxBytes, logMaxFiles, hostIps, configs }),
+      configs,
       volumes: this.#volumes,
       store: options.store,
       paths,
@@ -349,6 +369,11 @@ export class PodEngine {
       });
     }
     return worker.record.sandbox.id;
+  }
+
+  /** What pods are configured by. */
+  get configs(): { readonly configMaps: ConfigObjects; readonly secrets: ConfigObjects } {
+    return this.#configs;
   }
 
   /** The verbs, for streams of the API. */

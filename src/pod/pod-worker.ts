@@ -21,6 +21,7 @@ import type { RecordStore } from "../state/store.js";
 import type { Volumes } from "../volume/volumes.js";
 import { type Action, isAlive, nextActions, type SandboxView } from "./actions.js";
 import { type BackoffLimits, nextFailureDelayMs } from "./backoff.js";
+import type { ConfigSource } from "./config-objects.js";
 import { toSandboxConfig } from "./convert.js";
 import { type ContainerStarter, type StartOutcome } from "./container-starter.js";
 import type { PodEvents } from "./events.js";
@@ -33,6 +34,7 @@ export interface WorkerContext {
   readonly runtime: Runtime;
   readonly starter: ContainerStarter;
   readonly volumes: Volumes;
+  readonly configs: ConfigSource;
   readonly store: RecordStore<PodRecord>;
   readonly paths: Paths;
   readonly limits: BackoffLimits;
@@ -69,6 +71,7 @@ export class PodWorker {
   #isDirty = false;
   #saving: Promise<void> | undefined;
   #removeRetryAtNs = 0n;
+  #preparing: Promise<void> = Promise.resolve();
   #removeFailures = 0;
   #saveRetry: NodeJS.Timeout | undefined;
 
@@ -228,10 +231,11 @@ export class PodWorker {
   }
 
   async #runSandbox(): Promise<void> {
-    const { runtime, volumes, paths } = this.#context;
+    const { runtime, paths } = this.#context;
     const { pod, uid } = this.record;
     const previous = this.record.sandbox;
     const attempt = (previous?.attempt ?? -1) + 1;
+    let failure = "FailedCreatePodSandBox";
     try {
       const logDirectory = paths.podLogs(pod.metadata.namespace, pod.metadata.name, uid);
       const names = [...(pod.spec.initContainers ?? []), ...pod.spec.containers].map(({ name }) => name);
@@ -249,9 +253,12 @@ export class PodWorker {
       const config = toSandboxConfig(pod, { uid, attempt, logDirectory, hostDns: this.#context.hostDns() });
       const [id, made] = await settleBoth(
         this.timeline.step("sandbox", () => runtime.runSandbox(config, this.#abort.signal)),
-        this.timeline.step("volumes", () =>
-          volumes.prepare(uid, volumeRequests(pod), pod.spec.securityContext?.fsGroup),
-        ),
+        this.timeline
+          .step("volumes", () => this.#prepareVolumes())
+          .catch((err: unknown) => {
+            failure = "FailedMount";
+            throw err;
+          }),
         (orphan) => runtime.removeSandbox(orphan),
       );
       this.#volumes = made;
@@ -262,9 +269,36 @@ export class PodWorker {
       this.record.isInitialized = false;
     } catch (err) {
       if (this.#abort.signal.aborted) return;
-      this.record.sandboxFailure = this.#failedStart("FailedCreatePodSandBox", err, this.record.sandboxFailure, "");
+      this.record.sandboxFailure = this.#failedStart(failure, err, this.record.sandboxFailure, "");
     }
     this.#touch();
+  }
+
+  /** One at a time: what is made may be what another call is changing. */
+  #prepareVolumes(): Promise<ReadonlyMap<string, string>> {
+    const { pod, uid } = this.record;
+    const made = this.#preparing.then(() => {
+      const requests = volumeRequests({ pod, uid, configs: this.#context.configs });
+      return this.#context.volumes.prepare(uid, requests, pod.spec.securityContext?.fsGroup);
+    });
+    this.#preparing = made.then(
+      () => undefined,
+      () => undefined,
+    );
+    return made;
+  }
+
+  /** An object that the pod's volumes are made from has changed: brings them up to date, all at one instant each. */
+  refreshVolumes(): void {
+    // What waits for the object need not wait on.
+    if (this.record.sandboxFailure?.reason === "FailedMount")
+      this.record.sandboxFailure = { ...this.record.sandboxFailure, retryAtNs: "0" };
+    this.kick();
+    if (!this.record.sandbox || this.#isClosed || this.record.deletion) return;
+    this.#prepareVolumes().catch((err: unknown) => {
+      const { message } = toRuntimeError(err);
+      this.#context.events.record(this.#reference, { type: "Warning", reason: "FailedMount", message });
+    });
   }
 
   async #start(container: Container): Promise<void> {
@@ -273,11 +307,7 @@ export class PodWorker {
     if (!progress || !sandbox) return;
     let outcome: StartOutcome;
     try {
-      this.#volumes ??= await this.#context.volumes.prepare(
-        this.uid,
-        volumeRequests(this.record.pod),
-        this.record.pod.spec.securityContext?.fsGroup,
-      );
+      this.#volumes ??= await this.#prepareVolumes();
       outcome = await this.#context.starter.start({
         record: this.record,
         container,
@@ -356,6 +386,7 @@ export class PodWorker {
     try {
       const sandboxes = runtime.listSandboxes("pod").filter(({ config }) => config.metadata.uid === this.uid);
       await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
+      await this.#preparing;
       await volumes.remove(this.uid);
       failpoint("remove logs");
       await this.#context.starter.removeLogs(this.record);

@@ -188,8 +188,9 @@ function containerState(
       },
     };
   }
-  const waitsForInit = !isInit && !record.isInitialized && record.sandbox && record.pod.spec.initContainers?.length;
-  return { waiting: { reason: waitsForInit ? "PodInitializing" : "ContainerCreating" } };
+  // Of every container that has not run, its own image pull included (kubelet convertToAPIContainerStatuses).
+  const hasInits = (record.pod.spec.initContainers ?? []).length > 0;
+  return { waiting: { reason: hasInits ? "PodInitializing" : "ContainerCreating" } };
 }
 
 const initRestarts = (pod: Pod, { exitCode }: Termination): boolean =>

@@ -2,14 +2,26 @@
  * Volumes of a manifest as requests to src/volume, and their mounts for one container.
  */
 import type { ContainerMount } from "../state/container.js";
-import { openSubPath, type VolumeRequest } from "../volume/volumes.js";
-import { RuntimeError } from "../base/errors.js";
+import { openFilesSubPath, openSubPath, type VolumeRequest } from "../volume/volumes.js";
+import { RuntimeError, withContext } from "../base/errors.js";
 import type { Container, Pod } from "./manifest/defaults.js";
 import { quantityValue } from "./manifest/quantity.js";
+import { type FileFacts, fileSources, volumeFiles } from "./volume-files.js";
 
-export function volumeRequests(pod: Pod): VolumeRequest[] {
-  return (pod.spec.volumes ?? []).map((volume): VolumeRequest => {
+/**
+ * @throws RuntimeError `not-found` CONFIG_NOT_FOUND, CONFIG_KEY_MISSING
+ */
+export function volumeRequests(facts: FileFacts): VolumeRequest[] {
+  return (facts.pod.spec.volumes ?? []).map((volume): VolumeRequest => {
     const { name, hostPath, emptyDir } = volume;
+    const sources = fileSources(volume);
+    if (sources) {
+      try {
+        return { kind: "files", name, files: volumeFiles(volume, sources, facts) };
+      } catch (err) {
+        throw withContext(err, `volume "${name}"`);
+      }
+    }
     if (hostPath) return { kind: "host", name, path: hostPath.path, type: hostPath.type ?? "" };
     if (emptyDir?.medium === "Memory") {
       return {
@@ -31,7 +43,12 @@ export interface OpenMounts {
 }
 
 /** @param paths host path of each volume by name */
-export async function openMounts(container: Container, paths: ReadonlyMap<string, string>): Promise<OpenMounts> {
+export async function openMounts(
+  container: Container,
+  pod: Pod,
+  paths: ReadonlyMap<string, string>,
+): Promise<OpenMounts> {
+  const ofFiles = new Set((pod.spec.volumes ?? []).filter(fileSources).map(({ name }) => name));
   const opened: { close(): Promise<void> }[] = [];
   const close = async () => {
     for (const one of opened.splice(0)) await one.close();
@@ -44,14 +61,15 @@ export async function openMounts(container: Container, paths: ReadonlyMap<string
         throw new RuntimeError(`there is no volume "${mount.name}"`, { kind: "internal", code: "INTERNAL" });
       let hostPath = volume;
       if (mount.subPath) {
-        const sub = await openSubPath(volume, mount.subPath);
+        const sub = await (ofFiles.has(mount.name) ? openFilesSubPath : openSubPath)(volume, mount.subPath);
         opened.push(sub);
         hostPath = `/proc/${process.pid}/fd/${sub.fd}`;
       }
       mounts.push({
         containerPath: mount.mountPath,
         hostPath,
-        readonly: mount.readOnly ?? false,
+        // Files that we write are never the container's to change (kubelet, since CVE-2017-1002102).
+        readonly: ofFiles.has(mount.name) || (mount.readOnly ?? false),
         recursiveReadonly: mount.recursiveReadOnly !== undefined && mount.recursiveReadOnly !== "Disabled",
         propagation: PROPAGATION[mount.mountPropagation ?? "None"],
       });

@@ -129,5 +129,14 @@ async function containerProcess(ctx: RuntimeContext, record: ContainerRecord): P
 }
 
 function toExecError(record: ContainerRecord, command: readonly string[], err: unknown): RuntimeError {
-  return withContext(toCommandError(err), `exec "${command[0] ?? ""}" in container ${describeContainer(record)}`);
+  const error = toCommandError(err);
+  const doing = `exec "${command[0] ?? ""}"`;
+  // The native core says which command as well; once is enough.
+  const inner = error.message.startsWith(`${doing}: `) ? error.message.slice(doing.length + 2) : error.message;
+  return new RuntimeError(`${doing} in container ${describeContainer(record)}: ${inner}`, {
+    kind: error.kind,
+    code: error.code,
+    syscall: error.syscall,
+    cause: error,
+  });
 }

@@ -171,13 +171,18 @@ async function makeKernelObjects(
       for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
       return made;
     }),
-    hasOwnIpc
-      ? makeShm(ctx, id, config.shmSizeBytes || DEFAULT_SHM_BYTES).then((fd) => (opened.push(fd), fd))
-      : undefined,
+    hasOwnIpc ? openShm(ctx, record, opened) : undefined,
     makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
     makeCgroup(ctx.cgroups, monitors, { handDown: false }),
   ]);
   return { net: namespaces.net, ipc: namespaces.ipc, uts: namespaces.uts, netlink: namespaces.netlink, shm };
+}
+
+async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
+  failpoint("shared memory");
+  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES);
+  if (fd) opened.push(fd);
+  return fd;
 }
 
 async function setUpNetwork(

@@ -23,7 +23,7 @@ export class Paths {
   }
 
   /** Durable records: they survive a power cut. */
-  durableState(noun: "images" | "layers" | "pods" | "volumes"): string {
+  durableState(noun: "configmaps" | "images" | "layers" | "pods" | "secrets" | "volumes"): string {
     return join(this.root, "state", "durable", noun);
   }
 

@@ -32,6 +32,29 @@ export interface NetworkSettings {
 export interface RegistrySettings {
   /** Base address that replaces `https://<host>`: `http://127.0.0.1:5000`. */
   readonly endpoint?: string | undefined;
+  /** Base addresses that are asked before it, in this order. */
+  readonly mirrors?: readonly string[] | undefined;
+  /** PEM files, absolute paths. */
+  readonly ca?: readonly string[] | undefined;
+  readonly clientCert?: string | undefined;
+  readonly clientKey?: string | undefined;
+  /** Takes any certificate. */
+  readonly skipVerify?: boolean | undefined;
+  /** HTTP instead of HTTPS where no endpoint is given. */
+  readonly plainHttp?: boolean | undefined;
+}
+
+export interface ImageSettings {
+  /** Layers fetched and unpacked at once, over all pulls. */
+  readonly parallelLayers: number;
+  /** Of one layer's tar stream; also of its files together. */
+  readonly maxLayerBytes: number;
+  /** A download without progress for so long is given up. */
+  readonly progressTimeoutMs: number;
+  /** Fetch layers from the foreign addresses that an image names. */
+  readonly allowForeignLayers: boolean;
+  /** Docker's config.json, for registry credentials; absolute. */
+  readonly dockerConfigPath?: string | undefined;
 }
 
 export interface Settings {
@@ -43,6 +66,9 @@ export interface Settings {
   readonly network: NetworkSettings;
   /** By host of the image reference, with port where it has one. */
   readonly registries: Readonly<Record<string, RegistrySettings>>;
+  /** containerd's `certs.d`, read for hosts that `registries` does not name; absolute. */
+  readonly registryConfigPath?: string | undefined;
+  readonly images: ImageSettings;
   /** Rotation of the logs of pods' containers; a kubelet rotates its own. */
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
@@ -80,12 +106,57 @@ const networkSchema = z
     }),
   );
 
-const registrySchema = z.strictObject({
-  endpoint: z
-    .url({ protocol: /^https?$/, error: "must be an http or https address" })
-    .transform((address) => address.replace(/\/+$/, ""))
-    .optional(),
-});
+const address = z
+  .url({ protocol: /^https?$/, error: "must be an http or https address" })
+  .transform((text) => text.replace(/\/+$/, ""));
+const absolutePath = z.string().startsWith("/", "must be an absolute path");
+
+const registrySchema = z
+  .strictObject({
+    endpoint: address.optional(),
+    mirrors: z.array(address).max(16).optional(),
+    ca: z.union([absolutePath, z.array(absolutePath)]).optional(),
+    "client-cert": absolutePath.optional(),
+    "client-key": absolutePath.optional(),
+    "skip-verify": z.boolean().optional(),
+    "plain-http": z.boolean().optional(),
+  })
+  .refine((file) => file["client-key"] === undefined || file["client-cert"] !== undefined, {
+    path: ["client-key"],
+    error: "needs a client-cert",
+  })
+  .transform(
+    (file): RegistrySettings => ({
+      ...(file.endpoint === undefined ? {} : { endpoint: file.endpoint }),
+      ...(file.mirrors === undefined ? {} : { mirrors: file.mirrors }),
+      ...(file.ca === undefined ? {} : { ca: [file.ca].flat() }),
+      ...(file["client-cert"] === undefined ? {} : { clientCert: file["client-cert"] }),
+      ...(file["client-key"] === undefined ? {} : { clientKey: file["client-key"] }),
+      ...(file["skip-verify"] === undefined ? {} : { skipVerify: file["skip-verify"] }),
+      ...(file["plain-http"] === undefined ? {} : { plainHttp: file["plain-http"] }),
+    }),
+  );
+
+const imagesSchema = z
+  .strictObject({
+    "parallel-layers": z.int().min(1).max(64).default(4),
+    "max-layer-bytes": z
+      .int()
+      .min(1)
+      .default(64 * 1024 ** 3),
+    "progress-timeout-ms": z.int().min(1000).default(60_000),
+    "allow-foreign-layers": z.boolean().default(false),
+    "docker-config-path": absolutePath.optional(),
+  })
+  .transform(
+    (file): ImageSettings => ({
+      parallelLayers: file["parallel-layers"],
+      maxLayerBytes: file["max-layer-bytes"],
+      progressTimeoutMs: file["progress-timeout-ms"],
+      allowForeignLayers: file["allow-foreign-layers"],
+      ...(file["docker-config-path"] === undefined ? {} : { dockerConfigPath: file["docker-config-path"] }),
+    }),
+  );
 
 const fileSchema = z
   .strictObject({
@@ -100,6 +171,8 @@ const fileSchema = z
     "tolerate-missing-controllers": z.boolean().default(false),
     network: networkSchema.prefault({}),
     registries: z.record(z.string().min(1), registrySchema).default({}),
+    "registry-config-path": absolutePath.optional(),
+    images: imagesSchema.prefault({}),
     logs: z
       .strictObject({
         // Below 64 KiB a busy container would rotate at every few lines.
@@ -131,6 +204,8 @@ const fileSchema = z
       tolerateMissingControllers: file["tolerate-missing-controllers"],
       network: file.network,
       registries: file.registries,
+      ...(file["registry-config-path"] === undefined ? {} : { registryConfigPath: file["registry-config-path"] }),
+      images: file.images,
       logs: file.logs,
       backoff: file.backoff,
       pods: file.pods,

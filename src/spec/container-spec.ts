@@ -149,14 +149,9 @@ function seccompProfile(
   { config, localSeccomp }: ContainerSpecInput,
   capabilities: readonly string[],
 ): LinuxSeccomp | undefined {
-  switch (config.security.seccomp?.type) {
-    case "runtime-default":
-      return defaultSeccomp(capabilities);
-    case "localhost":
-      return localSeccomp;
-    default:
-      return undefined;
-  }
+  const type = config.security.seccomp?.type;
+  if (type === "runtime-default") return defaultSeccomp(capabilities);
+  return type === "localhost" ? localSeccomp : undefined;
 }
 
 /** @throws RuntimeError `failed-precondition` APPARMOR_MISSING for a named profile where the kernel has no AppArmor */

@@ -140,12 +140,7 @@ export function defaultSeccomp(capabilities: readonly string[]): LinuxSeccomp {
 
 /** 32-bit programs run too, under the same rules. */
 function architectures(): Pick<LinuxSeccomp, "architectures"> {
-  switch (process.arch) {
-    case "x64":
-      return { architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"] };
-    case "arm64":
-      return { architectures: ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"] };
-    default:
-      return {};
-  }
+  if (process.arch === "x64") return { architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"] };
+  if (process.arch === "arm64") return { architectures: ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"] };
+  return {};
 }

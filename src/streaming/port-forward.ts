@@ -96,7 +96,10 @@ export class PortForwardStreams {
       () => target.destroy(),
     );
     try {
-      await copy(target, data);
+      await copy(target, data).catch((err: unknown) => {
+        // A client that resets its stream has had enough: that is the end of it, and no failure of the pod's.
+        if (!data.destroyed) throw err;
+      });
       data.end();
       if (!target.destroyed) await Promise.race([toPod, new Promise((resolve) => target.once("close", resolve))]);
     } finally {

@@ -191,9 +191,7 @@ export class StreamingServer {
   }
 
   #serveWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer, session: StreamingSession): void {
-    const offered = String(request.headers["sec-websocket-protocol"] ?? "")
-      .split(",")
-      .map((name) => name.trim());
+    const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((name) => name.trim());
     if (session.kind === "portforward") {
       if (!offered.includes(TUNNEL_PROTOCOL))
         return refuse(socket, 403, `the WebSocket protocol must be ${TUNNEL_PROTOCOL}\n`);

@@ -12,6 +12,7 @@ import type { PodUid } from "../base/ids.js";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { Paths } from "../settings/paths.js";
+import { currentData, type VolumeFile, writeFiles } from "./atomic-writer.js";
 import { removeTree } from "./remove-tree.js";
 
 export type HostPathType =
@@ -27,6 +28,8 @@ export type HostPathType =
 export type VolumeRequest =
   | { readonly kind: "directory"; readonly name: string }
   | { readonly kind: "memory"; readonly name: string; readonly sizeBytes: number | undefined }
+  /** Files that we write and containers read: a ConfigMap, a Secret. In memory always. */
+  | { readonly kind: "files"; readonly name: string; readonly files: readonly VolumeFile[] }
   | { readonly kind: "host"; readonly name: string; readonly path: string; readonly type: HostPathType };
 
 /** Mounting of memory-backed volumes; src/native does it. */
@@ -38,6 +41,7 @@ export interface TmpfsMounts {
 /** Mode of an emptyDir: whoever a container runs as can write (kubelet emptydir.go). */
 const EMPTY_DIR_MODE = 0o777;
 const SETGID = 0o2000;
+const FILES_MODE = 0o755;
 
 export class Volumes {
   readonly #paths: Paths;
@@ -95,11 +99,13 @@ export class Volumes {
       await prepareHostPath(request.path, request.type);
       return request.path;
     }
-    const parent = request.kind === "memory" ? join(this.#memoryRoot, uid) : this.#paths.podVolumes(uid);
+    const parent =
+      request.kind === "memory" || request.kind === "files" ? join(this.#memoryRoot, uid) : this.#paths.podVolumes(uid);
     const path = join(parent, request.name);
     await mkdir(parent, { recursive: true, mode: 0o700 });
     if (request.kind === "directory") await makeVolumeDirectory(path, fsGroup);
-    else await this.#mountMemory(path, request.sizeBytes ?? 0, fsGroup);
+    else if (request.kind === "memory") await this.#mountMemory(path, request.sizeBytes ?? 0, fsGroup);
+    else await makeFiles(path, request.files, fsGroup);
     return path;
   }
 
@@ -127,6 +133,13 @@ async function makeVolumeDirectory(path: string, fsGroup: number | undefined): P
   await giveToPod(unfinished, fsGroup);
   await rename(unfinished, path);
   failpoint("after make volume");
+}
+
+async function makeFiles(path: string, files: readonly VolumeFile[], fsGroup: number | undefined): Promise<void> {
+  await makeDirectory(path);
+  await writeFiles(path, files, fsGroup);
+  if (fsGroup !== undefined) await chown(path, 0, fsGroup);
+  await chmod(path, FILES_MODE);
 }
 
 async function giveToPod(path: string, fsGroup: number | undefined): Promise<void> {
@@ -241,6 +254,31 @@ export async function openSubPath(volume: string, subPath: string): Promise<{ fd
   } catch (err) {
     await current.close();
     throw err;
+  }
+}
+
+/**
+ * Opens a path inside a volume of files, through the link that they are changed by: what is
+ * mounted stays as it is then (Kubernetes, "subPath volume mounts do not receive updates").
+ *
+ * @throws RuntimeError `failed-precondition` SUB_PATH_MISSING
+ */
+export async function openFilesSubPath(
+  volume: string,
+  subPath: string,
+): Promise<{ fd: number; close(): Promise<void> }> {
+  const data = await currentData(volume);
+  try {
+    // Ours alone to write: no step can be another's link.
+    const handle = await open(join(volume, data ?? "", subPath), O_PATH | constants.O_NOFOLLOW);
+    return { fd: handle.fd, close: () => handle.close() };
+  } catch (err) {
+    if (!hasErrno(err, "ENOENT") && !hasErrno(err, "ENOTDIR")) throw err;
+    throw new RuntimeError(`subPath "${subPath}" is not in the volume`, {
+      kind: "failed-precondition",
+      code: "SUB_PATH_MISSING",
+      cause: err,
+    });
   }
 }
 

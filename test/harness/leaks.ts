@@ -17,9 +17,10 @@ export interface Scope {
   readonly run: string;
   /** Below the cgroup v2 mount. */
   readonly cgroupRoot: string;
-  readonly bridge: string;
   /** Its descriptors are counted by kind. */
   readonly daemonPid?: number | undefined;
+  /** Another daemon's links and tables are known by it, and are not counted: several run at once. */
+  readonly bridge: string;
 }
 
 /** Sorted lines by kind: `mounts`, `links`, … */

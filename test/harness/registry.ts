@@ -7,7 +7,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { request } from "undici";
+import { Agent, request } from "undici";
 
 export interface Registry {
   /** `127.0.0.1:<port>` */
@@ -28,8 +28,15 @@ interface Descriptor {
   readonly annotations?: Readonly<Record<string, string>>;
 }
 
+export interface RegistryGuard {
+  /** PEM files; HTTPS then. */
+  readonly tls?: { readonly certificate: string; readonly key: string } | undefined;
+  /** The value of `auth` in the registry's configuration, as YAML flow. */
+  readonly auth?: string | undefined;
+}
+
 /** Starts a registry and waits until it answers. */
-export async function startRegistry(program = "docker-registry"): Promise<Registry> {
+export async function startRegistry(program = "docker-registry", guard: RegistryGuard = {}): Promise<Registry> {
   const dir = await mkdtemp(join(tmpdir(), "minke-registry-"));
   const port = await freePort();
   const storage = join(dir, "storage");
@@ -37,7 +44,8 @@ export async function startRegistry(program = "docker-registry"): Promise<Regist
     "version: 0.1",
     "log: { level: error, accesslog: { disabled: true } }",
     `storage: { filesystem: { rootdirectory: ${JSON.stringify(storage)} }, delete: { enabled: true } }`,
-    `http: { addr: "127.0.0.1:${port}" }`,
+    `http: { addr: "127.0.0.1:${port}"${guard.tls ? `, tls: { certificate: ${JSON.stringify(guard.tls.certificate)}, key: ${JSON.stringify(guard.tls.key)} }` : ""} }`,
+    ...(guard.auth === undefined ? [] : [`auth: ${guard.auth}`]),
   ];
   await writeFile(join(dir, "config.yml"), `${config.join("\n")}\n`);
   const child = spawn(program, ["serve", join(dir, "config.yml")], {
@@ -56,7 +64,7 @@ export async function startRegistry(program = "docker-registry"): Promise<Regist
     await kill();
     await rm(dir, { recursive: true, force: true });
   };
-  const endpoint = `http://127.0.0.1:${port}`;
+  const endpoint = `${guard.tls ? "https" : "http"}://127.0.0.1:${port}`;
   try {
     await answers(endpoint, child);
   } catch (err) {
@@ -66,15 +74,18 @@ export async function startRegistry(program = "docker-registry"): Promise<Regist
   return { host: `127.0.0.1:${port}`, endpoint, storage, kill, close };
 }
 
+/** Only to see whether it is up: its certificate is one of the test's own. */
+const unverified = new Agent({ connect: { rejectUnauthorized: false } });
+
 async function answers(endpoint: string, child: ChildProcess): Promise<void> {
   for (let waitedMs = 0; waitedMs < 10_000; waitedMs += 20) {
     if (child.exitCode !== null || child.pid === undefined)
       throw new Error("docker-registry has ended; is it installed?");
-    const status = await request(`${endpoint}/v2/`).then(
+    const status = await request(`${endpoint}/v2/`, { dispatcher: unverified }).then(
       async ({ statusCode, body }) => (await body.dump(), statusCode),
       () => 0,
     );
-    if (status === 200) return;
+    if (status === 200 || status === 401) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error("docker-registry does not answer");

@@ -76,8 +76,7 @@ function toMount(mount: Mount, index: number): ContainerMount {
     throw unsupportedField(`${path}.image`, "image volumes are not available in this version");
   if (mount.imageSubPath !== "") throw invalidField(`${path}.image_sub_path`, "is set without an image");
   if (mount.mountOptions.length > 0) throw unsupportedField(`${path}.mount_options`, "not available, as Status says");
-  if (mount.selinuxRelabel)
-    throw unsupportedField(`${path}.selinux_relabel`, "SELinux labels are not available in this version");
+  // selinux_relabel, which a kubelet sets on nearly all mounts, has no effect: no container has a label of its own.
   // api.proto, Mount.recursive_read_only: an error if not readonly, or if the propagation is not private.
   if (mount.recursiveReadOnly && !mount.readonly) throw invalidField(`${path}.recursive_read_only`, "needs readonly");
   if (mount.recursiveReadOnly && propagation !== "private")

@@ -34,12 +34,14 @@ export function toId(value: bigint, field: string): number {
   return toNumber(value, field, 0, MAX_ID);
 }
 
-// Deliberately: a line or a C string ends at these.
-const CONTROL = /\p{Cc}/u;
+/** A line or a C string ends at these. */
+function hasControl(text: string): boolean {
+  return Array.from(text).some((character) => character < " " || character === "\u007f");
+}
 
 /** Text that ends up in a file name, a line or a C string. */
 export function plainText(text: string, field: string): string {
-  if (CONTROL.test(text)) throw invalidField(field, "has control characters");
+  if (hasControl(text)) throw invalidField(field, "has control characters");
   return text;
 }
 

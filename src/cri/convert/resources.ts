@@ -10,7 +10,7 @@ const OOM_SCORE_ADJ = 1000;
 /** @param path of the message, for refusals: `config.linux.resources` */
 export function toResources(resources: LinuxContainerResources | undefined, path: string): ContainerResources {
   if (!resources) return {};
-  const positive = (field: keyof LinuxContainerResources & string, name: string, min = 0): number | undefined => {
+  const positive = (field: keyof LinuxContainerResources, name: string, min = 0): number | undefined => {
     const value = toNumber(resources[field] as bigint, `${path}.${name}`, min);
     return value === 0 ? undefined : value;
   };

@@ -73,16 +73,12 @@ export function toSecurity(security: SecurityContext, sandbox: SandboxConfig): C
 
 function toProfile(profile: CriProfile | undefined, field: string): Profile | undefined {
   if (!profile) return undefined;
-  switch (profile.profileType) {
-    case SecurityProfile_ProfileType.RuntimeDefault:
-      return { type: "runtime-default", localhostRef: "" };
-    case SecurityProfile_ProfileType.Unconfined:
-      return { type: "unconfined", localhostRef: "" };
-    case SecurityProfile_ProfileType.Localhost:
-      return localhost(profile.localhostRef, `${PATH}.${field}.localhost_ref`);
-    default:
-      throw invalidField(`${PATH}.${field}.profile_type`, `${profile.profileType} is none`);
-  }
+  const { profileType, localhostRef } = profile;
+  if (profileType === SecurityProfile_ProfileType.RuntimeDefault) return { type: "runtime-default", localhostRef: "" };
+  if (profileType === SecurityProfile_ProfileType.Unconfined) return { type: "unconfined", localhostRef: "" };
+  if (profileType === SecurityProfile_ProfileType.Localhost)
+    return localhost(localhostRef, `${PATH}.${field}.localhost_ref`);
+  throw invalidField(`${PATH}.${field}.profile_type`, `${profileType} is none`);
 }
 
 /** `runtime/default`, `unconfined`, `localhost/<ref>`: how profiles were named before they were messages. */
@@ -111,17 +107,10 @@ export function toPid(options: NamespaceOption | undefined, sandbox: SandboxConf
     if (options[kind] === NamespaceMode.NODE && sandbox.namespaces[kind] !== "node")
       throw invalidField(`${path}.${kind}`, "the sandbox has its own");
   }
-  switch (options.pid) {
-    case NamespaceMode.POD:
-      return undefined;
-    case NamespaceMode.CONTAINER:
-      return "container";
-    case NamespaceMode.NODE:
-      return "node";
-    case NamespaceMode.TARGET:
-      if (options.targetId === "") throw invalidField(`${path}.target_id`, "is empty, and pid is TARGET");
-      return { target: options.targetId };
-    default:
-      throw invalidField(`${path}.pid`, `${options.pid} is no mode`);
-  }
+  if (options.pid === NamespaceMode.POD) return undefined;
+  if (options.pid === NamespaceMode.CONTAINER) return "container";
+  if (options.pid === NamespaceMode.NODE) return "node";
+  if (options.pid !== NamespaceMode.TARGET) throw invalidField(`${path}.pid`, `${options.pid} is no mode`);
+  if (options.targetId === "") throw invalidField(`${path}.target_id`, "is empty, and pid is TARGET");
+  return { target: options.targetId };
 }

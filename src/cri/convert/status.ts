@@ -58,17 +58,16 @@ function toNamespaceOption({ config: { namespaces } }: SandboxStatus): Namespace
   };
 }
 
+const CONTAINER_STATES = {
+  created: ContainerState.CONTAINER_CREATED,
+  starting: ContainerState.CONTAINER_CREATED,
+  running: ContainerState.CONTAINER_RUNNING,
+  exited: ContainerState.CONTAINER_EXITED,
+  removing: ContainerState.CONTAINER_EXITED,
+} as const satisfies Record<ContainerStatus["state"], ContainerState>;
+
 export function toContainerState({ state }: ContainerStatus): ContainerState {
-  switch (state) {
-    case "created":
-    case "starting":
-      return ContainerState.CONTAINER_CREATED;
-    case "running":
-      return ContainerState.CONTAINER_RUNNING;
-    case "exited":
-    case "removing":
-      return ContainerState.CONTAINER_EXITED;
-  }
+  return CONTAINER_STATES[state];
 }
 
 /** @param image `undefined` where it has been removed since */

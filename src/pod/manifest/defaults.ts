@@ -62,8 +62,17 @@ function containerDefaults(container: PodContainer, hostNetwork: boolean): Conta
   };
 }
 
-/** A volume without a source is an emptyDir; a hostPath without a type has the type "". */
+/** A volume without a source is an emptyDir; a file in a volume is 0644 where nothing is said. */
 function volumeDefaults(volume: PodVolume): PodVolume {
+  const { configMap, secret, downwardAPI, projected } = volume;
+  const mode = <T extends { defaultMode?: number | null | undefined }>(source: T) => ({
+    ...source,
+    defaultMode: source.defaultMode ?? 0o644,
+  });
+  if (configMap) return { ...volume, configMap: mode(configMap) };
+  if (secret) return { ...volume, secret: mode(secret) };
+  if (downwardAPI) return { ...volume, downwardAPI: mode(downwardAPI) };
+  if (projected) return { ...volume, projected: mode(projected) };
   return volume.hostPath ? volume : { ...volume, emptyDir: volume.emptyDir ?? {} };
 }
 

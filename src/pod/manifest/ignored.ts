@@ -4,7 +4,6 @@
  */
 
 const CONTAINER = [
-  "envFrom",
   "livenessProbe",
   "readinessProbe",
   "startupProbe",
@@ -57,7 +56,8 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "tolerations",
     "topologySpreadConstraints",
   ],
-  valueFrom: ["configMapKeyRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"],
+  sources: ["clusterTrustBundle", "podCertificate", "serviceAccountToken"],
+  valueFrom: ["fileKeyRef"],
   volumeMounts: ["subPathExpr"],
   volumes: [
     "awsElasticBlockStore",
@@ -65,9 +65,7 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "azureFile",
     "cephfs",
     "cinder",
-    "configMap",
     "csi",
-    "downwardAPI",
     "ephemeral",
     "fc",
     "flexVolume",
@@ -81,11 +79,9 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "persistentVolumeClaim",
     "photonPersistentDisk",
     "portworxVolume",
-    "projected",
     "quobyte",
     "rbd",
     "scaleIO",
-    "secret",
     "storageos",
     "vsphereVolume",
   ],
@@ -98,15 +94,10 @@ export function isKubernetesField(path: readonly PropertyKey[], key: string): bo
 }
 
 /** Where doing without the field would give the container something else than was asked for: an error, never a warning. */
-const NEVER_IGNORED: ReadonlySet<string> = new Set(["volumes", "valueFrom", "volumeMounts"]);
-const NEVER_IGNORED_KEYS: ReadonlySet<string> = new Set(["envFrom"]);
+const NEVER_IGNORED: ReadonlySet<string> = new Set(["volumes", "sources", "valueFrom", "volumeMounts"]);
 
 /** True where a known field of the object at `path` cannot be left out without changing what the pod is. */
 export function isEssentialField(path: readonly PropertyKey[], key: string): boolean {
   const parent = path.findLast((part) => typeof part === "string");
-  return (
-    typeof parent === "string" &&
-    (NEVER_IGNORED.has(parent) || NEVER_IGNORED_KEYS.has(key)) &&
-    isKubernetesField(path, key)
-  );
+  return typeof parent === "string" && NEVER_IGNORED.has(parent) && isKubernetesField(path, key);
 }

@@ -5,14 +5,19 @@
  * same text is never accepted by one and refused by the other.
  */
 import type { z } from "zod";
+import { type ConfigObject, configMapSchema, configProblems, secretSchema, toConfigObject } from "./config-schema.js";
 import { applyDefaults, type Pod } from "./defaults.js";
 import { isEssentialField, isKubernetesField } from "./ignored.js";
 import { type FieldProblem, ManifestError, toJsonPath } from "./problems.js";
 import { podSchema } from "./schema.js";
-import { podProblems, podWarnings } from "./validate.js";
+import { dnsWarnings, metadataProblems, podProblems, podWarnings } from "./validate.js";
 
 export interface Manifest {
   readonly pods: readonly Pod[];
+  /** The document of each pod as it was written, defaults not filled in. */
+  readonly documents: readonly unknown[];
+  /** ConfigMaps and Secrets. */
+  readonly configs: readonly ConfigObject[];
   /** Fields without effect, by path. */
   readonly warnings: readonly FieldProblem[];
 }
@@ -31,6 +36,8 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
   const problems: FieldProblem[] = [];
   const warnings: FieldProblem[] = [];
   const pods: Pod[] = [];
+  const written: unknown[] = [];
+  const configs: ConfigObject[] = [];
   documents.forEach((document, index) => {
     const found: Found = { problems: [], warnings: [] };
     const kind = kindOf(document);
@@ -39,24 +46,32 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
       if (pod) {
         found.problems.push(...podProblems(pod));
         const complete = applyDefaults(pod, options.namespace);
-        found.warnings.push(...podWarnings(complete));
+        found.warnings.push(...podWarnings(complete), ...dnsWarnings(pod));
         pods.push(complete);
+        written.push(document);
+      }
+    } else if (kind === "ConfigMap" || kind === "Secret") {
+      const config =
+        kind === "ConfigMap" ? parseShape(configMapSchema, document, found) : parseShape(secretSchema, document, found);
+      if (config) {
+        found.problems.push(...metadataProblems(config.metadata), ...configProblems(config));
+        configs.push(toConfigObject(config, options.namespace));
       }
     } else {
       found.problems.push({
         path: "kind",
-        message: kind ? `"${kind}" is not supported; use Pod` : "required",
+        message: kind ? `"${kind}" is not supported; use Pod, ConfigMap or Secret` : "required",
       });
     }
     const prefix = documents.length > 1 ? `document ${index + 1}: ` : "";
     problems.push(...found.problems.map((p) => ({ ...p, path: prefix + p.path })));
     warnings.push(...found.warnings.map((w) => ({ ...w, path: prefix + w.path })));
   });
-  problems.push(...duplicateNames(pods));
+  problems.push(...duplicateNames([...pods, ...configs]));
   if (options.strict)
     problems.push(...warnings.map(({ path, message }) => ({ path, message: message.replace(/, ignored$/, "") })));
   if (problems.length > 0) throw new ManifestError(`manifest "${options.source}"`, problems);
-  return { pods, warnings };
+  return { pods, documents: written, configs, warnings };
 }
 
 interface Found {
@@ -95,7 +110,10 @@ function parseShape<T>(schema: z.ZodType<T>, document: unknown, found: Found): T
   const second = schema.safeParse(copy);
   if (second.success) return second.data;
   for (const issue of second.error.issues) {
-    found.problems.push({ path: toJsonPath(issue.path), message: describeIssue(issue, copy) });
+    found.problems.push({
+      path: toJsonPath(issue.path),
+      message: describeIssue(issue, isSecret(copy) ? undefined : copy),
+    });
   }
   return undefined;
 }
@@ -111,9 +129,13 @@ function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
   return value;
 }
 
+/** Values of such a document are not for messages. */
+const isSecret = (document: unknown): boolean => kindOf(document) === "Secret";
+
+/** @param root the document, for the value that is wrong; `undefined`: not to be shown */
 function describeIssue(issue: z.core.$ZodIssue, root: unknown): string {
   const value = valueAt(root, issue.path);
-  if (issue.code === "invalid_type" && value === undefined) return "required";
+  if (issue.code === "invalid_type" && value === undefined && root !== undefined) return "required";
   const message = issue.message.replace(/^Invalid input: /, "");
   const shown =
     typeof value === "string" || typeof value === "number" || typeof value === "boolean"
@@ -122,15 +144,15 @@ function describeIssue(issue: z.core.$ZodIssue, root: unknown): string {
   return `${message}${shown}`;
 }
 
-function duplicateNames(pods: readonly Pod[]): FieldProblem[] {
+function duplicateNames(objects: readonly Pick<Pod | ConfigObject, "kind" | "metadata">[]): FieldProblem[] {
   const seen = new Set<string>();
   const problems: FieldProblem[] = [];
-  for (const { metadata } of pods) {
-    const key = `${metadata.namespace}/${metadata.name}`;
+  for (const { kind, metadata } of objects) {
+    const key = `${kind} ${metadata.namespace}/${metadata.name}`;
     if (seen.has(key))
       problems.push({
         path: "metadata.name",
-        message: `two pods are named "${metadata.name}" in namespace "${metadata.namespace}"`,
+        message: `two objects of kind ${kind} are named "${metadata.name}" in namespace "${metadata.namespace}"`,
       });
     seen.add(key);
   }

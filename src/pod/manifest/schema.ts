@@ -14,7 +14,7 @@ const stringMap = z.record(z.string(), z.string());
 /** A Kubernetes Quantity: `"100m"`, `"64Mi"`, `1`, `0.5`. */
 const quantity = z.union([z.string(), z.number()]);
 
-const metadata = z.strictObject({
+export const metadataSchema = z.strictObject({
   name: text.optional(),
   generateName: text.optional(),
   namespace: text.optional(),
@@ -30,14 +30,31 @@ const metadata = z.strictObject({
 
 const fieldRef = z.strictObject({ apiVersion: text.optional(), fieldPath: text });
 
+const resourceFieldRef = z.strictObject({
+  containerName: text.optional(),
+  resource: text,
+  divisor: quantity.optional(),
+});
+const keyRef = z.strictObject({ name: text, key: text, optional: z.boolean().optional() });
+
 const envVar = z.strictObject({
   name: text,
   value: text.nullish(),
   valueFrom: z
     .strictObject({
       fieldRef: fieldRef.optional(),
+      resourceFieldRef: resourceFieldRef.optional(),
+      configMapKeyRef: keyRef.optional(),
+      secretKeyRef: keyRef.optional(),
     })
     .optional(),
+});
+
+const objectRef = z.strictObject({ name: text, optional: z.boolean().optional() });
+const envFrom = z.strictObject({
+  prefix: text.optional(),
+  configMapRef: objectRef.optional(),
+  secretRef: objectRef.optional(),
 });
 
 const containerPort = z.strictObject({
@@ -81,6 +98,7 @@ const container = z.strictObject({
   args: z.array(text).optional(),
   workingDir: text.optional(),
   env: z.array(envVar).optional(),
+  envFrom: z.array(envFrom).optional(),
   ports: z.array(containerPort).optional(),
   volumeMounts: z.array(volumeMount).optional(),
   resources: resources.optional(),
@@ -92,9 +110,43 @@ const container = z.strictObject({
   tty: z.boolean().optional(),
 });
 
+const items = z.array(z.strictObject({ key: text, path: text, mode: int32.nullish() }));
+const downwardItems = z.array(
+  z.strictObject({
+    path: text,
+    fieldRef: fieldRef.optional(),
+    resourceFieldRef: resourceFieldRef.optional(),
+    mode: int32.nullish(),
+  }),
+);
+/** Where a volume's files come from; a projected volume has several. */
+const fileSource = z.strictObject({
+  configMap: z.strictObject({ name: text, items: items.optional(), optional: z.boolean().optional() }).optional(),
+  secret: z.strictObject({ name: text, items: items.optional(), optional: z.boolean().optional() }).optional(),
+  downwardAPI: z.strictObject({ items: downwardItems.optional() }).optional(),
+});
+
 const volume = z.strictObject({
   name: text,
   emptyDir: z.strictObject({ medium: text.optional(), sizeLimit: quantity.optional() }).nullish(),
+  configMap: z
+    .strictObject({
+      name: text,
+      items: items.optional(),
+      optional: z.boolean().optional(),
+      defaultMode: int32.nullish(),
+    })
+    .optional(),
+  secret: z
+    .strictObject({
+      secretName: text,
+      items: items.optional(),
+      optional: z.boolean().optional(),
+      defaultMode: int32.nullish(),
+    })
+    .optional(),
+  downwardAPI: z.strictObject({ items: downwardItems.optional(), defaultMode: int32.nullish() }).optional(),
+  projected: z.strictObject({ sources: z.array(fileSource), defaultMode: int32.nullish() }).optional(),
   hostPath: z
     .strictObject({
       path: text,
@@ -143,7 +195,7 @@ const podSpec = z.strictObject({
 export const podSchema = z.strictObject({
   apiVersion: z.literal("v1"),
   kind: z.literal("Pod"),
-  metadata,
+  metadata: metadataSchema,
   spec: podSpec,
   status: z.unknown().optional(),
 });
@@ -153,5 +205,7 @@ export type PodSpec = z.infer<typeof podSpec>;
 export type PodContainer = z.infer<typeof container>;
 export type PodVolume = z.infer<typeof volume>;
 export type PodVolumeMount = z.infer<typeof volumeMount>;
+export type FileSource = z.infer<typeof fileSource>;
+export type ResourceFieldRef = z.infer<typeof resourceFieldRef>;
 export type EnvVar = z.infer<typeof envVar>;
 export type Quantity = z.infer<typeof quantity>;

@@ -6,7 +6,7 @@ import { isIP } from "node:net";
 import type { Pod } from "./defaults.js";
 import type { FieldProblem } from "./problems.js";
 import { parseQuantity } from "./quantity.js";
-import type { PodContainer, PodManifest, PodSpec, PodVolume } from "./schema.js";
+import type { FileSource, PodContainer, PodManifest, PodSpec, PodVolume, ResourceFieldRef } from "./schema.js";
 
 const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/;
 const DNS_SUBDOMAIN = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$/;
@@ -64,6 +64,19 @@ export function podWarnings(pod: Pod): FieldProblem[] {
   pod.spec.initContainers?.forEach((c, i) => add(c, `spec.initContainers[${i}]`));
   pod.spec.containers.forEach((c, i) => add(c, `spec.containers[${i}]`));
   return warnings;
+}
+
+/** Of a policy that was asked for: the default one says nothing about what somebody wants. */
+export function dnsWarnings({ spec }: PodManifest): FieldProblem[] {
+  if (spec.dnsPolicy !== "ClusterFirst" && spec.dnsPolicy !== "ClusterFirstWithHostNet") return [];
+  const message = `${spec.dnsPolicy} has no effect without a cluster's DNS, the host's servers are used as with Default`;
+  return [{ path: "spec.dnsPolicy", message }];
+}
+
+export function metadataProblems(metadata: PodManifest["metadata"]): FieldProblem[] {
+  const problems: FieldProblem[] = [];
+  checkMetadata(metadata, (path, message) => problems.push({ path, message }));
+  return problems;
 }
 
 type Add = (path: string, message: string) => void;
@@ -150,7 +163,10 @@ function checkVolumes(volumes: readonly PodVolume[], add: Add): Set<string> {
     if (!isDnsLabel(volume.name)) add(`${path}.name`, invalidLabel(volume.name));
     else if (names.has(volume.name)) add(`${path}.name`, `duplicate name "${volume.name}"`);
     names.add(volume.name);
-    const sources = (["emptyDir", "hostPath"] as const).filter((kind) => volume[kind]);
+    checkFiles(volume, path, add);
+    const sources = (["configMap", "downwardAPI", "emptyDir", "hostPath", "projected", "secret"] as const).filter(
+      (kind) => volume[kind],
+    );
     if (sources.length > 1) add(path, `more than one source: ${sources.join(", ")}`);
     const limit = volume.emptyDir?.sizeLimit;
     if (limit !== undefined && !((parseQuantity(limit) ?? -1) >= 0))
@@ -185,6 +201,12 @@ function checkContainer(container: PodContainer, path: string, scope: Scope, add
     if (env.valueFrom) checkValueFrom(env.valueFrom, `${path}.env[${i}].valueFrom`, add);
     if (env.value?.includes("\0")) add(`${path}.env[${i}].value`, "must not contain NUL");
   });
+  container.envFrom?.forEach((source, i) => {
+    if ((source.configMapRef === undefined) === (source.secretRef === undefined))
+      add(`${path}.envFrom[${i}]`, "one of configMapRef and secretRef is required");
+    if (source.prefix && (source.prefix.includes("=") || CONTROL.test(source.prefix)))
+      add(`${path}.envFrom[${i}].prefix`, `${JSON.stringify(source.prefix)} cannot begin the name of a variable`);
+  });
   checkPorts(container, path, scope, add);
   checkMounts(container, path, scope, add);
   checkResources(container, path, add);
@@ -212,10 +234,67 @@ function checkValueFrom(
   path: string,
   add: Add,
 ): void {
-  if (!source.fieldRef) add(path, "exactly one source is required");
+  if (Object.values(source).filter((one) => one !== undefined).length !== 1)
+    add(path, "exactly one source is required");
+  if (source.resourceFieldRef) checkResourceRef(source.resourceFieldRef, `${path}.resourceFieldRef`, add);
   if (source.fieldRef && !FIELD_PATH.test(source.fieldRef.fieldPath)) {
     add(`${path}.fieldRef.fieldPath`, `"${source.fieldRef.fieldPath}" is not supported`);
   }
+}
+
+function checkResourceRef(ref: ResourceFieldRef, path: string, add: Add): void {
+  if (!/^(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-\w+)$/.test(ref.resource))
+    add(`${path}.resource`, `"${ref.resource}" is not supported`);
+  if (ref.divisor !== undefined && !((parseQuantity(ref.divisor) ?? -1) >= 0))
+    add(`${path}.divisor`, `"${ref.divisor}" is not a quantity`);
+}
+
+/** Files of a configMap, secret, downwardAPI or projected volume. */
+function checkFiles(volume: PodVolume, path: string, add: Add): void {
+  const { configMap, secret, downwardAPI, projected } = volume;
+  const check = (kind: string, items: readonly { path: string; mode?: number | null | undefined }[] | undefined) =>
+    items?.forEach((item, i) => {
+      const at = `${path}.${kind}.items[${i}]`;
+      if (
+        item.path === "" ||
+        item.path.startsWith("/") ||
+        /(^|\/)\.\.(\/|$)/.test(item.path) ||
+        item.path.startsWith("..")
+      )
+        add(`${at}.path`, `"${item.path}" must be relative and without ".."`);
+      checkMode(item.mode, `${at}.mode`, add);
+    });
+  const checkFields = (kind: string, items: NonNullable<FileSource["downwardAPI"]>["items"]) =>
+    items?.forEach(({ fieldRef, resourceFieldRef }, i) => {
+      const at = `${path}.${kind}.items[${i}]`;
+      if ((fieldRef === undefined) === (resourceFieldRef === undefined))
+        add(at, "one of fieldRef and resourceFieldRef is required");
+      if (fieldRef && !VOLUME_FIELD_PATH.test(fieldRef.fieldPath))
+        add(`${at}.fieldRef.fieldPath`, `"${fieldRef.fieldPath}" is not supported`);
+      if (resourceFieldRef && !resourceFieldRef.containerName) add(`${at}.resourceFieldRef.containerName`, "required");
+      if (resourceFieldRef) checkResourceRef(resourceFieldRef, `${at}.resourceFieldRef`, add);
+    });
+  for (const [kind, source] of Object.entries({ configMap, secret, downwardAPI, projected }))
+    checkMode(source?.defaultMode, `${path}.${kind}.defaultMode`, add);
+  check("configMap", configMap?.items);
+  check("secret", secret?.items);
+  check("downwardAPI", downwardAPI?.items);
+  checkFields("downwardAPI", downwardAPI?.items);
+  projected?.sources.forEach((source, i) => {
+    if (Object.values(source).filter((one) => one !== undefined).length !== 1)
+      add(`${path}.projected.sources[${i}]`, "exactly one source is required");
+    check(`projected.sources[${i}].configMap`, source.configMap?.items);
+    check(`projected.sources[${i}].secret`, source.secret?.items);
+    check(`projected.sources[${i}].downwardAPI`, source.downwardAPI?.items);
+    checkFields(`projected.sources[${i}].downwardAPI`, source.downwardAPI?.items);
+  });
+}
+
+const VOLUME_FIELD_PATH =
+  /^metadata\.(name|namespace|uid|labels|annotations|labels\['[^']+'\]|annotations\['[^']+'\])$/;
+
+function checkMode(mode: number | null | undefined, path: string, add: Add): void {
+  if (mode !== undefined && mode !== null && (mode < 0 || mode > 0o777)) add(path, "must be between 0 and 0777");
 }
 
 function checkPorts(container: PodContainer, path: string, scope: Scope, add: Add): void {

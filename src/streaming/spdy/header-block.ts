@@ -65,7 +65,7 @@ export class HeaderDecoder {
         try {
           resolve(decodePairs((inflate.read() as Buffer | null) ?? Buffer.alloc(0)));
         } catch (failure) {
-          reject(failure as Error);
+          reject(failure);
         }
       };
       // At the high-water mark zlib stops and the write would never be called back.

@@ -39,6 +39,7 @@ async function serve(): Promise<{
         onProgress({ digest: "sha256:2", state: "done" });
         return IMAGE;
       },
+      explain: async () => ({}),
       loadLayout: async () => [IMAGE],
       remove: async () => undefined,
     },

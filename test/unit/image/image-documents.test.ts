@@ -7,7 +7,8 @@ import {
   parseManifestOrIndex,
 } from "../../../src/image/image-documents.js";
 import { createdAtNsOf } from "../../../src/image/image-record.js";
-import { endpointsBySettings, isLoopbackHost } from "../../../src/image/registry-client.js";
+import { type ImageSource, resolveImage } from "../../../src/image/image-source.js";
+import { defaultAddress, isLoopbackHost } from "../../../src/image/registry-endpoint.js";
 import { MEDIA_TYPE } from "../../../src/oci/image-spec.js";
 
 const digest = (fill: string) => `sha256:${fill.repeat(64)}` as Digest;
@@ -40,7 +41,6 @@ describe("parseManifestOrIndex", () => {
       "an artifact's config",
       { ...manifest, config: { ...config, mediaType: "application/vnd.cncf.helm.config.v1+json" } },
     ],
-    ["a foreign layer", { ...manifest, layers: [{ ...layer, mediaType: MEDIA_TYPE.dockerLayerForeign }] }],
   ])("with %s is IMAGE_UNSUPPORTED", (_, document) => {
     expect(() => parseManifestOrIndex(json(document), undefined, "x")).toThrow(unsupported);
   });
@@ -102,23 +102,33 @@ test.each([
   expect(createdAtNsOf({ created, architecture: "", os: "", rootfs: { type: "layers", diff_ids: [] } })).toBe(expected);
 });
 
+test.each([undefined, true])("a foreign layer is taken where the source allows it: %s", async (allowsForeignLayers) => {
+  const foreign = { ...manifest, layers: [{ ...layer, mediaType: MEDIA_TYPE.dockerLayerForeign }] };
+  const ownConfig = { os: "linux", architecture: "amd64", rootfs: { type: "layers", diff_ids: [layer.digest] } };
+  const source: ImageSource = {
+    allowsForeignLayers,
+    document: () => Promise.reject(new Error("not asked for")),
+    config: async () => json(ownConfig),
+    layer: () => Promise.reject(new Error("not asked for")),
+  };
+  const top = { bytes: json(foreign), digest: layer.digest, mediaType: undefined };
+  const resolved = resolveImage(source, top, { os: "linux", architecture: "amd64" }, "x", new AbortController().signal);
+  if (allowsForeignLayers) expect((await resolved).manifest.layers).toHaveLength(1);
+  else await expect(resolved).rejects.toMatchObject({ kind: "unimplemented", code: "IMAGE_UNSUPPORTED" });
+});
+
 describe("endpoints", () => {
   test.each(["127.0.0.1:5000", "127.8.9.1", "[::1]:5000", "localhost", "localhost:80"])(
     "%s is loopback and plain HTTP",
     (host) => {
       expect(isLoopbackHost(host)).toBe(true);
-      expect(endpointsBySettings({})(host)).toBe(`http://${host}`);
+      expect(defaultAddress(host)).toBe(`http://${host}`);
     },
   );
   test.each(["127.0.0.1.example.com", "localhost.example.com", "registry.k8s.io", "[fd00::1]"])(
     "%s is reached over HTTPS",
     (host) => {
-      expect(endpointsBySettings({})(host)).toBe(`https://${host}`);
+      expect(defaultAddress(host)).toBe(`https://${host}`);
     },
   );
-  test("of a host in the settings is what they say", () => {
-    expect(endpointsBySettings({ "registry.k8s.io": { endpoint: "http://127.0.0.1:5000/" } })("registry.k8s.io")).toBe(
-      "http://127.0.0.1:5000",
-    );
-  });
 });

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import { createLog } from "../../../src/base/log.js";
 import { RuntimeError } from "../../../src/base/errors.js";
+import { ConfigObjects } from "../../../src/pod/config-objects.js";
 import { PodEngine, type PodSettings } from "../../../src/pod/engine.js";
 import type { Images } from "../../../src/pod/images.js";
 import { readManifest } from "../../../src/pod/manifest/read.js";
@@ -52,6 +53,8 @@ export async function openFixture(settings: Partial<PodSettings> = {}): Promise<
       runtime,
       images,
       store,
+      configMaps: new ConfigObjects("ConfigMap", new MemoryStore()),
+      secrets: new ConfigObjects("Secret", new MemoryStore()),
       paths,
       mounts,
       settings: { restartBackoffBaseMs: 20, restartBackoffMaxMs: 80, ...settings },

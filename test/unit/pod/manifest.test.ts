@@ -109,11 +109,20 @@ describe("problems", () => {
       one("", "volumes: [{ name: v, nfs: { server: s, path: / } }],"),
       "spec.volumes[0].nfs",
     ],
-    ["a ConfigMap volume", one("", "volumes: [{ name: v, configMap: { name: m } }],"), "spec.volumes[0].configMap"],
     [
-      "a Secret in the environment",
-      one("env: [{ name: A, valueFrom: { secretKeyRef: { name: s, key: k } } }]"),
-      "spec.containers[0].env[0].valueFrom.secretKeyRef",
+      "a persistent volume",
+      one("", "volumes: [{ name: v, persistentVolumeClaim: { claimName: m } }],"),
+      "spec.volumes[0].persistentVolumeClaim",
+    ],
+    [
+      "a service account token",
+      one("", "volumes: [{ name: v, projected: { sources: [{ serviceAccountToken: { path: t } }] } }],"),
+      "spec.volumes[0].projected.sources[0].serviceAccountToken",
+    ],
+    [
+      "two sources of one variable",
+      one("env: [{ name: A, valueFrom: { secretKeyRef: { name: s, key: k }, configMapKeyRef: { name: s, key: k } } }]"),
+      "spec.containers[0].env[0].valueFrom",
     ],
     ["a stop signal that is none", one("lifecycle: { stopSignal: TERM }"), "spec.containers[0].lifecycle.stopSignal"],
     ["another kind", "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: d }\n", "kind"],
@@ -123,7 +132,7 @@ describe("problems", () => {
 
   test("two pods of one name in a file are refused", () => {
     expect(problemsOf(`${one("")}---\n${one("")}`).map(({ message }) => message)).toContain(
-      'two pods are named "p" in namespace "default"',
+      'two objects of kind Pod are named "p" in namespace "default"',
     );
   });
 

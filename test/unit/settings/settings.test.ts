@@ -34,6 +34,7 @@ test("every key of a full file is taken", () => {
     log-level = "debug"
     cgroup-root = "machine/minke"
     tolerate-missing-controllers = true
+    registry-config-path = "/etc/containerd/certs.d"
     [network]
     bridge = "br-pods"
     subnet-ipv4 = "10.9.0.0/24"
@@ -41,6 +42,18 @@ test("every key of a full file is taken", () => {
     mtu = 9000
     [registries."docker.io"]
     endpoint = "http://127.0.0.1:5000/"
+    mirrors = ["https://mirror.example/hub/"]
+    ca = "/etc/ca.pem"
+    client-cert = "/etc/client.pem"
+    client-key = "/etc/client.key"
+    skip-verify = true
+    plain-http = false
+    [images]
+    parallel-layers = 2
+    max-layer-bytes = 1000
+    progress-timeout-ms = 5000
+    allow-foreign-layers = true
+    docker-config-path = "/etc/docker.json"
     [logs]
     max-bytes = 65536
     max-files = 2
@@ -55,7 +68,25 @@ test("every key of a full file is taken", () => {
     cgroupRoot: "machine/minke",
     tolerateMissingControllers: true,
     network: { bridge: "br-pods", subnet4: "10.9.0.0/24", subnet6: "fd00:1::/64", mtu: 9000 },
-    registries: { "docker.io": { endpoint: "http://127.0.0.1:5000" } },
+    registries: {
+      "docker.io": {
+        endpoint: "http://127.0.0.1:5000",
+        mirrors: ["https://mirror.example/hub"],
+        ca: ["/etc/ca.pem"],
+        clientCert: "/etc/client.pem",
+        clientKey: "/etc/client.key",
+        skipVerify: true,
+        plainHttp: false,
+      },
+    },
+    registryConfigPath: "/etc/containerd/certs.d",
+    images: {
+      parallelLayers: 2,
+      maxLayerBytes: 1000,
+      progressTimeoutMs: 5000,
+      allowForeignLayers: true,
+      dockerConfigPath: "/etc/docker.json",
+    },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
     pods: { gracePeriodMs: 0 },

@@ -1,0 +1,83 @@
+/**
+ * The layers of one image: all at once, and all or none.
+ */
+import type { Digest } from "../base/ids.js";
+import type { Timeline } from "../base/timeline.js";
+import type { CheckedDescriptor } from "./image-documents.js";
+import type { LayerRecord } from "./image-record.js";
+import type { ImageSource, ResolvedImage } from "./image-source.js";
+import type { LayerStore } from "./layer-store.js";
+
+export interface LayerProgress {
+  readonly digest: string;
+  readonly state: "present" | "pulling" | "done";
+  readonly currentBytes: number;
+  /** 0: not known. */
+  readonly totalBytes: number;
+}
+
+interface FetchOptions {
+  readonly signal: AbortSignal;
+  readonly timeline: Timeline;
+  readonly onProgress?: ((progress: LayerProgress) => void) | undefined;
+}
+
+/**
+ * Makes sure that all layers of an image are here, side by side. Pin them first.
+ *
+ * @throws RuntimeError what `LayerStore.ensure` throws of the first that failed
+ */
+export async function fetchLayers(
+  layers: LayerStore,
+  image: ResolvedImage,
+  source: ImageSource,
+  options: FetchOptions,
+): Promise<LayerRecord[]> {
+  // The first failure stops the other layers, and all have ended before it is reported.
+  const abort = new AbortController();
+  const stop = () => abort.abort(options.signal.reason);
+  options.signal.addEventListener("abort", stop, { once: true });
+  if (options.signal.aborted) stop();
+  let failure: unknown;
+  try {
+    const results = await Promise.all(
+      image.manifest.layers.map((item, i) =>
+        fetchLayer(layers, item, image.config.rootfs.diff_ids[i] as Digest, source, {
+          ...options,
+          signal: abort.signal,
+        }).catch((err: unknown) => {
+          failure ??= err;
+          abort.abort(err);
+          return undefined;
+        }),
+      ),
+    );
+    if (failure !== undefined) throw failure;
+    return results.filter((record) => record !== undefined);
+  } finally {
+    options.signal.removeEventListener("abort", stop);
+  }
+}
+
+async function fetchLayer(
+  layers: LayerStore,
+  item: CheckedDescriptor,
+  diffId: Digest,
+  source: ImageSource,
+  options: FetchOptions,
+): Promise<LayerRecord> {
+  const report = (state: LayerProgress["state"], currentBytes: number) =>
+    options.onProgress?.({ digest: item.digest, state, currentBytes, totalBytes: item.size });
+  if (layers.get(diffId)) report("present", item.size);
+  else report("pulling", 0);
+  const record = await layers.ensure({
+    diffId,
+    digest: item.digest,
+    open: (signal) => source.layer(item, signal),
+    onBytes: (bytes) => report("pulling", bytes),
+    signal: options.signal,
+    timeline: options.timeline,
+  });
+  report("done", item.size);
+  return record;
+}

@@ -1,0 +1,41 @@
+// @ts-check
+/**
+ * crictl and critest, built from the modules that go.mod names, into .cache/bin.
+ */
+import { createHash } from "node:crypto";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+const PACKAGES = {
+  crictl: ["build", "sigs.k8s.io/cri-tools/cmd/crictl"],
+  critest: ["test", "-c", "sigs.k8s.io/cri-tools/cmd/critest"],
+};
+
+/**
+ * Path of the program; built where it is missing or its modules have changed.
+ *
+ * @param {string} project @param {keyof typeof PACKAGES} name
+ */
+export function builtTool(project, name) {
+  const dir = join(project, "test/conformance");
+  const bin = join(project, ".cache/bin");
+  const inputs = createHash("sha256")
+    .update(readFileSync(join(dir, "go.mod")))
+    .update(readFileSync(join(dir, "go.sum")))
+    .digest("hex");
+  const [program, stamp] = [join(bin, name), join(bin, `${name}.inputs`)];
+  if (existsSync(program) && existsSync(stamp) && readFileSync(stamp, "utf8") === inputs) return program;
+  console.log(`building ${name}`);
+  mkdirSync(bin, { recursive: true });
+  const [verb = "", ...rest] = PACKAGES[name];
+  const flags = rest.slice(0, -1);
+  const result = spawnSync("go", [verb, ...flags, "-trimpath", "-o", program, rest.at(-1) ?? ""], {
+    cwd: dir,
+    env: { ...process.env, GOFLAGS: "-mod=readonly" },
+    encoding: "utf8",
+  });
+  if (result.status !== 0) throw new Error(`build ${name}: ${result.error?.message ?? result.stderr}`);
+  writeFileSync(stamp, inputs);
+  return program;
+}

@@ -1,0 +1,178 @@
+// @ts-check
+/**
+ * `npm run test:conformance [-- OPTIONS]`: critest, the conformance suite of CRI, against a daemon of its own.
+ *
+ *   --focus REGEX, --skip REGEX   only some specs; the list of expected failures is not compared then
+ *   --seed N                      order of the specs; random and printed without
+ *   --websocket                   streaming specs over WebSocket instead of SPDY
+ *   --keep                        leaves the work directory, with logs and the JSON report
+ *
+ * Ends with `N passed, N failed, N skipped`. What fails must be in expected.json with a reason, and what is
+ * there must fail: a change in either direction fails the run.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { writeLayout } from "../../rootfs-fixtures/oci-layout.mjs";
+import { builtTool } from "./go-tools.mjs";
+import { conformanceImages, DIGEST_IMAGE, DIGEST_IN_CRITEST } from "./images.mjs";
+import { pushLayout, startRegistry } from "./registry.mjs";
+import { compareWithExpected, readReport } from "./report.mjs";
+
+const PROJECT = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+const CACHE = join(PROJECT, ".cache/conformance");
+const START_MS = 20_000;
+const STOP_MS = 60_000;
+/** Hosts that critest's references name. */
+const HOSTS = ["registry.k8s.io", "k8s.gcr.io", "gcr.io"];
+
+const { values: options } = parseArgs({
+  options: {
+    focus: { type: "string" },
+    skip: { type: "string" },
+    seed: { type: "string" },
+    websocket: { type: "boolean", default: false },
+    keep: { type: "boolean", default: false },
+  },
+});
+
+async function main() {
+  if (spawnSync("go", ["version"]).status !== 0) {
+    console.log("skipped: Go 1.26 or later is missing, which builds critest");
+    if ((process.env["REQUIRE"] ?? "").split(",").some((need) => need === "go" || need === "all")) return 1;
+    console.log("0 passed, 0 failed, 1 skipped");
+    return 0;
+  }
+  const critest = builtTool(PROJECT, "critest");
+  const layout = builtLayout();
+  const work = mkdtempSync(join(tmpdir(), "minke-cri-conformance-"));
+  const registry = await startRegistry(work);
+  let daemon;
+  try {
+    const digests = await pushLayout(layout, registry.address);
+    daemon = await startDaemon(work, registry.address);
+    const program = withDigest(critest, work, digests.get(DIGEST_IMAGE) ?? "");
+    return await runCritest(program, work, daemon.socket);
+  } finally {
+    await daemon?.close();
+    await registry.close();
+    if (options.keep) console.log(`kept: ${work}`);
+    else rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** Made anew where what it is made from has changed. */
+function builtLayout() {
+  const layout = join(CACHE, "layout");
+  const sources = [
+    "test/conformance/images.mjs",
+    "test/conformance/busybox.mjs",
+    "rootfs-fixtures/images.mjs",
+    "rootfs-fixtures/oci-layout.mjs",
+  ];
+  const inputs = sources.map((path) => readFileSync(join(PROJECT, path), "utf8")).join("\0");
+  const stamp = join(CACHE, "layout.inputs");
+  if (existsSync(layout) && existsSync(stamp) && readFileSync(stamp, "utf8") === inputs) return layout;
+  console.log("building critest's images");
+  writeLayout(layout, conformanceImages({ fixtures: join(PROJECT, ".cache/rootfs-fixtures"), conformance: CACHE }));
+  writeFileSync(stamp, inputs);
+  return layout;
+}
+
+/** A copy of critest that names our image by its digest, of the same length. @param {string} critest @param {string} work @param {string} digest */
+function withDigest(critest, work, digest) {
+  const bytes = readFileSync(critest);
+  const hex = digest.replace("sha256:", "");
+  let found = 0;
+  for (let at = bytes.indexOf(DIGEST_IN_CRITEST); at >= 0; at = bytes.indexOf(DIGEST_IN_CRITEST, at)) {
+    bytes.write(hex, at, "latin1");
+    found++;
+  }
+  if (found === 0) throw new Error("critest does not name the digest that is to be replaced; another version?");
+  const copy = join(work, "critest");
+  writeFileSync(copy, bytes, { mode: 0o755 });
+  return copy;
+}
+
+/** @param {string} work @param {string} registry */
+async function startDaemon(work, registry) {
+  const config = join(work, "config.toml");
+  const hosts = HOSTS.map((host) => `[registries."${host}"]\nendpoint = "${registry}"\n`).join("");
+  writeFileSync(
+    config,
+    `cgroup-root = "minke-cri-conformance"
+tolerate-missing-controllers = true
+[network]
+bridge = "mkcri0"
+subnet-ipv4 = "10.207.0.0/17"
+subnet-ipv6 = "fd6d:696e:6b65:207::/64"
+${hosts}`,
+  );
+  const [root, run] = [join(work, "root"), join(work, "run")];
+  const log = openSync(join(work, "daemon.log"), "a");
+  const args = [join(PROJECT, "dist/cli/main.js"), "daemon", "--root", root, "--run", run, "--config", config];
+  const child = spawn(process.execPath, args, { stdio: ["ignore", log, log] });
+  const ended = once(child, "exit");
+  const socket = join(run, "cri.sock");
+  for (const giveUpAt = Date.now() + START_MS; !existsSync(socket); await sleep(50)) {
+    if (child.exitCode === null && Date.now() < giveUpAt) continue;
+    child.kill("SIGTERM");
+    throw new Error(`the daemon did not start:\n${readFileSync(join(work, "daemon.log"), "utf8")}`);
+  }
+  return {
+    socket,
+    close: async () => {
+      // Not spawnSync: the command waits for the daemon's end, which this process must reap.
+      const stop = spawn(
+        process.execPath,
+        [join(PROJECT, "dist/cli/main.js"), "--root", root, "--run", run, "daemon", "stop", "--pods"],
+        {
+          stdio: ["ignore", "ignore", "inherit"],
+          timeout: STOP_MS,
+        },
+      );
+      const [status] = await once(stop, "exit");
+      if (status !== 0) {
+        console.log("could not stop the daemon with its pods");
+        child.kill("SIGTERM");
+      }
+      await Promise.race([ended, sleep(10_000, undefined, { ref: false })]);
+    },
+  };
+}
+
+/** @param {string} program @param {string} work @param {string} socket */
+async function runCritest(program, work, socket) {
+  const seed = options.seed ?? String(Math.floor(Math.random() * 100_000));
+  const report = join(work, "report.json");
+  const crictl = join(work, "crictl.yaml");
+  writeFileSync(crictl, "");
+  const args = [
+    `--config=${crictl}`,
+    `--runtime-endpoint=unix://${socket}`,
+    `-ginkgo.seed=${seed}`,
+    `-ginkgo.json-report=${report}`,
+    "-ginkgo.no-color",
+    ...(options.focus ? [`-ginkgo.focus=${options.focus}`] : []),
+    ...(options.skip ? [`-ginkgo.skip=${options.skip}`] : []),
+    ...(options.websocket ? ["--websocket-exec", "--websocket-attach", "--websocket-portforward"] : []),
+  ];
+  console.log(`critest, seed ${seed}, ${options.websocket ? "WebSocket" : "SPDY"}`);
+  const output = join(work, "critest.log");
+  const log = openSync(output, "w");
+  const child = spawn(program, args, { stdio: ["ignore", log, log], cwd: work });
+  await once(child, "exit");
+  if (!existsSync(report)) throw new Error(`critest wrote no report:\n${readFileSync(output, "utf8").slice(-4000)}`);
+  mkdirSync(CACHE, { recursive: true });
+  cpSync(report, join(CACHE, "last-report.json"));
+  const specs = readReport(report);
+  const isWhole = options.focus === undefined && options.skip === undefined;
+  return compareWithExpected(specs, join(PROJECT, "test/conformance/expected.json"), isWhole);
+}
+
+process.exitCode = await main();
