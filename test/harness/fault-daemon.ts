@@ -217,6 +217,12 @@ export class FaultDaemon {
     return Number(pages) * 4096;
   }
 
+  /** Exit files of containers that are not removed yet. */
+  exitFiles(): string[] {
+    const containers = join(this.daemon.root, "containers");
+    return readdirSync(containers).filter((id) => readQuietly(join(containers, id, "exit.json")) !== "");
+  }
+
   removeMonitorSockets(): void {
     const folder = join(this.daemon.run, "monitors");
     for (const name of readdirSync(folder)) rmSync(join(folder, name));
