@@ -1,7 +1,7 @@
 /**
  * CRI over its socket: every method as a promise, with whatever of the request a test cares for.
  */
-import { credentials, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
 import {
   ContainerConfig,
   type ContainerStatus,
@@ -42,6 +42,20 @@ export class CriClient {
     return new Promise((resolve, reject) => {
       client[method].bind(client)({ ...empty, ...fields }, (err, response) => (err ? reject(err) : resolve(response)));
     });
+  }
+
+  /** What a stream has sent so far, and how to end it. */
+  stream<M extends Method>(method: M): { readonly received: ResponseOf<M>[]; readonly cancel: () => void } {
+    const request = METHODS[method].requestDeserialize(Buffer.alloc(0)) as RequestOf<M>;
+    const client = this.#runtime as unknown as Record<
+      M,
+      (request: RequestOf<M>) => ClientReadableStream<ResponseOf<M>>
+    >;
+    const call = client[method].bind(client)(request);
+    const received: ResponseOf<M>[] = [];
+    call.on("data", (response: ResponseOf<M>) => received.push(response));
+    call.on("error", () => undefined);
+    return { received, cancel: () => call.cancel() };
   }
 
   /** The error of a call that has to fail. */

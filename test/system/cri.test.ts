@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import {
   ContainerEventType,
@@ -18,7 +19,7 @@ import { METHODS } from "../../src/cri/verbs.js";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
-import { missing, requires } from "../harness/requires.js";
+import { cgroup2Mount, missing, requires } from "../harness/requires.js";
 import { SpdyClient } from "../harness/spdy-client.js";
 
 const INVALID_ARGUMENT = 3;
@@ -322,6 +323,46 @@ describe("exec and logs", () => {
   });
 });
 
+describe("what goes wrong", () => {
+  test("a frozen container is stopped and removed", async () => {
+    const id = await cri.startContainer(await sandbox());
+    const { info } = await cri.call("containerStatus", { containerId: id, verbose: true });
+    const { cgroupPath } = JSON.parse(info["info"] ?? "{}") as { cgroupPath: string };
+    writeFileSync(join(cgroup2Mount() ?? "", cgroupPath, "cgroup.freeze"), "1");
+    await cri.call("stopContainer", { containerId: id, timeout: 1n });
+    expect(await cri.status(id)).toMatchObject({ state: ContainerState.CONTAINER_EXITED, exitCode: 137 });
+    await cri.call("removeContainer", { containerId: id });
+  });
+
+  test("a killed daemon finds its containers running, and how one ended meanwhile", async () => {
+    const id = await sandbox();
+    const stays = await cri.startContainer(id);
+    const ends = await cri.startContainer(id, { command: ["sh", "-c", "sleep 1; exit 6"] });
+    await daemon.kill9();
+    await sleep(1500);
+    await daemon.start();
+    const again = new CriClient(daemon.criSocket);
+    try {
+      expect((await again.status(stays)).state).toBe(ContainerState.CONTAINER_RUNNING);
+      expect(await again.status(ends)).toMatchObject({ state: ContainerState.CONTAINER_EXITED, exitCode: 6 });
+      expect(await again.output(stays, "echo", "on")).toBe("on\n");
+    } finally {
+      again.close();
+    }
+    // The old connection reconnects by itself.
+    await expect
+      .poll(() =>
+        cri.call("version").then(
+          () => true,
+          () => false,
+        ),
+      )
+      .toBe(true);
+    await cri.removeSandbox(id);
+    before = daemon.snapshot();
+  });
+});
+
 describe("figures and events", () => {
   test("container and sandbox stats are real", async () => {
     const id = await sandbox();
@@ -351,8 +392,24 @@ describe("figures and events", () => {
     expect(containerFilesystems).toHaveLength(1);
   });
 
-  test("every event type has its name", () => {
-    expect(Object.keys(ContainerEventType)).toHaveLength(5);
+  test("events tell a container's life in order, with the states of the pod", async () => {
+    const events = cri.stream("getContainerEvents");
+    await cri.call("version");
+    const id = await sandbox();
+    const containerId = await cri.startContainer(id, { command: ["true"] });
+    await expect.poll(async () => (await cri.status(containerId)).state).toBe(ContainerState.CONTAINER_EXITED);
+    await cri.call("removeContainer", { containerId });
+    const of = (which: string) => events.received.filter((event) => event.containerId === which);
+    await expect.poll(() => of(containerId).length).toBe(4);
+    expect(of(containerId).map((event) => event.containerEventType)).toEqual([
+      ContainerEventType.CONTAINER_CREATED_EVENT,
+      ContainerEventType.CONTAINER_STARTED_EVENT,
+      ContainerEventType.CONTAINER_STOPPED_EVENT,
+      ContainerEventType.CONTAINER_DELETED_EVENT,
+    ]);
+    expect(of(containerId)[0]?.podSandboxStatus?.id).toBe(id);
+    expect(of(id)[0]?.containerEventType).toBe(ContainerEventType.CONTAINER_STARTED_EVENT);
+    events.cancel();
   });
 });
 
