@@ -96,7 +96,10 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     runtime: bindVerbs(ctx),
     recovered,
     quarantined: [...sandboxes.quarantined, ...containers.quarantined],
-    usesImage: (imageId) => containers.list().some(({ body }) => body.imageId === imageId && body.state !== "removing"),
+    usesImage: (imageId) =>
+      containers
+        .list()
+        .some(({ body }) => body.imageId === imageId || body.mountedImageIds?.some((mounted) => mounted === imageId)),
     close: (closeOptions) => close(ctx, closeOptions.removeCgroups),
   };
 }

@@ -9,8 +9,10 @@ export type MountPropagation = "private" | "host-to-container" | "bidirectional"
 export interface ContainerMount {
   /** Absolute, inside the container. */
   readonly containerPath: string;
-  /** Absolute, on the host. */
+  /** Absolute, on the host; empty with `image`. */
   readonly hostPath: string;
+  /** Reference or id of an image whose files are mounted read-only. */
+  readonly image?: string | undefined;
   readonly readonly: boolean;
   /** Makes every mount below read-only too; needs `readonly`. */
   readonly recursiveReadonly: boolean;

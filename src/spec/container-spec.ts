@@ -53,6 +53,8 @@ export interface ContainerSpecInput {
   readonly cgroupsPath: string;
   /** The profile that a seccomp `localhostRef` names, read. */
   readonly localSeccomp?: LinuxSeccomp | undefined;
+  /** Layer directories, topmost first and at least two, of the images that mounts name. */
+  readonly mountedImages?: ReadonlyMap<string, readonly string[]> | undefined;
   /** The nodes that the config's devices name, looked up; with what is permitted. */
   readonly devices?: readonly AllowedDevice[] | undefined;
 }
@@ -107,7 +109,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     mounts: [
       ...standardMounts(security.privileged),
       ...sandboxMounts(sandbox, config),
-      ...[...config.mounts].sort(byDepth).map(toOciMount),
+      ...[...config.mounts].sort(byDepth).map((mount) => toOciMount(mount, input.mountedImages)),
     ],
     annotations: {},
     linux: {
@@ -221,7 +223,18 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount): Mount {
+function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedImages"]): Mount {
+  const layers = mount.image === undefined ? undefined : images?.get(mount.image);
+  if (layers) {
+    // An overlay of lower directories only is read-only, and costs no copy.
+    const lowers = layers.map((dir) => `lowerdir+=${dir}`);
+    return {
+      destination: mount.containerPath,
+      type: "overlay",
+      source: "overlay",
+      options: ["ro", "nosuid", "nodev", ...lowers],
+    };
+  }
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
   return {
     destination: mount.containerPath,

@@ -17,7 +17,7 @@ import {
 import type { Method } from "../../src/cri/verbs.js";
 import { METHODS } from "../../src/cri/verbs.js";
 import { CriClient } from "../harness/cri.js";
-import { TestDaemon } from "../harness/daemon.js";
+import { FIXTURE_LAYOUT, TestDaemon } from "../harness/daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
 import { cgroup2Mount, missing, requires } from "../harness/requires.js";
 import { SpdyClient } from "../harness/spdy-client.js";
@@ -211,6 +211,21 @@ describe("containers", () => {
       mounts: [{ ...mount, hostPath: join(folder, "none") }],
     };
     await expect(cri.createContainer(id, config)).rejects.toThrow(/mounts\[0\]\.host_path/);
+  });
+
+  test("see an image that is mounted: read-only, executable, and kept while it is in use", async () => {
+    const image = ImageSpec.fromPartial({ image: "minke.test/probe:1" });
+    const id = await cri.startContainer(await sandbox(), { mounts: [{ containerPath: "/probe", image }] });
+    expect(await cri.output(id, "ls", "/probe/usr/bin/probe")).toBe("/probe/usr/bin/probe\n");
+    expect(await cri.output(id, "/probe/bin/busybox", "echo", "runs")).toBe("runs\n");
+    const { exitCode } = await cri.call("execSync", { containerId: id, cmd: ["touch", "/probe/x"], timeout: 10n });
+    expect(exitCode).toBe(1);
+    const found = await cri.call("imageStatus", { image });
+    expect((await cri.status(id)).mounts[0]?.image?.imageRef).toBe(found.image?.id);
+    await cri.call("removeImage", { image });
+    expect((await cri.call("imageStatus", { image })).image).toBeUndefined();
+    expect(await cri.output(id, "/probe/bin/busybox", "echo", "runs")).toBe("runs\n");
+    await daemon.expect("load", FIXTURE_LAYOUT);
   });
 
   test("use a device that they were given, and none that they were not", async () => {
