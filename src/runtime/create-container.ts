@@ -9,7 +9,7 @@ import { dirname, isAbsolute, join, normalize, relative } from "node:path";
 import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
-import { RuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, type Digest, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
@@ -135,6 +135,7 @@ async function build(
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: new Map(mounted.map(({ name, layers }) => [name, layers])),
   });
+  await checkAppArmorProfile(spec.process?.apparmorProfile);
   const record: ContainerRecord = {
     id,
     sandboxId: sandbox.id,
@@ -281,6 +282,24 @@ async function readLocalSeccomp({
   }
   if (typeof profile === "object" && profile !== null && "defaultAction" in profile) return profile as LinuxSeccomp;
   throw refused("it has no defaultAction");
+}
+
+/** A name and its mode a line: `minke-web (enforce)`. */
+const APPARMOR_PROFILES = "/sys/kernel/security/apparmor/profiles";
+
+/** @throws RuntimeError `failed-precondition` APPARMOR_MISSING for a profile that is not loaded */
+async function checkAppArmorProfile(name: string | undefined): Promise<void> {
+  if (name === undefined || name === "unconfined") return;
+  const loaded = await readFile(APPARMOR_PROFILES, "utf8").catch((err: unknown) => {
+    // Without securityfs nobody can tell; the kernel refuses at start.
+    if (hasErrno(err, "ENOENT")) return undefined;
+    throw withContext(err, `AppArmor profile "${name}"`);
+  });
+  if (loaded === undefined || loaded.split("\n").some((line) => line.startsWith(`${name} (`))) return;
+  throw new RuntimeError(`AppArmor profile "${name}" is not loaded in the kernel`, {
+    kind: "failed-precondition",
+    code: "APPARMOR_MISSING",
+  });
 }
 
 /** @throws RuntimeError `failed-precondition` DEVICE_NOT_FOUND */

@@ -17,6 +17,8 @@ export interface ContainerMount {
   /** Makes every mount below read-only too; needs `readonly`. */
   readonly recursiveReadonly: boolean;
   readonly propagation: MountPropagation;
+  /** Further options of the mount itself, in mount(8)'s words: `noexec`, `nosuid`, … */
+  readonly options?: readonly string[] | undefined;
   /** For an idmapped mount; empty or `undefined`: none. Both or neither. */
   readonly uidMappings?: readonly IdMapping[] | undefined;
   readonly gidMappings?: readonly IdMapping[] | undefined;

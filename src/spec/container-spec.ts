@@ -130,7 +130,8 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       rootfsPropagation: rootfsPropagation(config.mounts),
     },
   };
-  return { spec, warnings: oom.warning === undefined ? warnings : [...warnings, oom.warning] };
+  const more = [oom.warning, appArmorWarning(security, host)].filter((warning) => warning !== undefined);
+  return { spec, warnings: [...warnings, ...more] };
 }
 
 function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConfig): LinuxNamespace[] {
@@ -164,6 +165,14 @@ function appArmorProfile({ apparmor }: ContainerConfig["security"], host: HostAb
     kind: "failed-precondition",
     code: "APPARMOR_MISSING",
   });
+}
+
+function appArmorWarning(
+  { apparmor, privileged }: ContainerConfig["security"],
+  host: HostAbilities,
+): string | undefined {
+  if (privileged || !host.hasAppArmor || apparmor?.type !== "runtime-default") return undefined;
+  return "minke has no default AppArmor profile: the container is confined by capabilities, seccomp and masks alone";
 }
 
 function toDeviceRule({ device, access }: AllowedDevice): LinuxDeviceCgroup {
@@ -232,7 +241,7 @@ function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedIm
       destination: mount.containerPath,
       type: "overlay",
       source: "overlay",
-      options: ["ro", "nosuid", "nodev", ...lowers],
+      options: ["ro", "nosuid", "nodev", ...(mount.options ?? []), ...lowers],
     };
   }
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
@@ -240,7 +249,7 @@ function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedIm
     destination: mount.containerPath,
     type: "bind",
     source: mount.hostPath,
-    options: ["rbind", PROPAGATION[mount.propagation], access],
+    options: ["rbind", PROPAGATION[mount.propagation], access, ...(mount.options ?? [])],
     ...(mount.uidMappings?.length && {
       uidMappings: mount.uidMappings.map(toOciMapping),
       gidMappings: (mount.gidMappings ?? []).map(toOciMapping),

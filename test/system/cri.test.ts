@@ -213,6 +213,17 @@ describe("containers", () => {
     await expect(cri.createContainer(id, config)).rejects.toThrow(/mounts\[0\]\.host_path/);
   });
 
+  test("cannot run a file of a mount with noexec", async () => {
+    writeFileSync(join(folder, "program"), "#!/bin/sh\necho ran\n", { mode: 0o755 });
+    const mount = { containerPath: "/m", hostPath: folder };
+    const id = await cri.startContainer(await sandbox(), {
+      mounts: [mount, { ...mount, containerPath: "/n", mountOptions: ["noexec"] }],
+    });
+    expect(await cri.output(id, "/m/program")).toBe("ran\n");
+    const refused = await cri.refusal("execSync", { containerId: id, cmd: ["/n/program"], timeout: 10n });
+    expect(refused.code).toBe("COMMAND_NOT_EXECUTABLE");
+  });
+
   test("see an image that is mounted: read-only, executable, and kept while it is in use", async () => {
     const image = ImageSpec.fromPartial({ image: "minke.test/probe:1" });
     const id = await cri.startContainer(await sandbox(), { mounts: [{ containerPath: "/probe", image }] });

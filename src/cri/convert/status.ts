@@ -147,7 +147,7 @@ function toMount(mount: ContainerMount, container: ContainerStatus): Mount {
     recursiveReadOnly: mount.recursiveReadonly,
     image: mount.image === undefined ? undefined : { ...toImageSpec(mount.image), imageRef },
     imageSubPath: "",
-    mountOptions: [],
+    mountOptions: [...(mount.options ?? [])],
   };
 }
 

@@ -162,7 +162,7 @@ describe("refused by name", () => {
       "UNSUPPORTED_FIELD",
       mount({ hostPath: "", image: { image: "x" }, imageSubPath: "a" }),
     ],
-    ["mounts[0].mount_options", "UNSUPPORTED_FIELD", mount({ mountOptions: ["noexec"] })],
+    ["mounts[0].mount_options", "INVALID_FIELD", mount({ mountOptions: ["rshared"] })],
     ["mounts[0].recursive_read_only", "INVALID_FIELD", mount({ recursiveReadOnly: true })],
     [
       "mounts[0].recursive_read_only",
