@@ -28,8 +28,10 @@ export class CriClient {
   readonly #images: ImageServiceClient;
 
   constructor(socketPath: string) {
-    this.#runtime = new RuntimeServiceClient(`unix:${socketPath}`, credentials.createInsecure());
-    this.#images = new ImageServiceClient(`unix:${socketPath}`, credentials.createInsecure());
+    // As a kubelet has it (cri-client, "maxMsgSize").
+    const options = { "grpc.max_receive_message_length": 16 * 1024 * 1024 };
+    this.#runtime = new RuntimeServiceClient(`unix:${socketPath}`, credentials.createInsecure(), options);
+    this.#images = new ImageServiceClient(`unix:${socketPath}`, credentials.createInsecure(), options);
   }
 
   /** A unary method; what is not given has its proto default. Throws a ServiceError. */

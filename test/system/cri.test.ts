@@ -279,6 +279,15 @@ describe("exec and logs", () => {
     expect(await cri.output(id, "sh", "-c", "pgrep -f 'sleep 4321' | grep -v $$ || true")).toBe("");
   });
 
+  test("execSync cuts what one answer cannot hold, and still says how the command ended", async () => {
+    const id = await cri.startContainer(await sandbox());
+    const cmd = ["sh", "-c", "head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2; exit 5"];
+    const { stdout, stderr, exitCode } = await cri.call("execSync", { containerId: id, cmd, timeout: 30n });
+    expect(exitCode).toBe(5);
+    expect(stdout.length + stderr.length).toBeGreaterThan(15_000_000);
+    expect(stdout.length + stderr.length).toBeLessThan(16 * 1024 * 1024);
+  });
+
   test("a log is reopened where its file was moved away", async () => {
     mkdirSync(join(folder, "logs"));
     const id = await sandbox({ logDirectory: join(folder, "logs") });
