@@ -41,6 +41,7 @@ import { stopContainer } from "./stop-container.js";
 import { stopSandbox } from "./stop-sandbox.js";
 import { updateContainerResources } from "./update-container.js";
 import { containerUsage, sandboxUsage } from "./usage.js";
+import { watchInits } from "./watch-init.js";
 
 export interface RuntimeOptions {
   readonly paths: Paths;
@@ -91,6 +92,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     userFiles: new Map(),
     processes: new Map(),
   };
+  watchInits(ctx);
   const recovered = await recover(ctx);
   return {
     runtime: bindVerbs(ctx),
