@@ -14,19 +14,14 @@ import {
   SecurityProfile_ProfileType,
   Signal,
 } from "../../src/cri/generated/runtime/v1/api.js";
-import type { Method } from "../../src/cri/verbs.js";
-import { METHODS } from "../../src/cri/verbs.js";
 import { CriClient } from "../harness/cri.js";
 import { FIXTURE_LAYOUT, TestDaemon } from "../harness/daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
 import { cgroup2Mount, missing, requires } from "../harness/requires.js";
 import { SpdyClient } from "../harness/spdy-client.js";
 
-const INVALID_ARGUMENT = 3;
 const DEADLINE_EXCEEDED = 4;
 const NOT_FOUND = 5;
-const FAILED_PRECONDITION = 9;
-const UNIMPLEMENTED = 12;
 
 const lacking = missing("root", "cgroup2", "overlayfs");
 let daemon: TestDaemon;
@@ -459,46 +454,5 @@ describe("figures and events", () => {
     expect(of(containerId)[0]?.podSandboxStatus?.id).toBe(id);
     expect(of(id)[0]?.containerEventType).toBe(ContainerEventType.CONTAINER_STARTED_EVENT);
     events.cancel();
-  });
-});
-
-describe("requests of nonsense", () => {
-  const UNARY = (Object.keys(METHODS) as Method[]).filter((method) => !METHODS[method].responseStream);
-  /** Need nothing, or succeed for what does not exist (api.proto). */
-  const MAY_SUCCEED = /^(version|status|runtimeConfig|list|imageFsInfo|updateRuntimeConfig)/;
-  const IDEMPOTENT = /^(stop|remove)/;
-  const ALLOWED = [INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNIMPLEMENTED];
-
-  test.each(UNARY)("%s without any field is refused with a status of its own", async (method) => {
-    if (MAY_SUCCEED.test(method)) return;
-    expect(ALLOWED).toContain((await cri.refusal(method)).status);
-  });
-
-  test.each(UNARY)(
-    "%s of an id that does not exist is NOT_FOUND, or succeeds where that is the rule",
-    async (method) => {
-      if (MAY_SUCCEED.test(method)) return;
-      const fields = {
-        podSandboxId: "nope",
-        containerId: "nope",
-        cmd: ["x"],
-        stdout: true,
-        image: ImageSpec.fromPartial({ image: "nope.invalid/x:1" }),
-        config: undefined,
-      };
-      const outcome = await cri.call(method, fields as never).then(
-        () => "ok",
-        (err: { code: number }) => err.code,
-      );
-      if (IDEMPOTENT.test(method)) expect(outcome).toBe("ok");
-      else expect(["ok", 14, ...ALLOWED]).toContain(outcome);
-    },
-  );
-
-  test("checkpoints are refused with a sentence", async () => {
-    expect(await cri.refusal("checkpointPod", { podSandboxId: "x" })).toMatchObject({
-      status: UNIMPLEMENTED,
-      message: expect.stringContaining("checkpoints are not implemented"),
-    });
   });
 });
