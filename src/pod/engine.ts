@@ -128,6 +128,7 @@ export class PodEngine {
       events: this.#events,
       log: options.log,
       hostDns: readHostDns,
+      hostIps,
       changed: (worker) => this.#noteChange(worker),
       gone: (worker) => this.#forget(worker),
     };
