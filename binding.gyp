@@ -1,4 +1,4 @@
-# Three products: the addon (minke.node) and two static executables.
+# Three products: the addon (minke.node), minke-oci (static) and minke-layer (libc only).
 # -Wno-restrict: g++ 12 warns falsely of std::string (GCC bug 105651); remove once Debian 12 is not built on.
 # Sources are globbed by folder, so that a new file needs no change here.
 {
@@ -38,8 +38,9 @@
       "cflags": ["-O2", "-ffunction-sections", "-fdata-sections", "-fno-pie"],
       "cflags!": ["-fPIC"],
       "ldflags!": ["-rdynamic"],
-      "ldflags": ["-static", "-no-pie", "-Wl,--gc-sections"],
-      "libraries": ["-lz", "-lzstd", "-lcrypto"],
+      # Everything but libc is in it: a static program cannot load libisal (native/layer/gzip.h).
+      "ldflags": ["-static-libgcc", "-static-libstdc++", "-no-pie", "-Wl,--gc-sections"],
+      "libraries": ["-Wl,-Bstatic", "-lz", "-lzstd", "-lcrypto", "-Wl,-Bdynamic"],
     },
   ],
   "conditions": [

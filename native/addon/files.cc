@@ -6,8 +6,10 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#include <optional>
 #include <string>
 
 #include "addon/async_op.h"
@@ -67,6 +69,30 @@ Napi::Value LockFile(const Napi::CallbackInfo& info) {
         return file;
       },
       FdToValue);
+}
+
+using Attribute = std::optional<std::string>;
+
+Napi::Value AttributeToValue(Napi::Env env, Attribute& value) {
+  if (!value) return env.Undefined();
+  return Napi::Buffer<char>::Copy(env, value->data(), value->size());
+}
+
+// readXattr(path, name) -> Promise<Buffer | undefined>: undefined where the file has none of that
+// name, or its file system none at all. Links are not followed. A value of more than 64 bytes is ERANGE.
+Napi::Value ReadXattr(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  const std::string name = StringArgument(info, 1);
+  return SettleOnPool<Attribute>(
+      info.Env(),
+      [path, name]() -> sys::Result<Attribute> {
+        char value[64];
+        const ssize_t size = ::lgetxattr(path.c_str(), name.c_str(), value, sizeof value);
+        if (size >= 0) return Attribute(std::string(value, static_cast<size_t>(size)));
+        if (errno == ENODATA || errno == ENOTSUP) return Attribute();
+        return sys::FailedWithErrno("lgetxattr");
+      },
+      AttributeToValue);
 }
 
 // openDirectory(path) -> fd: for CLONE_INTO_CGROUP and for /proc/self/fd/N paths.
@@ -144,6 +170,7 @@ void RegisterFiles(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "sealedExecutable", SealedExecutable);
   Export(env, exports, "writeAtomically", WriteAtomically);
   Export(env, exports, "lockFile", LockFile);
+  Export(env, exports, "readXattr", ReadXattr);
   Export(env, exports, "openDirectory", OpenDirectory);
   Export(env, exports, "probeKernel", ProbeKernel);
 }

@@ -52,8 +52,8 @@ class BoundedInsituStream {
 bool JsonFrame::Parse(char* text, size_t size) {
   if (!IsShallow(text, size)) return false;
   BoundedInsituStream stream(text, size);
-  document_.ParseStream<rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
-                        rapidjson::kParseValidateEncodingFlag>(stream);
+  // The environment of an exec is bytes, UTF-8 or not.
+  document_.ParseStream<rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag>(stream);
   return !document_.HasParseError() && document_.IsObject();
 }
 

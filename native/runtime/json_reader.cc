@@ -43,8 +43,9 @@ bool ParseDocument(std::string text, SpecDocument* document, SpecError* error) {
     return false;
   }
   document->text = std::move(text);
+  // No check of the encoding: environment values, arguments and paths are bytes to the kernel, and
+  // CRI's KeyValue.value is bytes. What is not UTF-8 is passed on as it is.
   constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
-                              rapidjson::kParseValidateEncodingFlag |
                               rapidjson::kParseFullPrecisionFlag;
   document->json.ParseInsitu<kFlags>(document->text.data());
   if (document->json.HasParseError()) {

@@ -124,8 +124,9 @@ sys::Result<void> AddLayer(int fs, const char* key, const std::string& path,
   auto fd = sys::open_at(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY);
   if (!fd) return fd.failure();
   auto set = sys::fsconfig_set_fd(fs, key, fd->get());
-  if (!set && set.failure().error == EINVAL) {
-    // SET_FD is Linux 6.13; a path of at most 255 bytes does before.
+  if (!set && (set.failure().error == EINVAL || set.failure().error == EBADF)) {
+    // Descriptors are taken since Linux 6.13, before with EINVAL, or EBADF for an O_PATH one;
+    // a path of at most 255 bytes does.
     const std::string link = "/proc/self/fd/" + std::to_string(fd->get());
     set = sys::fsconfig_set_string(fs, key, link.c_str());
   }

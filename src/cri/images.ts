@@ -2,7 +2,7 @@
  * The image service.
  */
 import { nowNs } from "../base/clock.js";
-import { RuntimeError } from "../base/errors.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { ImageRecord } from "../image/image-record.js";
 import type { ImageStore } from "../image/image-store.js";
 import { inBatches } from "./batches.js";
@@ -39,7 +39,9 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
     },
     pullImage: async ({ image, auth }, { signal }) => {
       const name = nameOf(image);
-      const record = await images.pull(name, { signal, auth });
+      const record = await images.pull(name, { signal, auth }).catch((err: unknown) => {
+        throw withKubeletWord(err);
+      });
       return { imageRef: record.id };
     },
     removeImage: async ({ image }) => {
@@ -65,6 +67,14 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
       };
     },
   };
+}
+
+/** A kubelet knows a registry that is down by the first word of the message (cri-api, pkg/errors). */
+function withKubeletWord(err: unknown): RuntimeError {
+  const inner = toRuntimeError(err);
+  if (inner.code !== "REGISTRY_UNAVAILABLE") return inner;
+  const { kind, code, syscall, message } = inner;
+  return new RuntimeError(`RegistryUnavailable: ${message}`, { kind, code, syscall, cause: err });
 }
 
 function nameOf(image: ImageSpec | undefined): string {

@@ -5,6 +5,7 @@ import { nowNs } from "../base/clock.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { ImageStore } from "../image/image-store.js";
 import type { SandboxStatus } from "../state/sandbox.js";
+import { toResources } from "./convert/resources.js";
 import { toSandboxConfig } from "./convert/sandbox-config.js";
 import { toContainerStatus, toInfo, toPodSandbox, toPodSandboxStatus, toSandboxState } from "./convert/status.js";
 import type { PodSandboxFilter } from "./generated/runtime/v1/api.js";
@@ -42,6 +43,13 @@ export function sandboxVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve
           .map((container) => toContainerStatus(container, images.resolve(container.imageId))),
         timestamp: nowNs(),
       };
+    },
+    updatePodSandboxResources: ({ podSandboxId, overhead, resources }) => {
+      requireSandbox(runtime, podSandboxId);
+      // The pod's own cgroup is the kubelet's, which has written these limits before it tells us.
+      toResources(overhead, "overhead");
+      toResources(resources, "resources");
+      return {};
     },
     listPodSandbox: ({ filter }) => ({ items: list(filter) }),
     streamPodSandboxes: async function* ({ filter }) {

@@ -9,6 +9,7 @@ import { constants } from "node:fs";
 import { type FileHandle, lstat, open, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { hasErrno, RuntimeError } from "../base/errors.js";
+import { readXattr } from "../native/index.js";
 
 const MAX_LINKS = 40;
 
@@ -90,6 +91,7 @@ async function step(dirs: readonly string[], name: string): Promise<Found | unde
     if (!stat) continue;
     if (stat.isDirectory()) {
       merged.push(path);
+      if (dir !== dirs.at(-1) && (await isOpaque(path))) break;
       continue;
     }
     if (merged.length > 0) break;
@@ -98,4 +100,9 @@ async function step(dirs: readonly string[], name: string): Promise<Found | unde
     return { kind: stat.isFile() ? "file" : "other", path };
   }
   return merged.length > 0 ? { kind: "directory", dirs: merged } : undefined;
+}
+
+/** minke-layer marks so the directories of which an image's lower layers show nothing. */
+async function isOpaque(path: string): Promise<boolean> {
+  return (await readXattr(path, "trusted.overlay.opaque"))?.toString("latin1") === "y";
 }

@@ -5,11 +5,12 @@
  * The protocol is at the head of native/layer/main.cc.
  */
 import { spawn } from "node:child_process";
+import { lstat } from "node:fs/promises";
 import { type Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import type { ErrorCode } from "../base/error-codes.js";
-import { type ErrorKind, RuntimeError, toRuntimeError } from "../base/errors.js";
+import { type ErrorKind, hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import { type Digest, isDigest } from "../base/ids.js";
 import { cancelled } from "./flight.js";
 
@@ -76,6 +77,12 @@ export async function syncFileSystem(dir: string): Promise<void> {
 
 /** Removes a tree of a layer: its names may be bytes that a JavaScript string cannot hold. */
 export async function removeTree(path: string): Promise<void> {
+  // Most often there is nothing, which needs no program to find out.
+  const isThere = await lstat(path).then(
+    () => true,
+    (err: unknown) => !hasErrno(err, "ENOENT"),
+  );
+  if (!isThere) return;
   await runLayerProgram(["--remove", path], undefined, undefined);
 }
 

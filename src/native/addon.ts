@@ -45,6 +45,7 @@ interface Addon {
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
   lockFile(path: string): Promise<number>;
+  readXattr(path: string, name: string): Promise<Buffer | undefined>;
   openDirectory(path: string): number;
   probeKernel(): Promise<string>;
   dialInNetns(netns: number, port: number, timeoutMs: number): Promise<number>;
@@ -89,6 +90,20 @@ const KIND_BY_ERRNO: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
   EPERM: ["permission-denied", "PERMISSION_DENIED"],
 };
 
+/** Where ENOSPC means what it says; of mount calls it is the limit of mounts. */
+const FILE_CALLS: ReadonlySet<string> = new Set([
+  "open",
+  "openat",
+  "openat2",
+  "write",
+  "fsync",
+  "fdatasync",
+  "rename",
+  "renameat",
+  "mkdir",
+  "mkdirat",
+]);
+
 // EAGAIN and EWOULDBLOCK, EOPNOTSUPP and ENOTSUP share a number: the first name of each stands.
 const NAME_BY_ERRNO = new Map<number, string>();
 for (const [name, errno] of [
@@ -117,7 +132,8 @@ export function errnoName(errno: number): string {
 export function syscallError(clause: string, syscall: string, errno: number, cause?: unknown): RuntimeError {
   const name = errnoName(errno);
   const hint = errnoHint(syscall, name);
-  const [kind, code] = KIND_BY_ERRNO[name] ?? ["internal", "INTERNAL"];
+  const isFull = name === "ENOSPC" && FILE_CALLS.has(syscall);
+  const [kind, code] = KIND_BY_ERRNO[isFull ? "EDQUOT" : name] ?? ["internal", "INTERNAL"];
   return new RuntimeError(`${clause}: ${syscall}: ${name}${hint === undefined ? "" : ` (${hint})`}`, {
     kind,
     code,

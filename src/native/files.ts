@@ -40,6 +40,16 @@ export async function lockFile(path: string): Promise<Fd> {
   }
 }
 
+/**
+ * A short extended attribute of a file, not followed where it is a link; `undefined` where it
+ * has none of that name (lgetxattr(2)).
+ *
+ * @throws RuntimeError by errno; ERANGE: the value has more than 64 bytes
+ */
+export function readXattr(path: string, name: string): Promise<Buffer | undefined> {
+  return callAsync(`read attribute "${name}" of "${path}"`, (native) => native.readXattr(path, name));
+}
+
 /** A directory by descriptor: `/proc/self/fd/<n>/name` shortens a long path to it. */
 export function openDirectory(path: string): Fd {
   return new Fd(

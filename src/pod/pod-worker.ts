@@ -463,7 +463,8 @@ export class PodWorker {
         { podUid: this.uid, kind, code, message },
         "the progress of a pod could not be written, retrying in 2 s",
       );
-      this.#saveRetry ??= setTimeout(() => {
+      if (this.#saveRetry !== undefined) return;
+      this.#saveRetry = setTimeout(() => {
         this.#saveRetry = undefined;
         if (!this.#isClosed) this.#touch();
       }, RETRY_MS).unref();

@@ -14,7 +14,7 @@ import type { ListedContainer } from "../monitor/protocol.js";
 import { type Fd, pidfdOpen } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
-import { cgroupPids, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
+import { cgroupDir, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
 import { readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
@@ -207,11 +207,11 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
       await attempt(`cgroup ${parent}/${name}`, () => removeCgroup(ctx.cgroups, `${parent}/${name}`));
     }
   }
-  for (const id of await orphanedShm(ctx)) await attempt(ctx.paths.sandboxShm(id), () => removeShm(ctx, id));
   for (const name of await entriesOf(ctx.paths.monitors)) {
     const socket = join(ctx.paths.monitors, name);
     if (!ctx.sandboxes.get(name.replace(/\.sock$/, ""))) await attempt(socket, () => rm(socket, { force: true }));
   }
+  for (const id of await orphanedShm(ctx)) await attempt(ctx.paths.sandboxShm(id), () => removeShm(ctx, id));
   for (const [noun, store] of [
     ["sandboxes", ctx.sandboxes],
     ["containers", ctx.containers],
@@ -230,7 +230,8 @@ async function foreignSandboxes(ctx: RuntimeContext): Promise<Set<string>> {
   const parent = `/${ctx.cgroups.root}/monitors`;
   for (const name of await childCgroups(ctx.cgroups, parent)) {
     if (!isLongId(name) || ctx.sandboxes.get(name)) continue;
-    for (const pid of await cgroupPids(ctx.cgroups, `${parent}/${name}`)) {
+    const procs = join(cgroupDir(ctx.cgroups, `${parent}/${name}`), "cgroup.procs");
+    for (const pid of (await readFile(procs, "utf8").catch(() => "")).split("\n").filter(Boolean)) {
       const args = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
       if (args !== "" && !args.split("\0").includes(ctx.paths.monitorSocket(name as SandboxId))) foreign.add(name);
     }

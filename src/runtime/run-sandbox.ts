@@ -124,15 +124,8 @@ async function build(
     await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
-    await timeline.step("record ready", () =>
-      ctx.sandboxes.put(id, {
-        ...creating,
-        state: "ready",
-        network,
-        monitor,
-        ...(initPid !== undefined && { initPid }),
-      }),
-    );
+    const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
+    await timeline.step("record ready", () => ctx.sandboxes.put(id, ready));
     // It may have died before there was a ready sandbox to be stopped.
     if (!ctx.monitors.has(id)) {
       throw new RuntimeError("its monitor died", { kind: "unavailable", code: "MONITOR_UNREACHABLE" });

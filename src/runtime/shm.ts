@@ -8,6 +8,7 @@
  */
 import { mkdir, readdir, rmdir } from "node:fs/promises";
 import { hasErrno, RuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { isLongId, type SandboxId } from "../base/ids.js";
 import { createShm, type Fd, isMountPoint, mountTmpfs, openDirectory, unmount } from "../native/index.js";
 import type { RuntimeContext } from "./context.js";
@@ -20,6 +21,7 @@ let mustAttach = false;
 
 /** Undone by `removeShm`, where it was attached; else by closing the descriptor. */
 export async function makeShm(ctx: RuntimeContext, id: SandboxId, sizeBytes: number): Promise<Fd> {
+  failpoint("shared memory");
   if (!mustAttach) {
     try {
       return await createShm(sizeBytes);

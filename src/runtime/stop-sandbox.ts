@@ -35,8 +35,8 @@ async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<voi
   await ctx.network.teardown(record.id);
   failpoint("end monitor");
   await endMonitor(ctx, record.id);
-  await removeShm(ctx, record.id);
   failpoint("remove sandbox cgroup");
+  await removeShm(ctx, record.id);
   await removeCgroup(ctx.cgroups, record.cgroupPath);
   failpoint("record stopped");
   const { network: _gone, monitor: _ended, ...rest } = record;

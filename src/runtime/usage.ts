@@ -91,7 +91,9 @@ export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<
     cgroupUsage(ctx.cgroups, record.cgroupPath),
     hasOwnNetwork && pid !== undefined ? networkUsage(pid) : [],
   ]);
-  return { ...usage, interfaces };
+  // A kernel may give every namespace links of its own, such as ifb0.
+  const own = record.network?.interface;
+  return { ...usage, interfaces: [...interfaces].sort((a, b) => Number(b.name === own) - Number(a.name === own)) };
 }
 
 async function cgroupUsage(layout: CgroupLayout, cgroup: string): Promise<CgroupUsage> {

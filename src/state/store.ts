@@ -144,7 +144,8 @@ export class FileStore<T> implements RecordStore<T> {
   }
 
   #writeLater(): void {
-    this.#retryTimer ??= setTimeout(() => {
+    if (this.#retryTimer !== undefined) return;
+    this.#retryTimer = setTimeout(() => {
       this.#retryTimer = undefined;
       for (const id of this.#unwritten) {
         const body = this.#records.get(id);

@@ -11,7 +11,8 @@ import type { Readable, Writable } from "node:stream";
  * @throws what `source` was destroyed with
  */
 export async function copy(source: Readable, sink: Writable | undefined): Promise<void> {
-  for await (const chunk of source) await write(sink, chunk as Buffer);
+  // Without this, the end of a duplex's readable half would take its writable half away.
+  for await (const chunk of source.iterator({ destroyOnReturn: false })) await write(sink, chunk as Buffer);
 }
 
 /** Settles when the sink has taken the bytes, or is gone. */

@@ -38,7 +38,8 @@ export function takeSnapshot(scope: Scope): Snapshot {
     mounts: mounts(scope),
     cgroups: cgroups(scope.cgroupRoot),
     links: links(scope),
-    tables: [...tables(scope), ...ownTable(scope.bridge)],
+    tables: tables(scope),
+    rules: rules(scope),
     processes: processes(scope),
     sockets: sockets(scope.run),
     files: [
@@ -112,9 +113,9 @@ function tables({ bridge }: Scope): string[] {
 }
 
 /** The daemon's table with its elements: a host port that stays behind is a line more. */
-function ownTable(bridge: string): string[] {
+function rules({ bridge }: Scope): string[] {
   const { stdout } = spawnSync("nft", ["list", "table", "inet", tableName(bridge)], { encoding: "utf8" });
-  return stdout?.split("\n").filter(Boolean) ?? [];
+  return (stdout ?? "").split("\n").filter(Boolean);
 }
 
 /**

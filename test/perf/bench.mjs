@@ -37,8 +37,14 @@ const { values, positionals } = parseArgs({
 });
 const runs = Number(values.runs);
 const containers = Number(values.containers);
+if (positionals[0] === "pull" && runs > 0) {
+  const { benchPull } = await import("./pull.mjs");
+  await benchPull(runs);
+  process.exit();
+}
 if (positionals[0] !== "pod-start" || !(runs > 0) || !(containers > 0)) {
   console.error("usage: npm run bench -- pod-start [--runs N] [--containers N]");
+  console.error("       npm run bench -- pull [--runs N]");
   process.exit(2);
 }
 if (process.getuid() !== 0) {
