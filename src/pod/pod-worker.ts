@@ -26,6 +26,7 @@ import { containerLogPath, toSandboxConfig } from "./convert.js";
 import { type ContainerStarter, type StartOutcome } from "./container-starter.js";
 import type { PodEvents } from "./events.js";
 import { ContainerStopper } from "./container-stopper.js";
+import type { PodHistory } from "./history.js";
 import type { Container } from "./manifest/defaults.js";
 import { adoptFromRuntime, observeContainers, type ObservedEvent } from "./observe.js";
 import { Prober } from "./prober.js";
@@ -42,6 +43,7 @@ export interface WorkerContext {
   readonly paths: Paths;
   readonly limits: BackoffLimits;
   readonly events: PodEvents;
+  readonly history: PodHistory;
   readonly log: Logger;
   readonly hostDns: () => SandboxDns;
   readonly hostIps: () => readonly string[];
@@ -63,7 +65,7 @@ const RETRY_MAX_MS = 10_000;
 
 export class PodWorker {
   readonly record: PodRecord;
-  /** Steps of the pod's way up, for `describe`; of this daemon's lifetime. */
+  /** Steps of the pod's way up, for `describe`. */
   readonly timeline = new Timeline();
   readonly #context: WorkerContext;
   readonly #busy = new Set<string>();
@@ -261,7 +263,7 @@ export class PodWorker {
     const { pod, uid } = this.record;
     const previous = this.record.sandbox;
     const attempt = (previous?.attempt ?? -1) + 1;
-    let failure = "FailedCreatePodSandBox";
+    let mountFailure: unknown;
     try {
       const logDirectory = paths.podLogs(pod.metadata.namespace, pod.metadata.name, uid);
       const names = [...(pod.spec.initContainers ?? []), ...pod.spec.containers].map(({ name }) => name);
@@ -282,7 +284,7 @@ export class PodWorker {
         this.timeline
           .step("volumes", () => this.#prepareVolumes())
           .catch((err: unknown) => {
-            failure = "FailedMount";
+            mountFailure = err;
             throw err;
           }),
         (orphan) => runtime.removeSandbox(orphan),
@@ -295,7 +297,8 @@ export class PodWorker {
       this.record.isInitialized = false;
     } catch (err) {
       if (this.#abort.signal.aborted) return;
-      this.record.sandboxFailure = this.#failedStart(failure, err, this.record.sandboxFailure, "");
+      const reason = err === mountFailure ? "FailedMount" : "FailedCreatePodSandBox";
+      this.record.sandboxFailure = this.#failedStart(reason, err, this.record.sandboxFailure, "");
     }
     this.#touch();
   }
@@ -434,6 +437,7 @@ export class PodWorker {
       await this.#context.starter.removeLogs(this.record);
       await this.#saving?.catch(() => undefined);
       this.#isClosed = true;
+      await this.#context.history.remove(this.uid);
       failpoint("remove pod record");
       await store.remove(this.uid);
       failpoint("after remove pod record");
