@@ -21,6 +21,7 @@ import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/i
 import { type NetworkRecord, PodNetwork } from "./network/pod-network.js";
 import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
+import type { HistoryRecord } from "./pod/history.js";
 import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
 import { type Host, readHost } from "./runtime/host.js";
@@ -150,6 +151,12 @@ async function open(
     quarantine: paths.quarantine,
     version: 1,
   });
+  const history = await FileStore.open<HistoryRecord>({
+    dir: paths.bootState("history"),
+    storeClass: "boot",
+    quarantine: paths.quarantine,
+    version: 1,
+  });
   const [configMaps, secrets] = await Promise.all(
     (["configmaps", "secrets"] as const).map((noun) =>
       FileStore.open<ConfigRecord>({
@@ -161,7 +168,7 @@ async function open(
     ),
   );
   if (!configMaps || !secrets) throw new Error("two stores are opened");
-  const stores = [leases, runtime, pods, configMaps, secrets];
+  const stores = [leases, runtime, pods, history, configMaps, secrets];
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
@@ -169,6 +176,7 @@ async function open(
     runtime: runtime.runtime,
     images: imagesOf(images),
     store: pods,
+    history,
     configMaps: new ConfigObjects("ConfigMap", configMaps),
     secrets: new ConfigObjects("Secret", secrets),
     paths,
