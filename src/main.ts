@@ -137,8 +137,12 @@ async function open(
   });
   const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
   parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
-  const images = await ImageStore.open(paths, imageOptions(settings));
+  let opened: OpenedRuntime | undefined;
+  // Until the containers are known, each image may be somebody's root file system.
+  const isInUse = (id: string) => opened?.usesImage(id) ?? true;
+  const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
   const runtime = await openRuntime({ paths, host, images, network, log });
+  opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
   const pods = await FileStore.open<PodRecord>({

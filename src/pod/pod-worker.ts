@@ -203,7 +203,8 @@ export class PodWorker {
     const { sandbox } = this.record;
     if (!sandbox) return "none";
     try {
-      return this.#context.runtime.sandboxStatus(sandbox.id).state === "ready" ? "ready" : "stopped";
+      const { state } = this.#context.runtime.sandboxStatus(sandbox.id);
+      return state === "ready" || state === "stopping" ? state : "stopped";
     } catch {
       return "stopped";
     }
