@@ -1,13 +1,17 @@
 /**
- * `npm run fuzz -- [NAME...] [--seconds N]`: libFuzzer targets under ASan and UBSan, each for 60
- * seconds or as long as said; all of them where none is named. The corpus in test/fuzz/corpus/NAME is read and never written; what a run
- * finds beside it is kept in .cache/fuzz/NAME, and an input that fails in .cache/fuzz/NAME-failed.
+ * `npm run fuzz -- [NAME...] [--seconds N] [--seed N]`: each target for 60 seconds or as long as
+ * said; all of them where none is named.
+ *
+ * `spec` and `layer` are libFuzzer targets under ASan and UBSan. The corpus in test/fuzz/corpus/NAME
+ * is read and never written; what a run finds beside it is kept in .cache/fuzz/NAME, and an input
+ * that fails in .cache/fuzz/NAME-failed. `tar` compares minke-layer with GNU tar (tar.mjs).
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { fuzzTar } from "./tar.mjs";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
 const DEFAULT_SECONDS = 60;
@@ -15,15 +19,26 @@ const DEFAULT_SECONDS = 60;
 /** What each target is built from: source folders or files, libraries, and a dictionary if it has one. */
 const TARGETS = {
   spec: { sources: ["test/fuzz/spec_fuzzer.cc", "native/runtime", "native/sys"], libraries: ["-lseccomp"] },
+  layer: {
+    sources: [
+      "test/fuzz/layer_fuzzer.cc",
+      ...["decompress", "gzip", "pax", "tar_header", "tar_reader"].map((name) => `native/layer/${name}.cc`),
+    ],
+    libraries: ["-lz", "-lzstd", "-ldl"],
+  },
 };
+const TAR = "tar";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seconds: { type: "string", default: String(DEFAULT_SECONDS) } },
+  options: {
+    seconds: { type: "string", default: String(DEFAULT_SECONDS) },
+    seed: { type: "string", default: String(Date.now() % 2 ** 31) },
+  },
 });
-const names = positionals.length > 0 ? positionals : Object.keys(TARGETS);
-if (names.some((name) => !TARGETS[name]) || !(Number(values.seconds) > 0)) {
-  console.error(`usage: npm run fuzz -- [${Object.keys(TARGETS).join("|")}] [--seconds N]`);
+const names = positionals.length > 0 ? positionals : [...Object.keys(TARGETS), TAR];
+if (names.some((name) => !TARGETS[name] && name !== TAR) || !(Number(values.seconds) > 0)) {
+  console.error(`usage: npm run fuzz -- [${Object.keys(TARGETS).join("|")}|${TAR}] [--seconds N] [--seed N]`);
   process.exit(2);
 }
 const compiler = ["clang++", "clang++-14"].find((each) => spawnSync(each, ["--version"]).status === 0);
@@ -31,7 +46,10 @@ if (!compiler) {
   console.error("fuzz: clang with its runtime is missing (Debian: clang-14 libclang-rt-14-dev)");
   process.exit(1);
 }
-for (const name of names) run(name, build(name), join(project, "test/fuzz/corpus", name));
+for (const name of names) {
+  if (name !== TAR) run(name, build(name), join(project, "test/fuzz/corpus", name));
+  else if (!fuzzTar(Number(values.seconds), Number(values.seed))) process.exit(1);
+}
 
 function sourcesOf(path) {
   if (path.endsWith(".cc")) return [path];
