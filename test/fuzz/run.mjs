@@ -1,185 +1,105 @@
 /**
- * `npm run fuzz -- layer|tar [--seconds N]`, 60 s each by default; without a name all of them.
- *
- * `layer`: libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer over decompression and
- * the reader of archives; what it finds new is kept in .cache/fuzz, the corpus of the repository
- * (test/fuzz/corpus) grows by hand. `tar`: damaged archives, unpacked by minke-layer and by GNU tar;
- * where both take one without complaint, the trees must be equal.
+ * `npm run fuzz -- [NAME...] [--seconds N]`: libFuzzer targets under ASan and UBSan, and minke-layer
+ * beside GNU tar (`tar`), each for 60
+ * seconds or as long as said; all of them where none is named. The corpus in test/fuzz/corpus/NAME is read and never written; what a run
+ * finds beside it is kept in .cache/fuzz/NAME, and an input that fails in .cache/fuzz/NAME-failed.
  */
-import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { tarArchive } from "../../rootfs-fixtures/tar-writer.mjs";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
-const cache = join(project, ".cache/fuzz");
-const TAR = [
-  "--extract",
-  "--delay-directory-restore",
-  "--same-owner",
-  "--same-permissions",
-  "--numeric-owner",
-  "--xattrs",
-  "--xattrs-include=*",
-];
-const targets = { layer: fuzzLayer, tar: fuzzTar };
+const DEFAULT_SECONDS = 60;
+
+/** What each target is built from: source folders or files, libraries, and a dictionary if it has one. */
+const TARGETS = {
+  layer: {
+    sources: [
+      "test/fuzz/layer_fuzzer.cc",
+      ...["decompress", "gzip", "pax", "tar_header", "tar_reader"].map(layerSource),
+    ],
+    libraries: ["-lz", "-lzstd", "-ldl"],
+  },
+  spec: { sources: ["test/fuzz/spec_fuzzer.cc", "native/runtime", "native/sys"], libraries: ["-lseccomp"] },
+};
+
+/** Fuzzed by programs of their own. */
+const OTHERS = { tar: "./tar-beside-gnu.mjs" };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: {
-    seconds: { type: "string", default: "60" },
-    seed: { type: "string", default: String(Date.now() % 2 ** 31) },
-  },
+  options: { seconds: { type: "string", default: String(DEFAULT_SECONDS) } },
 });
-const seconds = Number(values.seconds);
-const names = positionals.length > 0 ? positionals : Object.keys(targets);
-if (!(seconds > 0) || names.some((name) => !(name in targets))) {
-  console.error(`usage: npm run fuzz -- [${Object.keys(targets).join("|")}] [--seconds N] [--seed N]`);
+const names = positionals.length > 0 ? positionals : [...Object.keys(TARGETS), ...Object.keys(OTHERS)];
+if (names.some((name) => !TARGETS[name] && !OTHERS[name]) || !(Number(values.seconds) > 0)) {
+  console.error(`usage: npm run fuzz -- [${Object.keys({ ...TARGETS, ...OTHERS }).join("|")}] [--seconds N]`);
   process.exit(2);
 }
+const compiler = ["clang++", "clang++-14"].find((each) => spawnSync(each, ["--version"]).status === 0);
+if (!compiler) {
+  console.error("fuzz: clang with its runtime is missing (Debian: clang-14 libclang-rt-14-dev)");
+  process.exit(1);
+}
 for (const name of names) {
-  if (!targets[name](seconds)) process.exitCode = 1;
+  if (OTHERS[name]) await (await import(OTHERS[name])).run(Number(values.seconds));
+  else run(name, build(name), join(project, "test/fuzz/corpus", name));
 }
 
-function fuzzLayer(limitS) {
-  if (spawnSync("clang++-14", ["--version"]).status !== 0) {
-    console.error("fuzz layer: needs clang-14 and libclang-rt-14-dev");
-    return false;
-  }
-  const found = join(cache, "layer");
-  mkdirSync(found, { recursive: true });
-  const program = join(cache, "layer_fuzzer");
-  const sources = ["decompress", "gzip", "pax", "tar_header", "tar_reader"].map((name) =>
-    join(project, `native/layer/${name}.cc`),
-  );
-  const flags = [
-    "-std=c++20",
-    "-O1",
-    "-g",
-    "-D_GNU_SOURCE",
-    `-I${join(project, "native")}`,
-    "-fsanitize=fuzzer,address,undefined",
-    "-fno-sanitize-recover=undefined",
-  ];
-  execFileSync(
-    "clang++-14",
-    [...flags, join(project, "test/fuzz/layer_fuzzer.cc"), ...sources, "-o", program, "-lz", "-lzstd", "-ldl"],
-    { stdio: "inherit" },
-  );
-  const limits = [
-    `-max_total_time=${limitS}`,
-    "-max_len=16384",
-    "-timeout=10",
-    "-rss_limit_mb=1024",
-    "-print_final_stats=1",
-    `-artifact_prefix=${cache}/`,
-  ];
-  const { status, stderr } = spawnSync(program, [...limits, found, join(project, "test/fuzz/corpus/layer")], {
-    encoding: "utf8",
-    maxBuffer: 2 ** 28,
+function layerSource(name) {
+  return `native/layer/${name}.cc`;
+}
+
+function sourcesOf(path) {
+  if (path.endsWith(".cc")) return [path];
+  const files = readdirSync(join(project, path)).filter((file) => file.endsWith(".cc"));
+  return files.map((file) => join(path, file));
+}
+
+/** @returns the program's path; built anew where a source is newer, by make's rule of ages */
+function build(name) {
+  const target = TARGETS[name];
+  const folder = join(project, ".cache/fuzz/build", name);
+  mkdirSync(folder, { recursive: true });
+  const sources = target.sources.flatMap(sourcesOf);
+  const flags =
+    "-std=c++20 -O1 -g -D_GNU_SOURCE -Inative -fno-exceptions -Wall -Wextra -Wno-missing-field-initializers -Wno-c99-designator -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fsanitize-ignorelist=test/fuzz/ubsan-ignore.txt";
+  const program = join(folder, "fuzzer");
+  const objects = sources.map((source) => join(folder, `${source.replaceAll("/", "_")}.o`));
+  const makefile = [
+    `${program}: ${objects.join(" ")}\n\t${compiler} ${flags} -o $@ $^ ${target.libraries.join(" ")}`,
+    ...sources.map((source, i) => `${objects[i]}: ${source}\n\t${compiler} ${flags} -MMD -c -o $@ $<`),
+    ...objects.map((object) => `-include ${object.replace(/\.o$/, ".d")}`),
+  ].join("\n");
+  const make = spawnSync("make", ["-s", "-j2", "-f", "-", program], {
+    cwd: project,
+    input: `${makefile}\n`,
+    stdio: ["pipe", "inherit", "inherit"],
   });
-  const lines = stderr.trim().split("\n");
-  const stats = lines
-    .filter((line) => /stat::number_of_executed_units|stat::new_units_added/.test(line))
-    .map((line) => line.replace("stat::", ""));
-  console.log(`fuzz layer: ${status === 0 ? "nothing found" : "FAILED"} in ${limitS} s; ${stats.join("; ")}`);
-  if (status !== 0) console.error(lines.slice(-60).join("\n"));
-  return status === 0;
+  if (make.status !== 0) process.exit(1);
+  return program;
 }
 
-/** Numbers that a seed repeats (mulberry32). */
-function randomOf(seed) {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
-
-function randomArchive(random) {
-  const names = ["a", "b", "d/a", "d/b", "d/e/a", "n".repeat(120), "weiß"];
-  const entries = [{ path: "d", type: "dir", mode: 0o755 }];
-  for (let i = random(8); i >= 0; i--) {
-    const path = names[random(names.length)];
-    if (entries.some((entry) => entry.path === path)) continue;
-    const common = {
-      path,
-      mode: random(0o10000),
-      uid: random(70000),
-      gid: random(70000),
-      mtimeS: random(2 ** 31 - 1),
-      pax: random(2) ? { mtime: `${random(2 ** 31 - 1)}.${String(random(10 ** 9)).padStart(9, "0")}` } : {},
-    };
-    const kind = random(4);
-    if (kind === 0) entries.push({ ...common, type: "symlink", target: names[random(names.length)] });
-    else if (kind === 1) entries.push({ ...common, type: "fifo" });
-    else entries.push({ ...common, type: "file", content: Buffer.alloc(random(1500), random(256)) });
-  }
-  const archive = tarArchive(entries);
-  // Half of them whole; in the others some bytes of headers are others, their checksum right again.
-  if (random(2) === 0) return archive;
-  for (let i = random(3); i >= 0; i--) {
-    const block = random(archive.length / 512 - 2) * 512;
-    archive[block + random(160)] = [0, 0x20, 0x2f, 0x2e, 0x30, 0x31, 0x35, 0x37, 0xff, random(256)][random(10)];
-    if (archive.toString("latin1", block + 257, block + 262) !== "ustar") continue;
-    archive.fill(0x20, block + 148, block + 156);
-    const sum = archive.subarray(block, block + 512).reduce((total, byte) => total + byte, 0);
-    archive.write(`${sum.toString(8).padStart(6, "0")}\0 `, block + 148, "latin1");
-  }
-  return archive;
-}
-
-function fuzzTar(limitS) {
-  const seed = Number(values.seed);
-  const random = randomOf(seed);
-  const top = mkdtempSync(join(tmpdir(), "minke-fuzz-tar-"));
-  const count = { both: 0, minkeOnly: 0, tarOnly: 0, neither: 0 };
-  const until = performance.now() + limitS * 1000;
-  try {
-    while (performance.now() < until) {
-      const archive = randomArchive(random);
-      const [minke, tar] = ["minke", "tar"].map((name) => join(top, name));
-      for (const dir of [minke, tar]) mkdirSync(dir);
-      const byMinke = spawnSync(join(project, "build/Release/minke-layer"), ["--dest", minke], { input: archive });
-      const byTar = spawnSync("tar", [...TAR, "--file=-", "-C", tar], { input: archive });
-      // GNU tar warns of what it takes otherwise than it is written.
-      const isTarFine = byTar.status === 0 && byTar.stderr.length === 0;
-      if (byMinke.status === 0 && isTarFine) {
-        count.both++;
-        const difference = differenceOf(minke, tar);
-        if (difference) return failed(archive, seed, difference);
-      } else if (byMinke.status === 0) count.minkeOnly++;
-      else if (byMinke.status === 1) count[isTarFine ? "tarOnly" : "neither"]++;
-      else return failed(archive, seed, `minke-layer ended with ${byMinke.status ?? byMinke.signal}`);
-      for (const dir of [minke, tar]) rmSync(dir, { recursive: true, force: true });
-    }
-  } finally {
-    rmSync(top, { recursive: true, force: true });
-  }
-  console.log(`fuzz tar: nothing found in ${limitS} s (seed ${seed}): ${JSON.stringify(count)}`);
-  return true;
-}
-
-function differenceOf(a, b) {
-  const walked = execFileSync("python3", [join(project, "test/harness/walk-tree.py"), a, b], { encoding: "utf8" });
-  // The root, and parents that the archive does not name, have the time of the unpacking.
-  const nowS = Math.floor(Date.now() / 1000);
-  const withoutNow = (line) =>
-    line.replace(/ (\d{10})\d{9}, /, (text, atS) => (Math.abs(atS - nowS) < 60 ? " now, " : text));
-  const [left = [], right = []] = walked.split("\n\n").map((tree) => tree.trim().split("\n").slice(1).map(withoutNow));
-  const only = (list, others, mark) => list.filter((line) => !others.includes(line)).map((line) => `${mark} ${line}`);
-  return [...only(left, right, "-"), ...only(right, left, "+")].join("\n");
-}
-
-function failed(archive, seed, what) {
-  mkdirSync(cache, { recursive: true });
-  const kept = join(cache, `tar-${seed}-${readdirSync(cache).length}.tar`);
-  writeFileSync(kept, archive);
-  console.error(`fuzz tar: FAILED (seed ${seed}), archive kept as ${kept}:\n${what}`);
-  return false;
+function run(name, program, corpus) {
+  const found = join(project, ".cache/fuzz", name);
+  const failed = `${found}-failed/`;
+  for (const folder of [found, failed]) mkdirSync(folder, { recursive: true });
+  const dictionary = join(project, "test/fuzz", `${name}.dict`);
+  const { status } = spawnSync(
+    program,
+    [
+      found,
+      ...(existsSync(corpus) ? [corpus] : []),
+      `-max_total_time=${values.seconds}`,
+      `-artifact_prefix=${failed}`,
+      "-max_len=65536",
+      "-timeout=10",
+      "-rss_limit_mb=2048",
+      "-print_final_stats=1",
+      ...(existsSync(dictionary) ? [`-dict=${dictionary}`] : []),
+    ],
+    { cwd: project, stdio: "inherit" },
+  );
+  if (status !== 0) process.exit(status ?? 1);
 }
