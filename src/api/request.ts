@@ -18,6 +18,15 @@ export function invalidRequest(message: string): RuntimeError {
   return new RuntimeError(message, { kind: "invalid-argument", code: "INVALID_REQUEST" });
 }
 
+/** @throws RuntimeError `invalid-argument` INVALID_REQUEST for what is no path, such as `//` */
+export function requestUrl(message: IncomingMessage): URL {
+  try {
+    return new URL(message.url ?? "/", "http://minke");
+  } catch {
+    throw invalidRequest(`${message.method} ${message.url}: no such resource`);
+  }
+}
+
 export async function readBody(message: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;

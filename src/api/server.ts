@@ -12,7 +12,7 @@ import { configRoutes } from "./config-objects.js";
 import { discovery } from "./discovery.js";
 import { type ImageService, listImages, loadImages, pullImage } from "./images.js";
 import { createPod, deletePod, listPods, sendLog } from "./pods.js";
-import { type ApiRequest, answer, flag, invalidRequest } from "./request.js";
+import { type ApiRequest, answer, flag, invalidRequest, requestUrl } from "./request.js";
 import { toStatusObject } from "./status-object.js";
 import { acceptStreams } from "./streams.js";
 
@@ -55,7 +55,7 @@ async function serve(
   response.on("error", () => response.destroy());
   const method = message.method ?? "GET";
   try {
-    const { pathname: path, searchParams: query } = new URL(message.url ?? "/", "http://minke");
+    const { pathname: path, searchParams: query } = requestUrl(message);
     const request: ApiRequest = { message, method, path, query };
     const found = findRoute(routes, method, path);
     if (!found) throw invalidRequest(`${method} ${path}: no such resource`);

@@ -14,7 +14,7 @@ import {
   serveChannels,
   STREAM_PROTOCOLS,
 } from "../streaming/channels.js";
-import { count, flag, invalidRequest, toJson } from "./request.js";
+import { count, flag, invalidRequest, requestUrl, toJson } from "./request.js";
 import { toStatusObject } from "./status-object.js";
 
 const ROUTE = /^\/api\/v1\/namespaces\/([^/]+)\/pods\/([^/]+)\/(exec|attach|portforward)$/;
@@ -43,7 +43,7 @@ export function acceptStreams(server: Server, engine: PodEngine, log: Logger): v
 }
 
 const isPortForward = (request: IncomingMessage): boolean =>
-  ROUTE.exec(new URL(request.url ?? "/", "http://minke").pathname)?.[3] === "portforward";
+  ROUTE.exec(requestUrl(request).pathname)?.[3] === "portforward";
 
 /** The session is opened before the upgrade is answered, so that a failure is an HTTP error. */
 async function open(
@@ -53,7 +53,7 @@ async function open(
   socket: Duplex,
   head: Buffer,
 ): Promise<void> {
-  const { pathname, searchParams: query } = new URL(request.url ?? "/", "http://minke");
+  const { pathname, searchParams: query } = requestUrl(request);
   const [, namespace, name, verb] = ROUTE.exec(pathname) ?? [];
   if (namespace === undefined || name === undefined) throw invalidRequest(`upgrade of ${pathname}: no such resource`);
   const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((text) => text.trim());

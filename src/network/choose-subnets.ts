@@ -48,6 +48,6 @@ export async function chooseSubnets(
       );
     }
   }
-  await store.put(BRIDGE_RECORD_ID, record);
+  await store.put(BRIDGE_RECORD_ID, record, "remember");
   return { record, subnets };
 }

@@ -18,7 +18,7 @@ export async function switchForwardingOn(
 ): Promise<void> {
   const changes = await planForwarding(new Set(subnets.map(({ family }) => family)));
   if (changes.length === 0) return;
-  await store.put(BRIDGE_RECORD_ID, { ...record, sysctls: [...record.sysctls, ...changes] });
+  await store.put(BRIDGE_RECORD_ID, { ...record, sysctls: [...record.sysctls, ...changes] }, "remember");
   undo.push("put sysctls back", () => restoreSysctls(changes));
   await applySysctls(changes);
   log.info(

@@ -9,7 +9,8 @@ import { type BackoffLimits, restartDueNs } from "./backoff.js";
 import type { Container, Pod } from "./manifest/defaults.js";
 import type { ContainerProgress, PodRecord } from "./record.js";
 
-export type SandboxView = "none" | "ready" | "stopped";
+/** `stopping`: on its way to `stopped`, or a stop that failed half-way and has to be finished. */
+export type SandboxView = "none" | "ready" | "stopping" | "stopped";
 
 export interface PodView {
   readonly record: PodRecord;
@@ -58,7 +59,8 @@ export function nextActions(view: PodView): Action[] {
   if (record.end) {
     const graceNs = BigInt(record.pod.spec.terminationGracePeriodSeconds) * NS_PER_S;
     const stops = windDown(view, BigInt(record.end.atNs) + graceNs);
-    return stops ?? (view.sandbox === "ready" ? [{ type: "stop-sandbox" }] : []);
+    const hasSandbox = view.sandbox === "ready" || view.sandbox === "stopping";
+    return stops ?? (hasSandbox ? [{ type: "stop-sandbox" }] : []);
   }
   const actions: Action[] = [];
   const { activeDeadlineSeconds } = record.pod.spec;
@@ -78,6 +80,8 @@ export function nextActions(view: PodView): Action[] {
   }
   const ending = endOf(record);
   if (ending) return [ending];
+  // How its containers ended is known once it is stopped; only then comes the next one.
+  if (view.sandbox === "stopping") return [...actions, { type: "stop-sandbox" }];
   if (view.sandbox !== "ready") return [...actions, ...sandboxActions(view)];
   return [...actions, ...containerActions(view)];
 }
@@ -98,7 +102,8 @@ function containerActions(view: PodView): Action[] {
     if (isSidecar(container)) {
       // A sidecar counts as started once it runs; when it ends later it is restarted beside the others.
       if (!isCurrent(progress, record) || !isAlive(progress)) actions.push(...startWhenDue(view, container));
-      if (!record.isInitialized && !hasStarted(progress, record)) isBlocked = true;
+      if (!record.isInitialized && (!hasStarted(container, progress, record) || view.busy.has(container.name)))
+        isBlocked = true;
     } else if (!record.isInitialized && !(progress?.isDone && isCurrent(progress, record))) {
       if (!isCurrent(progress, record) || !isAlive(progress)) actions.push(...startWhenDue(view, container));
       isBlocked = true;
@@ -120,9 +125,10 @@ function isCurrent(progress: ContainerProgress | undefined, record: PodRecord): 
   return progress !== undefined && progress.sandboxAttempt === record.sandbox?.attempt;
 }
 
-/** True once a sidecar has run in this sandbox: it no longer holds back those after it. */
-function hasStarted(progress: ContainerProgress | undefined, record: PodRecord): boolean {
-  return isCurrent(progress, record) && progress?.startedAtNs !== undefined;
+/** True once a sidecar has run in this sandbox, and its startup probe is content: it no longer holds back those after it. */
+function hasStarted(container: Container, progress: ContainerProgress | undefined, record: PodRecord): boolean {
+  if (!isCurrent(progress, record) || progress?.startedAtNs === undefined) return false;
+  return !container.startupProbe || progress.isStarted === true;
 }
 
 function startWhenDue({ record, busy, nowNs, limits }: PodView, container: Container): Action[] {

@@ -6,12 +6,13 @@ import { readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { failpoint } from "../base/failpoints.js";
-import type { ContainerId } from "../base/ids.js";
+import type { ContainerId, SandboxId } from "../base/ids.js";
 import type { ContainerRecord, ExitRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
-import { deferred, emit, type RuntimeContext } from "./context.js";
+import { containersOf, deferred, emit, type RuntimeContext } from "./context.js";
 
 const UNKNOWN_EXIT_CODE = 255;
+const EXIT_FILE_RETRY_MS = 1_000;
 
 export function exitFile(ctx: RuntimeContext, id: ContainerId): string {
   return join(ctx.paths.container(id), "exit.json");
@@ -69,17 +70,33 @@ export async function recordUnknownExit(ctx: RuntimeContext, record: ContainerRe
     finishedAtNs: now,
     unknown: why,
   };
-  const file = exitFile(ctx, record.id);
-  try {
-    await writeFile(`${file}.tmp`, `${JSON.stringify(exit)}\n`, { mode: 0o600 });
-    await rename(`${file}.tmp`, file);
-  } catch (err) {
-    ctx.log.warn(
-      { containerId: record.id, err: String(err) },
-      "could not write an exit file, keeping the exit in memory",
-    );
-  }
+  await writeExitFile(ctx, exit);
   await recordExit(ctx, exit);
+}
+
+/**
+ * Takes exits over from a monitor that is about to end and could not write them on a full disk;
+ * it would have tried until it could.
+ */
+export async function keepExits(ctx: RuntimeContext, sandboxId: SandboxId): Promise<void> {
+  for (const { id } of containersOf(ctx, sandboxId)) {
+    const exit = ctx.exits.get(id);
+    if (exit && !(await readExitFile(ctx, id))) await writeExitFile(ctx, exit);
+  }
+}
+
+/** Tries again until it is written, or the container is removed. */
+async function writeExitFile(ctx: RuntimeContext, exit: ExitRecord): Promise<void> {
+  const file = exitFile(ctx, exit.containerId);
+  try {
+    await writeFile(`${file}.new`, `${JSON.stringify(exit)}\n`, { mode: 0o600 });
+    await rename(`${file}.new`, file);
+  } catch (err) {
+    const state = ctx.containers.get(exit.containerId)?.state;
+    if (state === undefined || state === "removing") return;
+    ctx.log.warn({ containerId: exit.containerId, err: String(err) }, "could not write an exit file, retrying in 1 s");
+    setTimeout(() => void writeExitFile(ctx, exit), EXIT_FILE_RETRY_MS).unref();
+  }
 }
 
 /** The exit that a monitor wrote, or `undefined` where there is none that can be read. */

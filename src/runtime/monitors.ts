@@ -66,13 +66,20 @@ export function loseMonitor(ctx: RuntimeContext, id: SandboxId, cause: RuntimeEr
         );
       }
     };
+    const sandbox = ctx.sandboxes.get(id);
+    const isReady = sandbox?.state === "ready";
+    // Before its containers are seen to have ended: nobody shall start another one in it.
+    if (isReady) {
+      await attempt("record stopping", () =>
+        ctx.sandboxes.put(id, { ...sandbox, state: "stopping", reason }, "remember"),
+      );
+    }
     await attempt("end monitor", () => endMonitor(ctx, id, { kill: isHung }));
     for (const container of containersOf(ctx, id)) {
       if (container.state !== "running" && container.state !== "starting") continue;
       await attempt("record exit", () => recordUnknownExit(ctx, container, reason));
     }
-    const sandbox = ctx.sandboxes.get(id);
-    if (sandbox?.state !== "ready") return;
+    if (!isReady) return;
     await attempt("tear network down", () => ctx.network.teardown(id));
     await attempt("remove sandbox cgroup", () => removeCgroup(ctx.cgroups, sandbox.cgroupPath));
     const { network: _gone, monitor: _ended, ...rest } = sandbox;

@@ -14,7 +14,7 @@ import type { ListedContainer } from "../monitor/protocol.js";
 import { type Fd, pidfdOpen } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
-import { cgroupDir, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
+import { childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
 import { readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
@@ -224,19 +224,17 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
   return count;
 }
 
-/** Ids of sandboxes whose monitor has its socket in another daemon's run directory: theirs, not orphans of ours. */
+/** Ids of sandboxes whose monitor listens in another daemon's run directory: theirs, not orphans of ours. */
 async function foreignSandboxes(ctx: RuntimeContext): Promise<Set<string>> {
   const foreign = new Set<string>();
-  const parent = `/${ctx.cgroups.root}/monitors`;
-  for (const name of await childCgroups(ctx.cgroups, parent)) {
-    if (!isLongId(name) || ctx.sandboxes.get(name)) continue;
-    const procs = join(cgroupDir(ctx.cgroups, `${parent}/${name}`), "cgroup.procs");
-    for (const pid of (await readFile(procs, "utf8").catch(() => "")).split("\n").filter(Boolean)) {
-      const args = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-      if (args !== "" && !args.split("\0").includes(ctx.paths.monitorSocket(name as SandboxId))) foreign.add(name);
-    }
+  // The kernel keeps the path of a bound socket, also where the file is gone (unix(7), /proc/net/unix).
+  for (const line of (await readFile("/proc/net/unix", "utf8").catch(() => "")).split("\n")) {
+    const [, directory, name] = /\s(\/\S*)\/([0-9a-f]{64})\.sock$/.exec(line) ?? [];
+    if (directory === undefined || name === undefined || directory.startsWith("/proc/")) continue;
+    if (directory !== ctx.paths.monitors) foreign.add(name);
   }
-  return foreign;
+  const ids = await childCgroups(ctx.cgroups, `/${ctx.cgroups.root}/monitors`);
+  return new Set(ids.filter((id) => foreign.has(id)));
 }
 
 async function entriesOf(dir: string): Promise<string[]> {

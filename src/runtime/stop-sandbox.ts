@@ -6,6 +6,7 @@ import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { removeCgroup } from "./cgroups.js";
+import { keepExits } from "./container-exit.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
 import { removeShm } from "./shm.js";
@@ -31,6 +32,7 @@ async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<voi
   await ctx.sandboxes.put(record.id, { ...record, state: "stopping" }, "remember");
   failpoint("stop containers");
   await Promise.all(containersOf(ctx, record.id).map((container) => stopContainer(ctx, container.id, 0)));
+  await keepExits(ctx, record.id);
   failpoint("tear network down");
   await ctx.network.teardown(record.id);
   failpoint("end monitor");

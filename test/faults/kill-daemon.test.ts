@@ -8,17 +8,14 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { PodJson } from "../../src/client/index.js";
-import { eventually, FaultDaemon, isRunning, type PodParts, SLEEPER } from "../harness/fault-daemon.js";
+import { eventually, FaultDaemon, type PodParts, SLEEPER } from "../harness/fault-daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
 import { missing, requires } from "../harness/requires.js";
-import { STEPS_DOWN, STEPS_OF_MEMORY_VOLUMES, STEPS_UP } from "./steps.js";
+import { DEATHS_DOWN, DEATHS_UP } from "./steps.js";
 
 const NEEDS = ["root", "cgroup2", "overlayfs", "nft"] as const;
-
-/** Steps that are passed before the first process exists, and the others: each half has a daemon of its own. */
-const UP = [...STEPS_UP, ...STEPS_OF_MEMORY_VOLUMES, "record pod", "after record pod"] as const;
 
 const COUNTER = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
 const ENDER = "while [ ! -e /control/end ]; do sleep 0.02; done; rm /control/end; exit 7";
@@ -41,14 +38,14 @@ class Scene {
       ],
       volumes: [{ name: "control", hostPath: { path: this.#control } }],
     });
-    this.#counterPid = this.#pidOf(/n=\$\(\(n\+1\)\)/);
+    this.#counterPid = this.faults.initOf(/n=\$\(\(n\+1\)\)/);
     this.withWitness = this.faults.daemon.snapshot();
   }
 
   /** Waits for the daemon's death, lets the ender end meanwhile, and starts the next daemon. */
   async surviveDeath(): Promise<void> {
     await this.faults.daemon.ended();
-    const pid = this.#pidOf(/control\/end/);
+    const pid = this.faults.initOf(/control\/end/);
     writeFileSync(join(this.#control, "end"), "");
     await eventually(
       () => !isAlive(pid),
@@ -67,7 +64,7 @@ class Scene {
     });
     expect(containerOf({ status }, "ender")?.lastState.terminated).toMatchObject({ exitCode: 7, reason: "Error" });
     expect(containerOf({ status }, "counter")).toMatchObject({ restartCount: 0 });
-    expect(this.#pidOf(/n=\$\(\(n\+1\)\)/)).toBe(this.#counterPid);
+    expect(this.faults.initOf(/n=\$\(\(n\+1\)\)/)).toBe(this.#counterPid);
     const lines = (await this.faults.logText("witness", "counter")).split("\n").slice(0, -1).map(Number);
     expect(lines.length).toBeGreaterThan(0);
     expect(lines).toEqual(lines.map((_, index) => index + 1));
@@ -87,14 +84,8 @@ class Scene {
   }
 
   #enderId(): string {
-    const [pid] = this.faults.pidsOf(/control\/end/);
+    const pid = this.faults.initOf(/control\/end/);
     return /([0-9a-f]{64})$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1] ?? "no ender";
-  }
-
-  #pidOf(commandLine: RegExp): number {
-    const pids = this.faults.pidsOf(commandLine);
-    if (pids.length !== 1) throw new Error(`${pids.length} processes fit ${commandLine}\n${this.faults.tail}`);
-    return pids[0] as number;
   }
 
   async close(): Promise<void> {
@@ -131,50 +122,42 @@ beforeAll(async () => {
 });
 afterAll(() => Promise.all(lanes.map((lane) => lane.close())));
 
-/** Halves of a list, each for a daemon: they run side by side. */
-const halves = <T>(all: readonly T[]): [number, readonly T[]][] => {
-  const middle = Math.ceil(all.length / 2);
-  return [
-    [0, all.slice(0, middle)],
-    [1, all.slice(middle)],
-  ];
-};
+/** Every other one of a list: the lanes take equally long. */
+const shareOf = <T>(all: readonly T[], lane: number): T[] => all.filter((_, index) => index % lanes.length === lane);
 
-describe.concurrent.each(halves(UP))("the daemon of half %i killed on a pod's way up", (lane, points) => {
-  describe.sequential("at", () => {
-    test.each(points)("%s", async (point) => {
-      const scene = lanes[lane] as Scene;
+describe.concurrent.each([0, 1])("daemon %i killed", (lane) => {
+  const scene = lanes[lane] as Scene;
+  const pod = { ...WHOLE, containers: withPort(lane) };
+  afterEach(() => scene.faults.reset("witness"));
+
+  describe.sequential("on the way up", () => {
+    test.each(shareOf(DEATHS_UP, lane))("at %s", async (point) => {
       const { faults } = scene;
       faults.arm(`${point}=kill`);
-      const name = `up-${lane}`;
       // The answer may be lost with the daemon.
-      await faults.create(name, { ...WHOLE, containers: withoutPort(lane) }).catch(() => undefined);
+      await faults.create("up", pod).catch(() => undefined);
       await scene.surviveDeath();
-      if (!(await faults.find(name))) await faults.create(name, { ...WHOLE, containers: withoutPort(lane) });
-      const pod = await faults.until(name, "running", isRunning);
-      expect(await faults.exec(name, "cat", "/kept/once", "/kept/twice")).toEqual({ code: 0, stdout: "once\ntwice\n" });
-      expect(pod.status.initContainerStatuses).toMatchObject([
+      if (!(await faults.find("up"))) await faults.create("up", pod);
+      const { status } = await faults.untilRunning("up");
+      expect(await faults.exec("up", "cat", "/kept/once", "/kept/twice")).toEqual({ code: 0, stdout: "once\ntwice\n" });
+      expect(status.initContainerStatuses).toMatchObject([
         { restartCount: 0, state: { terminated: { exitCode: 0 } } },
         { restartCount: 0, state: { terminated: { exitCode: 0 } } },
       ]);
       await scene.expectWitness();
-      await faults.delete(name);
+      await faults.delete("up");
       await scene.expectOnlyWitness();
     });
   });
-});
 
-describe.concurrent.each(halves(STEPS_DOWN))("the daemon of half %i killed on a pod's way down", (lane, points) => {
-  describe.sequential("at", () => {
-    test.each(points)("%s", async (point) => {
-      const scene = lanes[lane] as Scene;
+  describe.sequential("on the way down", () => {
+    test.each(shareOf(DEATHS_DOWN, lane))("at %s", async (point) => {
       const { faults } = scene;
-      const name = `down-${lane}`;
-      const pod = await faults.run(name, { ...WHOLE, containers: withoutPort(lane) });
+      const running = await faults.run("down", pod);
       faults.arm(`${point}=kill`);
-      await faults.client.deletePod("default", name, { graceSeconds: 0 }).catch(() => undefined);
+      await faults.client.deletePod("default", "down", { graceSeconds: 0 }).catch(() => undefined);
       await scene.surviveDeath();
-      await faults.untilGone(pod);
+      await faults.untilGone(running);
       await scene.expectOnlyWitness();
       await scene.expectWitness();
     });
@@ -182,7 +165,7 @@ describe.concurrent.each(halves(STEPS_DOWN))("the daemon of half %i killed on a 
 });
 
 /** Both daemons publish a port of the same host. */
-function withoutPort(lane: number) {
+function withPort(lane: number) {
   return (WHOLE.containers ?? []).map((container) => ({
     ...container,
     ports: [{ containerPort: 80, hostPort: 30_000 + ((process.pid * 2 + lane) % 10_000) }],

@@ -90,3 +90,58 @@ export const STEPS_DOWN = [
   "remove pod record",
   "after remove pod record",
 ] as const;
+
+/**
+ * Where a daemon's death leaves something that the death a step earlier does not. Of two points
+ * with nothing between them one is here: every death costs the start of another daemon.
+ */
+export const DEATHS_UP = [
+  "record pod",
+  "after record pod",
+  "record",
+  "after make cgroup",
+  "after namespaces",
+  "after lease",
+  "after create link",
+  "after links",
+  "monitor hello",
+  "after name files",
+  "record ready",
+  "after record ready",
+  "make volume",
+  "after make volume",
+  "mount memory volume",
+  "after mount memory volume",
+  "after sandbox",
+  "after record container",
+  "after container files",
+  "after container cgroup",
+  "monitor start",
+  "after monitor start",
+  "after record running",
+  "after start",
+] as const;
+
+export const DEATHS_DOWN = [
+  "stop container",
+  "stop containers",
+  "record exit",
+  "after record exit",
+  "tear network down",
+  "after retire link",
+  "after forget lease",
+  "remove sandbox cgroup",
+  "record stopped",
+  "after record stopped",
+  "remove containers",
+  "remove container files",
+  "forget container",
+  "remove container record",
+  "after remove container record",
+  "remove sandbox files",
+  "remove sandbox record",
+  "after remove sandbox record",
+  "remove logs",
+  "remove pod record",
+  "after remove pod record",
+] as const;

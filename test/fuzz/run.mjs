@@ -1,40 +1,44 @@
 /**
- * `npm run fuzz -- [NAME...] [--seconds N]`: libFuzzer targets under ASan and UBSan, and minke-layer
- * beside GNU tar (`tar`), each for 60
- * seconds or as long as said; all of them where none is named. The corpus in test/fuzz/corpus/NAME is read and never written; what a run
- * finds beside it is kept in .cache/fuzz/NAME, and an input that fails in .cache/fuzz/NAME-failed.
+ * `npm run fuzz -- [NAME...] [--seconds N] [--seed N]`: each target for 60 seconds or as long as
+ * said; all of them where none is named.
+ *
+ * `spec` and `layer` are libFuzzer targets under ASan and UBSan. The corpus in test/fuzz/corpus/NAME
+ * is read and never written; what a run finds beside it is kept in .cache/fuzz/NAME, and an input
+ * that fails in .cache/fuzz/NAME-failed. `tar` compares minke-layer with GNU tar (tar.mjs).
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { fuzzTar } from "./tar.mjs";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
 const DEFAULT_SECONDS = 60;
 
 /** What each target is built from: source folders or files, libraries, and a dictionary if it has one. */
 const TARGETS = {
+  spec: { sources: ["test/fuzz/spec_fuzzer.cc", "native/runtime", "native/sys"], libraries: ["-lseccomp"] },
   layer: {
     sources: [
       "test/fuzz/layer_fuzzer.cc",
-      ...["decompress", "gzip", "pax", "tar_header", "tar_reader"].map(layerSource),
+      ...["decompress", "gzip", "pax", "tar_header", "tar_reader"].map((name) => `native/layer/${name}.cc`),
     ],
     libraries: ["-lz", "-lzstd", "-ldl"],
   },
-  spec: { sources: ["test/fuzz/spec_fuzzer.cc", "native/runtime", "native/sys"], libraries: ["-lseccomp"] },
 };
-
-/** Fuzzed by programs of their own. */
-const OTHERS = { tar: "./tar-beside-gnu.mjs" };
+const TAR = "tar";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seconds: { type: "string", default: String(DEFAULT_SECONDS) } },
+  options: {
+    seconds: { type: "string", default: String(DEFAULT_SECONDS) },
+    seed: { type: "string", default: String(Date.now() % 2 ** 31) },
+  },
 });
-const names = positionals.length > 0 ? positionals : [...Object.keys(TARGETS), ...Object.keys(OTHERS)];
-if (names.some((name) => !TARGETS[name] && !OTHERS[name]) || !(Number(values.seconds) > 0)) {
-  console.error(`usage: npm run fuzz -- [${Object.keys({ ...TARGETS, ...OTHERS }).join("|")}] [--seconds N]`);
+const names = positionals.length > 0 ? positionals : [...Object.keys(TARGETS), TAR];
+if (names.some((name) => !TARGETS[name] && name !== TAR) || !(Number(values.seconds) > 0)) {
+  console.error(`usage: npm run fuzz -- [${Object.keys(TARGETS).join("|")}|${TAR}] [--seconds N] [--seed N]`);
   process.exit(2);
 }
 const compiler = ["clang++", "clang++-14"].find((each) => spawnSync(each, ["--version"]).status === 0);
@@ -43,12 +47,8 @@ if (!compiler) {
   process.exit(1);
 }
 for (const name of names) {
-  if (OTHERS[name]) await (await import(OTHERS[name])).run(Number(values.seconds));
-  else run(name, build(name), join(project, "test/fuzz/corpus", name));
-}
-
-function layerSource(name) {
-  return `native/layer/${name}.cc`;
+  if (name !== TAR) run(name, build(name), join(project, "test/fuzz/corpus", name));
+  else if (!fuzzTar(Number(values.seconds), Number(values.seed))) process.exit(1);
 }
 
 function sourcesOf(path) {

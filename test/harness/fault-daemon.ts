@@ -2,7 +2,7 @@
  * A daemon whose steps fail on demand: failpoints are set while it runs, through a file, and the
  * API is asked in-process, which is faster than a command for each question.
  */
-import { readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MinkeClient, type PodJson } from "../../src/client/index.js";
@@ -187,13 +187,49 @@ export class FaultDaemon {
 
   /** Pids whose command line fits, within this daemon's cgroups. */
   pidsOf(commandLine: RegExp): number[] {
-    return this.pids().filter((pid) => commandLine.test(readQuietly(`/proc/${pid}/cmdline`).replaceAll("\0", " ")));
+    return this.pids().filter((pid) =>
+      commandLine.test(readQuietly(`/proc/${pid}/cmdline`).replaceAll("\0", " ").trim()),
+    );
   }
 
-  /** After a test: no failpoint, no pod. */
-  async reset(): Promise<void> {
+  /** The first process of the one container whose command line fits. @throws Error where it is not one */
+  initOf(commandLine: RegExp): number {
+    const inits = this.pidsOf(commandLine).filter((pid) =>
+      /^NSpid:\t\d+\t1$/m.test(readQuietly(`/proc/${pid}/status`)),
+    );
+    const [pid] = inits;
+    if (inits.length !== 1 || pid === undefined) {
+      throw new Error(`${inits.length} containers run ${commandLine}, not one\n${this.tail}`);
+    }
+    return pid;
+  }
+
+  /** After a test: no failpoint, a daemon, and no pod but those to keep. */
+  async reset(...kept: readonly string[]): Promise<void> {
     this.arm();
-    for (const { metadata } of (await this.client.listPods()).items) await this.delete(metadata.name);
+    if (!(await this.daemon.isServing())) await this.daemon.start();
+    const { items } = await this.client.listPods();
+    for (const { metadata } of items) if (!kept.includes(metadata.name)) await this.delete(metadata.name);
+  }
+
+  daemonRssBytes(): number {
+    const pages = readQuietly(`/proc/${this.daemon.pid}/statm`).split(" ")[1];
+    return Number(pages) * 4096;
+  }
+
+  /** Exit files of containers that are not removed yet. */
+  exitFiles(): string[] {
+    const containers = join(this.daemon.root, "containers");
+    return readdirSync(containers).filter((id) => readQuietly(join(containers, id, "exit.json")) !== "");
+  }
+
+  removeMonitorSockets(): void {
+    const folder = join(this.daemon.run, "monitors");
+    for (const name of readdirSync(folder)) rmSync(join(folder, name));
+  }
+
+  removeApiSocket(): void {
+    rmSync(this.daemon.apiSocket);
   }
 
   /** Path of the pods' cgroups on this machine. */

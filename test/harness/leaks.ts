@@ -135,11 +135,13 @@ function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
   return [...new Set(found)];
 }
 
+/** Once each: every accepted connection carries the path of its listener. */
 function sockets(run: string): string[] {
-  return read("/proc/net/unix")
+  const paths = read("/proc/net/unix")
     .split("\n")
     .flatMap((line) => /\s(\/\S+)$/.exec(line)?.[1] ?? [])
     .filter((path) => path.startsWith(run));
+  return [...new Set(paths)];
 }
 
 /** Kinds of the daemon's descriptors, without numbers that differ: a leak shows as one line more. */

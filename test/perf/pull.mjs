@@ -24,7 +24,6 @@ import { availableParallelism, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { unpackedPackages } from "../../rootfs-fixtures/debian.mjs";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
@@ -53,14 +52,8 @@ const PEERS = [
   "golang-github-containers-image",
 ];
 
-const { values } = parseArgs({ allowPositionals: true, options: { runs: { type: "string", default: "5" } } });
-if (!(Number(values.runs) > 0)) {
-  console.error("usage: npm run bench -- pull [--runs N]");
-  process.exit(2);
-}
-await benchPull(Number(values.runs));
-
-async function benchPull(runs) {
+/** @param {number} runs */
+export async function benchPull(runs) {
   const folder = mkdtempSync(join(tmpdir(), "minke-bench-pull-"));
   const undo = [async () => rmSync(folder, { recursive: true, force: true })];
   try {
