@@ -303,6 +303,15 @@ void JoinSessionKeyring() {
   }
 }
 
+// Before the filter: profiles made for programs may refuse close_range(2) and sendmsg(2).
+void CloseAndTell(const ChildContext& context) {
+  At(Step::kExec);
+  if (syscall(SYS_close_range, 3 + context.preserve_fds, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0) {
+    FailErrno(Call::close_range_);
+  }
+  Tell(ReportKind::kExec, -1);
+}
+
 [[noreturn]] void Exec(const PlanProcess& process) {
   At(Step::kExec);
   int error = ENOENT;
@@ -365,7 +374,10 @@ void ChildMain(const ChildContext& context) {
   const bool is_in_cwd = chdir(process.cwd) == 0;
   // seccomp(2): without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the
   // capabilities go; with it, as late as possible, since the filter binds our own calls too.
-  if (!process.no_new_privileges) LoadSeccomp(context);
+  if (!process.no_new_privileges) {
+    CloseAndTell(context);
+    LoadSeccomp(context);
+  }
   SetUserAndCapabilities(process);
   At(Step::kCwd);
   if (!is_in_cwd && chdir(process.cwd) < 0) FailErrno(Call::chdir_);
@@ -381,12 +393,7 @@ void ChildMain(const ChildContext& context) {
     WriteLabel(label, "", process.selinux_label);
   }
   syscall(SYS_umask, process.umask);
-  At(Step::kExec);
-  if (syscall(SYS_close_range, 3 + context.preserve_fds, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0) {
-    FailErrno(Call::close_range_);
-  }
-  // Before the filter, which may refuse sendmsg(2).
-  Tell(ReportKind::kExec, -1);
+  if (process.no_new_privileges) CloseAndTell(context);
   if (process.no_new_privileges) LoadSeccomp(context);
   Exec(process);
 }
