@@ -21,6 +21,7 @@ import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/i
 import { type NetworkRecord, PodNetwork } from "./network/pod-network.js";
 import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
+import type { HistoryRecord } from "./pod/history.js";
 import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
 import { type Host, readHost } from "./runtime/host.js";
@@ -136,13 +137,23 @@ async function open(
   });
   const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
   parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
-  const images = await ImageStore.open(paths, imageOptions(settings));
+  let opened: OpenedRuntime | undefined;
+  // Until the containers are known, each image may be somebody's root file system.
+  const isInUse = (id: string) => opened?.usesImage(id) ?? true;
+  const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
   const runtime = await openRuntime({ paths, host, images, network, log });
+  opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
   const pods = await FileStore.open<PodRecord>({
     dir: paths.durableState("pods"),
     storeClass: "durable",
+    quarantine: paths.quarantine,
+    version: 1,
+  });
+  const history = await FileStore.open<HistoryRecord>({
+    dir: paths.bootState("history"),
+    storeClass: "boot",
     quarantine: paths.quarantine,
     version: 1,
   });
@@ -157,7 +168,7 @@ async function open(
     ),
   );
   if (!configMaps || !secrets) throw new Error("two stores are opened");
-  const stores = [leases, runtime, pods, configMaps, secrets];
+  const stores = [leases, runtime, pods, history, configMaps, secrets];
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
@@ -165,6 +176,7 @@ async function open(
     runtime: runtime.runtime,
     images: imagesOf(images),
     store: pods,
+    history,
     configMaps: new ConfigObjects("ConfigMap", configMaps),
     secrets: new ConfigObjects("Secret", secrets),
     paths,

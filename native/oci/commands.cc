@@ -31,6 +31,8 @@ constexpr const char* kUsage =
     "  ps       [--format table|json] ID\n"
     "  pause    ID\n"
     "  resume   ID\n"
+    "  update   [--memory N] [--cpu-quota N] ... [--resources FILE] ID\n"
+    "  events   [--stats] [--interval 5s] ID\n"
     "  features\n"
     "  spec     [--bundle DIR]\n";
 
@@ -51,6 +53,30 @@ void OpenStandardStreams() {
   }
 }
 
+void WriteLog(const GlobalOptions& global, const char* level, const std::string& message) {
+  std::string line = std::string("minke-oci: ") + level + ": " + message + "\n";
+  if (global.log_json) {
+    struct timespec now;
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    struct tm parts;
+    char time[64];
+    ::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ", ::gmtime_r(&now.tv_sec, &parts));
+    rapidjson::StringBuffer buffer;
+    rapidjson::Writer<rapidjson::StringBuffer> writer(buffer);
+    writer.StartObject();
+    writer.Key("level");
+    writer.String(level);
+    writer.Key("msg");
+    writer.String(message.c_str());
+    writer.Key("time");
+    writer.String(time);
+    writer.EndObject();
+    line = std::string(buffer.GetString()) + "\n";
+  }
+  auto log = sys::open_at(AT_FDCWD, global.log.c_str(), O_WRONLY | O_APPEND | O_CREAT, 0600);
+  if (log) (void)sys::WriteAll(log->get(), line).ok();
+}
+
 int Dispatch(const GlobalOptions& global, const std::string& command, const Arguments& rest) {
   if (command == "create") return CommandCreate(global, rest, false);
   if (command == "run") return CommandCreate(global, rest, true);
@@ -62,6 +88,8 @@ int Dispatch(const GlobalOptions& global, const std::string& command, const Argu
   if (command == "list") return CommandList(global, rest);
   if (command == "ps") return CommandPs(global, rest);
   if (command == "pause") return CommandFreeze(global, rest, true);
+  if (command == "update") return CommandUpdate(global, rest);
+  if (command == "events") return CommandEvents(global, rest);
   if (command == "features") return CommandFeatures(global, rest);
   if (command == "spec") return CommandSpec(global, rest);
   if (command == "resume") return CommandFreeze(global, rest, false);
@@ -71,30 +99,14 @@ int Dispatch(const GlobalOptions& global, const std::string& command, const Argu
 }  // namespace
 
 int Complain(const GlobalOptions& global, const std::string& message) {
-  std::string line = "minke-oci: " + message + "\n";
-  (void)sys::WriteAll(2, line).ok();
-  if (global.log.empty()) return 1;
-  if (global.log_json) {
-    struct timespec now;
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    struct tm parts;
-    char time[64];
-    ::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ", ::gmtime_r(&now.tv_sec, &parts));
-    rapidjson::StringBuffer buffer;
-    rapidjson::Writer<rapidjson::StringBuffer> writer(buffer);
-    writer.StartObject();
-    writer.Key("level");
-    writer.String("error");
-    writer.Key("msg");
-    writer.String(message.c_str());
-    writer.Key("time");
-    writer.String(time);
-    writer.EndObject();
-    line = std::string(buffer.GetString()) + "\n";
-  }
-  auto log = sys::open_at(AT_FDCWD, global.log.c_str(), O_WRONLY | O_APPEND | O_CREAT, 0600);
-  if (log) (void)sys::WriteAll(log->get(), line).ok();
+  (void)sys::WriteAll(2, "minke-oci: " + message + "\n").ok();
+  if (!global.log.empty()) WriteLog(global, "error", message);
   return 1;
+}
+
+void Warn(const GlobalOptions& global, const std::string& message) {
+  if (!global.log.empty()) return WriteLog(global, "warning", message);
+  (void)sys::WriteAll(2, "minke-oci: warning: " + message + "\n").ok();
 }
 
 int OciMain(int argc, char** argv) {

@@ -21,6 +21,9 @@ int OciMain(int argc, char** argv);
 // Reports a failure on standard error and in the log file, in the log format. Returns 1.
 int Complain(const GlobalOptions& global, const std::string& message);
 
+// What goes on without something: in the log file, or on standard error where there is none.
+void Warn(const GlobalOptions& global, const std::string& message);
+
 int CommandCreate(const GlobalOptions& global, const Arguments& arguments, bool is_run);
 int CommandStart(const GlobalOptions& global, const Arguments& arguments);
 int CommandState(const GlobalOptions& global, const Arguments& arguments);
@@ -30,6 +33,8 @@ int CommandList(const GlobalOptions& global, const Arguments& arguments);
 int CommandExec(const GlobalOptions& global, const Arguments& arguments);
 int CommandPs(const GlobalOptions& global, const Arguments& arguments);
 int CommandFreeze(const GlobalOptions& global, const Arguments& arguments, bool is_pause);
+int CommandUpdate(const GlobalOptions& global, const Arguments& arguments);
+int CommandEvents(const GlobalOptions& global, const Arguments& arguments);
 int CommandFeatures(const GlobalOptions& global, const Arguments& arguments);
 int CommandSpec(const GlobalOptions& global, const Arguments& arguments);
 

@@ -107,7 +107,8 @@ bool MakeContainerCgroup(Creation* creation, std::string* problem) {
          MakeCgroup(mount, record.cgroup, creation->spec, &record.made_cgroup, problem);
 }
 
-bool Launch(const Options& options, bool is_run, Creation* creation, std::string* problem) {
+bool Launch(const GlobalOptions& global, const Options& options, bool is_run, Creation* creation,
+            std::string* problem) {
   runtime::LaunchRequest request;
   request.bundle = creation->record.bundle;
   request.config_json = creation->config;
@@ -123,6 +124,7 @@ bool Launch(const Options& options, bool is_run, Creation* creation, std::string
     *problem = failure.message;
     return false;
   }
+  for (const std::string& warning : creation->launch.warnings) Warn(global, warning);
   if (!runtime::FinishLaunch(&creation->launch, &failure)) {
     *problem = failure.message;
     (void)sys::waitid_pidfd(creation->launch.pidfd.get(), 0, nullptr).ok();
@@ -215,7 +217,7 @@ int CommandCreate(const GlobalOptions& global, const Arguments& arguments, bool 
   }
   creation.directory = std::move(*directory);
   bool ok = (is_run || Listen(&creation, &problem)) && MakeContainerCgroup(&creation, &problem) &&
-            Launch(options, is_run, &creation, &problem) &&
+            Launch(global, options, is_run, &creation, &problem) &&
             SaveAndTell(options, &creation, &problem);
   if (ok && creation.launch.terminal.valid() && !options.Value("console-socket").empty()) {
     ok = SendTerminal(options.Value("console-socket"), creation.launch.terminal.get(), &problem);

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "oci/commands.h"
 #include "oci/options.h"
 #include "oci/record.h"
@@ -64,6 +66,30 @@ bool SetUser(Json* json, const std::string& text, std::string* problem) {
   return true;
 }
 
+// "-g gid", repeated or with commas: added to those that the process has.
+bool AddGroups(Json* json, const std::vector<std::string>& lists, std::string* problem) {
+  for (const std::string& list : lists) {
+    for (size_t at = 0; at <= list.size();) {
+      const size_t comma = std::min(list.find(',', at), list.size());
+      uint64_t gid = 0;
+      if (!ParseId(list.substr(at, comma - at), &gid)) {
+        *problem = "--additional-gids \"" + list + "\" is not a list of gids";
+        return false;
+      }
+      at = comma + 1;
+      if (!json->HasMember("user")) Set(json, json, "user", rapidjson::Value(rapidjson::kObjectType));
+      rapidjson::Value& user = (*json)["user"];
+      if (!user.IsObject()) break;
+      if (!user.HasMember("additionalGids")) {
+        Set(json, &user, "additionalGids", rapidjson::Value(rapidjson::kArrayType));
+      }
+      rapidjson::Value& gids = user["additionalGids"];
+      if (gids.IsArray()) gids.PushBack(gid, json->GetAllocator());
+    }
+  }
+  return true;
+}
+
 bool AddCapabilities(Json* json, const std::vector<std::string>& names, std::string* problem) {
   if (names.empty()) return true;
   if (!json->HasMember("capabilities")) {
@@ -116,6 +142,7 @@ bool ProcessFromOptions(const Options& options, const std::string& config, Json*
     if ((*json)["env"].IsArray()) (*json)["env"].PushBack(Text(json, entry), allocator);
   }
   if (options.Has("user") && !SetUser(json, options.Value("user"), problem)) return false;
+  if (!AddGroups(json, options.Values("additional-gids"), problem)) return false;
   return AddCapabilities(json, options.Values("cap"), problem);
 }
 
@@ -146,8 +173,10 @@ bool MakeProcessJson(const Options& options, const std::string& config, std::str
 }
 
 // Each exec runs in a cgroup of its own below the container's, so that it can be killed whole.
-std::string MakeExecCgroup(const std::string& container) {
+// --cgroup names one that is there, below the container's: nothing is made then.
+std::string MakeExecCgroup(const std::string& container, const Options& options) {
   if (container.empty()) return "";
+  if (options.Has("cgroup")) return container + "/" + options.Value("cgroup");
   const std::string path = container + "/exec-" + std::to_string(::getpid());
   return ::mkdir(path.c_str(), 0755) == 0 ? path : container;
 }
@@ -180,14 +209,20 @@ int CommandExec(const GlobalOptions& global, const Arguments& arguments) {
   if (!MakeProcessJson(options, *config, &request.process_json, &problem)) {
     return Complain(global, problem);
   }
-  const std::string cgroup = MakeExecCgroup(record->cgroup);
+  if (const std::string below = "/" + options.Value("cgroup") + "/";
+      below.find("/../") != std::string::npos || below.find(':') != std::string::npos) {
+    return Complain(global, "--cgroup \"" + options.Value("cgroup") +
+                                "\" is not a path below the container's cgroup");
+  }
+  const std::string cgroup = MakeExecCgroup(record->cgroup, options);
+  const bool made_cgroup = !options.Has("cgroup") && cgroup != record->cgroup;
   request.cgroup = cgroup;
   runtime::Launch launch;
   runtime::Problem failure;
   const bool is_started = runtime::StartExec(request, &launch, &failure);
   if (!is_started || !runtime::FinishLaunch(&launch, &failure)) {
     if (launch.pidfd.valid()) (void)sys::waitid_pidfd(launch.pidfd.get(), 0, nullptr).ok();
-    if (cgroup != record->cgroup) ::rmdir(cgroup.c_str());
+    if (made_cgroup) ::rmdir(cgroup.c_str());
     Complain(global, failure.message);
     return failure.step == "exec" ? (failure.error == ENOENT ? 127 : 126) : 255;
   }
@@ -205,7 +240,7 @@ int CommandExec(const GlobalOptions& global, const Arguments& arguments) {
   }
   if (options.Has("detach")) return 0;
   const int code = WaitInForeground(launch.pid, launch.pidfd.get(), launch.terminal.get());
-  if (cgroup != record->cgroup) ::rmdir(cgroup.c_str());
+  if (made_cgroup) ::rmdir(cgroup.c_str());
   return code;
 }
 

@@ -82,6 +82,11 @@ void Linux(Writer* writer) {
   Enabled(writer, "apparmor", true);
   Enabled(writer, "selinux", true);
   Enabled(writer, "intelRdt", false);
+  Enabled(writer, "netDevices", false);
+  writer->Key("mountExtensions");
+  writer->StartObject();
+  Enabled(writer, "idmap", true);
+  writer->EndObject();
   writer->EndObject();
 }
 
@@ -99,7 +104,6 @@ int CommandFeatures(const GlobalOptions& global, const Arguments& arguments) {
   writer.Key("ociVersionMax");
   writer.String("1.3.0");
   Strings(&writer, "hooks", kHooks);
-  // What has no effect here yet (idmap, tmpcopyup) is refused, so it is not in the list.
   Strings(&writer, "mountOptions", runtime::KnownMountOptions());
   Linux(&writer);
   writer.EndObject();

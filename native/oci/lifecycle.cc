@@ -70,11 +70,20 @@ bool ReleaseChild(const GlobalOptions& global, const Record& record, std::string
   }
   ::unlinkat(directory->get(), "start.sock", 0);
   runtime::ChildReport report;
+  bool is_at_exec = false;
   ssize_t got;
-  do {
+  for (;;) {
     got = ::recv(socket.get(), &report, sizeof report, 0);
-  } while (got < 0 && errno == EINTR);
-  if (got != static_cast<ssize_t>(sizeof report)) return true;
+    if (got < 0 && errno == EINTR) continue;
+    if (got != static_cast<ssize_t>(sizeof report)) break;
+    if (report.kind == runtime::ReportKind::kFailed) break;
+    is_at_exec = is_at_exec || report.kind == runtime::ReportKind::kExec;
+  }
+  if (got != static_cast<ssize_t>(sizeof report)) {
+    if (is_at_exec) return true;
+    *problem = "start container \"" + record.id + "\": its process ended before its command was executed";
+    return false;
+  }
   runtime::Spec spec;
   runtime::Plan plan;
   runtime::SpecError error;

@@ -31,6 +31,7 @@ struct ChildContext {
   int join_pidfd = -1;                 // exec: the container's first process
   uint64_t join_flags = 0;             // exec: CLONE_NEW* to join through it
   uint64_t unshare_flags = 0;          // made by the child itself (cgroup)
+  bool is_in_user = false;             // the joined user namespace is entered already
   bool waits_for_maps = false;
   bool waits_for_hooks = false;
   bool waits_for_start = false;

@@ -48,6 +48,7 @@ ChildReport MakeReport(ReportKind kind, Call call, int error) {
   report.call = call;
   report.error = error;
   report.index = position.index;
+  report.detail = position.detail;
   return report;
 }
 

@@ -17,6 +17,7 @@ extern int report_fd;  // where Fail writes
 struct Position {
   Step step = Step::kSetup;
   int32_t index = -1;
+  uint16_t detail = 0;
 };
 extern Position position;
 

@@ -13,6 +13,8 @@
 namespace runtime::child {
 namespace {
 
+constexpr int kEndedBySignal = 0xFFFF;  // ChildReport.detail
+
 // fork(2) without libc's handlers: clone with nothing shared.
 long Fork() { return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); }
 
@@ -32,14 +34,14 @@ int WaitFor(pid_t pid) {
     if (syscall(SYS_waitid, P_PID, pid, &status, WEXITED, nullptr) == 0) break;
     if (errno != EINTR) FailErrno(Call::waitid_);
   }
-  return status.si_code == CLD_EXITED ? status.si_status : -1;
+  return status.si_code == CLD_EXITED ? status.si_status : kEndedBySignal;
 }
 
 }  // namespace
 
-void RunChildHooks(const ChildHook* hooks, size_t count, int state) {
+void RunChildHooks(const ChildHook* hooks, size_t count, int state, size_t first_index) {
   for (size_t i = 0; i < count; i++) {
-    At(Step::kHook, static_cast<int32_t>(i));
+    At(Step::kHook, static_cast<int32_t>(first_index + i));
     const long pid = Fork();
     if (pid < 0) FailErrno(Call::clone_);
     if (pid == 0) ExecHook(hooks[i], state);
@@ -54,7 +56,8 @@ void RunChildHooks(const ChildHook* hooks, size_t count, int state) {
       }
       close(static_cast<int>(pidfd));
     }
-    if (WaitFor(static_cast<pid_t>(pid)) != 0) Fail(Call::waitid_, ECANCELED);
+    position.detail = static_cast<uint16_t>(WaitFor(static_cast<pid_t>(pid)));
+    if (position.detail != 0) Fail(Call::waitid_, ECANCELED);
   }
 }
 

@@ -69,8 +69,9 @@ void JoinNamespaces(const ChildContext& context) {
   }
   for (size_t i = 0; i < context.plan->joined.size(); i++) {
     const int type = context.plan->joined[i].type;
-    // A pid namespace is joined by the parent: setns(2) acts on children only.
-    if (type == CLONE_NEWPID) continue;
+    // A pid namespace is joined by the parent: setns(2) acts on children only. So is the user
+    // namespace that a new pid namespace is to belong to.
+    if (type == CLONE_NEWPID || (type == CLONE_NEWUSER && context.is_in_user)) continue;
     At(Step::kNamespace, static_cast<int32_t>(i));
     if (setns(context.joined[i], type) < 0) FailErrno(Call::setns_);
   }
@@ -127,6 +128,18 @@ void SetLimits(const Plan& plan) {
                     static_cast<uint32_t>(spec.priority), spec.runtime_ns, spec.deadline_ns,
                     spec.period_ns};
     if (syscall(SYS_sched_setattr, 0, &attributes, 0) < 0) FailErrno(Call::sched_setattr_);
+  }
+  At(Step::kAffinity);
+  if (process.final_cpus.bytes != 0 &&
+      syscall(SYS_sched_setaffinity, 0, process.final_cpus.bytes, process.final_cpus.words) < 0) {
+    FailErrno(Call::sched_setaffinity_);
+  }
+  At(Step::kMemoryPolicy);
+  if (plan.memory_policy.present &&
+      syscall(SYS_set_mempolicy, plan.memory_policy.mode,
+              plan.memory_policy.has_nodes ? plan.memory_policy.nodes.words : nullptr,
+              plan.memory_policy.has_nodes ? kMaxBits + 1 : 0) < 0) {
+    FailErrno(Call::set_mempolicy_);
   }
   At(Step::kIoPriority);
   if (process.io_priority >= 0 && syscall(SYS_ioprio_set, 1, 0, process.io_priority) < 0) {
@@ -346,7 +359,8 @@ void ChildMain(const ChildContext& context) {
   SetStdio(context, slave);
   WaitForStart(context, label);
   if (context.start_container_count != 0) {
-    RunChildHooks(context.start_container, context.start_container_count, context.hook_state);
+    RunChildHooks(context.start_container, context.start_container_count, context.hook_state,
+                  context.create_container_count);
   }
   const bool is_in_cwd = chdir(process.cwd) == 0;
   // seccomp(2): without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the
@@ -371,6 +385,8 @@ void ChildMain(const ChildContext& context) {
   if (syscall(SYS_close_range, 3 + context.preserve_fds, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0) {
     FailErrno(Call::close_range_);
   }
+  // Before the filter, which may refuse sendmsg(2).
+  Tell(ReportKind::kExec, -1);
   if (process.no_new_privileges) LoadSeccomp(context);
   Exec(process);
 }

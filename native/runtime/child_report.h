@@ -16,7 +16,8 @@ namespace runtime {
   X(kPersonality, "personality") X(kScheduler, "scheduler") X(kIoPriority, "io priority")   \
   X(kLabel, "label") X(kCapabilities, "capabilities") X(kUser, "user") X(kCwd, "chdir")     \
   X(kNoNewPrivileges, "no new privileges") X(kSeccomp, "seccomp") X(kStdio, "stdio")        \
-  X(kHook, "hook") X(kWait, "wait") X(kExec, "exec") X(kLimits, "limits")
+  X(kHook, "hook") X(kWait, "wait") X(kExec, "exec") X(kLimits, "limits")   \
+  X(kAffinity, "cpu affinity") X(kMemoryPolicy, "memory policy")
 
 enum class Step : uint16_t {
 #define X(name, text) name,
@@ -33,7 +34,8 @@ enum class Step : uint16_t {
   X(prlimit64) X(personality) X(sched_setattr) X(ioprio_set) X(prctl) X(capset)              \
   X(setgroups) X(setresgid) X(setresuid) X(dup3) X(fcntl) X(setsid) X(close_range)           \
   X(seccomp) X(accept4) X(clone) X(waitid) X(execve) X(readlinkat)                           \
-  X(keyctl) X(fchown) X(umask) X(getdents64) X(poll)
+  X(keyctl) X(fchown) X(umask) X(getdents64) X(poll) X(fchmod) X(copy_file_range)            \
+  X(sched_setaffinity) X(set_mempolicy) X(sendfile) X(setxattr)
 
 enum class Call : uint16_t {
 #define X(name) name##_,
@@ -46,6 +48,7 @@ enum class ReportKind : uint16_t {
   kTerminal,   // carries the pty master (SCM_RIGHTS)
   kNeedsHooks, // namespaces are made; waits for one byte while the parent runs hooks
   kReady,      // everything is set up; waits for ReleaseStart or the listener
+  kExec,       // nothing is left to do but execve: an end of file after this is a success
   kSeccomp,    // carries the seccomp notify descriptor (SCM_RIGHTS)
 };
 
@@ -54,7 +57,7 @@ struct ChildReport {
   ReportKind kind;
   Step step;
   Call call;
-  uint16_t reserved;
+  uint16_t detail;  // hook: its exit status; 0xFFFF = ended by a signal
   int32_t error;   // errno, or 0 where a check of our own failed
   int32_t index;   // of the plan's list that `step` works on, or -1
 };

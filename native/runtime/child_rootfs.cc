@@ -49,6 +49,7 @@ void MountOne(const ChildContext& context, int32_t index) {
   Call call = Call::none_;
   const int target = Resolve(context.root, mount.destination, make, &call);
   if (target < 0) FailErrno(call);
+  if (mount.copy_up) CopyUp(target, source);
   MoveOnto(source, target);
   if (context.mount_sources[index] < 0 && mount.propagation != 0) {
     SetMountAttributes(source, (mount.propagation & MS_REC) != 0, 0, 0,
@@ -260,7 +261,7 @@ int PrepareRootfs(const ChildContext& context) {
     MountConsole(context, slave);
   }
   if (context.create_container_count != 0) {
-    RunChildHooks(context.create_container, context.create_container_count, context.hook_state);
+    RunChildHooks(context.create_container, context.create_container_count, context.hook_state, 0);
   }
   MakePathsReadonly(context);
   MaskPaths(context);

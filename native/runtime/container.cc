@@ -2,7 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <linux/capability.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "runtime/child.h"
 #include "runtime/describe_report.h"
@@ -12,7 +15,9 @@
 #include "runtime/limits.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
+#include "runtime/spec_names.h"
 #include "runtime/sources.h"
+#include "runtime/user_namespace.h"
 #include "sys/files.h"
 #include "sys/namespaces.h"
 #include "sys/process.h"
@@ -44,25 +49,9 @@ bool ReadConfig(const LaunchRequest& request, std::string* text, Problem* proble
   return true;
 }
 
-std::string MapText(const std::vector<IdMapping>& mappings) {
-  std::string text;
-  for (const IdMapping& mapping : mappings) {
-    text += std::to_string(mapping.container_id) + " " + std::to_string(mapping.host_id) + " " +
-            std::to_string(mapping.size) + "\n";
-  }
-  return text;
-}
-
-// uid_map and gid_map of the child, each in one write (user_namespaces(7)).
 bool WriteMaps(pid_t pid, const Spec& spec, Problem* problem) {
-  const std::string directory = "/proc/" + std::to_string(pid);
-  const std::string uid_map = directory + "/uid_map";
-  const std::string gid_map = directory + "/gid_map";
-  auto done = sys::WriteFileAt(AT_FDCWD, uid_map.c_str(), MapText(spec.uid_mappings));
-  if (!done) return FailStep(Step::kUserMap, "write uid mappings", done.failure(), problem);
-  done = sys::WriteFileAt(AT_FDCWD, gid_map.c_str(), MapText(spec.gid_mappings));
-  if (!done) return FailStep(Step::kUserMap, "write gid mappings", done.failure(), problem);
-  return true;
+  auto done = WriteIdMaps(pid, spec.uid_mappings, spec.gid_mappings);
+  return done || FailStep(Step::kUserMap, "write id mappings", done.failure(), problem);
 }
 
 void FillContext(const LaunchRequest& request, const Plan& plan, const Sources& sources,
@@ -118,12 +107,40 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
   sys::CloneRequest clone;
   clone.flags = clone_flags;
   clone.cgroup = sources.cgroup.get();
-  auto pid = sys::clone3(clone, &out->pidfd);
+  // A new pid namespace must belong to the user namespace that is joined, if one is.
+  const bool is_inside = sources.joined_user >= 0 && (clone_flags & CLONE_NEWPID) != 0;
+  context->is_in_user = is_inside;
+  auto pid = is_inside ? CloneInUserNamespace(sources.joined_user, clone, *context, &out->pidfd)
+                       : sys::clone3(clone, &out->pidfd);
   if (!pid) return FailStep(Step::kSetup, "clone", pid.failure(), problem);
   if (*pid == 0) ChildMain(*context);
   out->pid = *pid;
   out->report = std::move(pair->parent);
   return true;
+}
+
+// What the spec asks for and the child will not get; the start goes on without.
+std::vector<std::string> Warnings(const Plan& plan, const SeccompFilter& filter) {
+  std::vector<std::string> warnings;
+  std::string names;
+  for (const std::string& name : filter.unknown_names) names += (names.empty() ? "" : ", ") + name;
+  if (!names.empty()) {
+    warnings.push_back("linux.seccomp: ignoring system calls that libseccomp does not know: " + names);
+  }
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct own[2] = {};
+  if (plan.has_userns || ::syscall(SYS_capget, &header, own) < 0) return warnings;
+  const uint64_t mine = own[0].permitted | (uint64_t{own[1].permitted} << 32);
+  const CapabilitySets& asked = plan.process.capabilities;
+  const uint64_t missing = (asked.permitted | asked.inheritable) & ~mine;
+  names.clear();
+  for (int i = 0; i <= kLastCapability; i++) {
+    if ((missing >> i & 1) != 0) names += (names.empty() ? "" : ", ") + std::string(CapabilityName(i));
+  }
+  if (!names.empty()) {
+    warnings.push_back("process.capabilities: ignoring capabilities that the caller lacks: " + names);
+  }
+  return warnings;
 }
 
 // Before the clone: the first process is born limited.
@@ -165,6 +182,7 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
   filter.FillContext(&context);
   hooks.FillContext(&context);
   out->state = state;
+  out->warnings = Warnings(plan, filter);
   if (!CloneChild(request, plan, sources, &context, out, problem)) return false;
   const HookState hook_state{request.id, request.bundle, out->pid, "creating", &plan.spec};
   bool ok = hooks.WriteState(hook_state, problem);

@@ -20,6 +20,7 @@ namespace runtime {
 struct OverlayRoot {               // the rootfs as a detached overlay mount: never in the host's mount table
   std::vector<std::string> lower;  // absolute directories, topmost first
   std::string upper, work;         // absolute; `work` is empty and fresh for every start
+  bool is_idmapped = false;        // the lower layers' ids are mapped by the container's user namespace
   bool is_volatile = true;         // no sync of the upper layer, ever (overlayfs.rst, "Volatile mount")
 };
 
@@ -43,6 +44,8 @@ struct Launch {           // a child under way
   sys::UniqueFd pidfd;
   sys::UniqueFd report;    // readable when the child failed, execed (end of file) or reached wait_for_start. Poll it.
   sys::UniqueFd terminal;  // pty master where process.terminal; valid after FinishLaunch
+  std::vector<std::string> warnings;  // one sentence each: what the spec asks for and does not get
+  bool at_exec = false;    // the child has said that nothing is left but execve
   bool waiting = false;    // FinishLaunch: set up, and waiting for ReleaseStart or the listener
   std::shared_ptr<const struct LaunchState> state;  // what the child's report refers to; dropped by FinishLaunch
 };

@@ -20,6 +20,15 @@ const char* CallName(Call call) {
 
 std::string Quoted(const char* text) { return "\"" + std::string(text) + "\""; }
 
+// The child counts its createContainer and startContainer hooks as one list.
+std::string HookSubject(size_t index, const Spec& spec) {
+  const size_t first = spec.create_container.size();
+  if (index < first) return "hook createContainer " + Quoted(spec.create_container[index].path);
+  index -= first;
+  if (index >= spec.start_container.size()) return "hook";
+  return "hook startContainer " + Quoted(spec.start_container[index].path);
+}
+
 // The entry of the plan that a report speaks of: `mount "/data"`.
 std::string Subject(const ChildReport& report, const Plan& plan) {
   const auto i = static_cast<size_t>(report.index);
@@ -73,7 +82,7 @@ std::string Subject(const ChildReport& report, const Plan& plan) {
       return "set user " + std::to_string(plan.process.uid) + ":" +
              std::to_string(plan.process.gid);
     case Step::kHook:
-      return "hook " + std::to_string(report.index);
+      return HookSubject(i, plan.spec);
     default:
       break;
   }
@@ -140,7 +149,8 @@ Problem DescribeReport(const ChildReport& report, const Plan& plan) {
   problem.error = report.error;
   problem.message = Subject(report, plan);
   if (report.step == Step::kHook && report.error == ECANCELED) {
-    problem.message += ": ended with a status other than 0";
+    problem.message += report.detail == 0xFFFF ? ": ended by a signal"
+                                               : ": ended with status " + std::to_string(report.detail);
     return problem;
   }
   problem.errno_name = ErrnoName(report.error);

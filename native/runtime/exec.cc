@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "runtime/child.h"
 #include "runtime/container.h"
@@ -65,11 +67,41 @@ bool OpenCgroup(const std::string& path, sys::UniqueFd* cgroup, Problem* problem
   return true;
 }
 
+// Runs this process, and children born meanwhile, on some CPUs; as before when it ends.
+class CpuAffinity {
+ public:
+  explicit CpuAffinity(const BitList& cpus) {
+    if (cpus.bytes == 0) return;
+    const long got = ::syscall(SYS_sched_getaffinity, 0, sizeof before_.words, before_.words);
+    if (got < 0) {
+      failure_ = sys::FailedWithErrno("sched_getaffinity");
+    } else if (::syscall(SYS_sched_setaffinity, 0, cpus.bytes, cpus.words) < 0) {
+      failure_ = sys::FailedWithErrno("sched_setaffinity");
+    } else {
+      before_.bytes = static_cast<size_t>(got);
+    }
+  }
+  ~CpuAffinity() {
+    if (before_.bytes != 0) {
+      (void)::syscall(SYS_sched_setaffinity, 0, before_.bytes, before_.words);
+    }
+  }
+  const sys::Failure& failure() const { return failure_; }
+
+ private:
+  BitList before_;
+  sys::Failure failure_{nullptr, 0};
+};
+
 bool CloneInto(int pidfd, int cgroup, const ChildContext& context, Launch* out,
                Problem* problem) {
   ChildNamespaces for_children;
   if (auto joined = for_children.JoinPid(pidfd); !joined) {
     return FailStep(Step::kNamespace, "join pid namespace", joined.failure(), problem);
+  }
+  const CpuAffinity affinity(context.plan->spec.process.initial_cpus);
+  if (affinity.failure().op != nullptr) {
+    return FailStep(Step::kAffinity, "process.execCPUAffinity.initial", affinity.failure(), problem);
   }
   sys::CloneRequest clone;
   clone.cgroup = cgroup;

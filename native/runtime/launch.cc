@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runtime/child_report.h"
@@ -42,6 +43,8 @@ ssize_t Receive(int report, ChildReport* message, sys::UniqueFd* fd) {
   do {
     got = ::recvmsg(report, &header, MSG_CMSG_CLOEXEC);
   } while (got < 0 && errno == EINTR);
+  // A child that dies with a byte of ours unread resets the connection (unix(7)).
+  if (got < 0 && errno == ECONNRESET) return 0;
   if (got <= 0) return got;
   struct cmsghdr* rights = CMSG_FIRSTHDR(&header);
   if (rights != nullptr && rights->cmsg_type == SCM_RIGHTS) {
@@ -77,6 +80,9 @@ bool HandleReport(Launch* launch, const ChildReport& report, sys::UniqueFd fd, b
       SendByte(launch->report.get());
       return true;
     }
+    case ReportKind::kExec:
+      launch->at_exec = true;
+      return true;
     case ReportKind::kReady:
       launch->waiting = true;
       *done = true;
@@ -85,6 +91,17 @@ bool HandleReport(Launch* launch, const ChildReport& report, sys::UniqueFd fd, b
       break;
   }
   *problem = DescribeReport(report, launch->state->plan);
+  return false;
+}
+
+// The end of the report without a word before it: the child was killed on its way.
+bool FailEnded(const Launch& launch, Problem* problem) {
+  auto status = sys::waitid_pidfd(launch.pidfd.get(), WNOWAIT, nullptr);
+  problem->step = "wait";
+  problem->message = "the process ended before its command was executed";
+  if (status && status->signal != 0) {
+    problem->message += ": signal " + std::to_string(status->signal);
+  }
   return false;
 }
 
@@ -150,7 +167,7 @@ bool FinishLaunch(Launch* launch, Problem* problem) {
     if (got == 0) {
       launch->report.reset();
       launch->state.reset();
-      return true;
+      return launch->at_exec || FailEnded(*launch, problem);
     }
     bool done;
     if (!HandleReport(launch, report, std::move(fd), &done, problem)) {

@@ -104,6 +104,7 @@ bool ApplyMountOptions(const MountSpec& spec, Arena* arena, PlanMount* mount, si
     }
     return true;
   }
+  if (mount->label[0] != '\0') filesystem_options.push_back(mount->label);
   if (filesystem_options.size() > 0) mount->options = arena->List(filesystem_options);
   return true;
 }
@@ -111,7 +112,7 @@ bool ApplyMountOptions(const MountSpec& spec, Arena* arena, PlanMount* mount, si
 std::vector<const char*> KnownMountOptions() {
   static constexpr const char* kOthers[] = {
       "bind", "rbind", "private", "rprivate", "slave", "rslave", "shared", "rshared",
-      "unbindable", "runbindable",
+      "unbindable", "runbindable", "idmap", "ridmap", "tmpcopyup",
       "rro", "rrw", "rnosuid", "rsuid", "rnodev", "rdev", "rnoexec", "rexec",
       "rnodiratime", "rdiratime", "rrelatime", "rnorelatime", "rnoatime", "ratime",
       "rstrictatime", "rnostrictatime", "rnosymfollow", "rsymfollow"};

@@ -39,6 +39,28 @@ void PlanNamespaces(Plan* plan) {
   plan->has_userns = plan->spec.Namespace(CLONE_NEWUSER) != nullptr;
 }
 
+// The mapping of an id-mapped mount is its own, or the container's where it has none.
+bool CheckIdmap(const Spec& spec, const PlanMount& mount, const std::string& path,
+                SpecError* error) {
+  if (mount.kind != PlanMount::kBind) {
+    *error = {path, "asks for an id-mapped mount, and is no bind mount"};
+    return false;
+  }
+  if (mount.spec->uid_mappings.empty() && spec.Namespace(CLONE_NEWUSER) == nullptr) {
+    *error = {path + ".uidMappings", "is missing, and there is no user namespace to take it from"};
+    return false;
+  }
+  return true;
+}
+
+// proc, sysfs and the cgroup tree label their own files; the others take one label for all.
+bool TakesLabel(const char* type) {
+  for (const char* own : {"proc", "sysfs", "cgroup2"}) {
+    if (strcmp(type, own) == 0) return false;
+  }
+  return true;
+}
+
 bool PlanMounts(Plan* plan, SpecError* error) {
   const std::vector<MountSpec>& specs = plan->spec.mounts;
   if (specs.size() > kMaxMounts) {
@@ -55,12 +77,16 @@ bool PlanMounts(Plan* plan, SpecError* error) {
     mount.spec = &spec;
     size_t option = 0;
     std::string message;
+    const char* type = strcmp(spec.type, "cgroup") == 0 ? "cgroup2" : spec.type;
+    if (plan->spec.mount_label[0] != '\0' && TakesLabel(type)) {
+      mount.label = plan->arena.Join({"context=", plan->spec.mount_label});
+    }
     if (!ApplyMountOptions(spec, &plan->arena, &mount, &option, &message)) {
       *error = {path + ".options[" + std::to_string(option) + "]", message};
       return false;
     }
     // Kernels know the unified hierarchy as "cgroup2"; specs say "cgroup" for either.
-    mount.type = strcmp(spec.type, "cgroup") == 0 ? "cgroup2" : spec.type;
+    mount.type = type;
     if (mount.kind == PlanMount::kBind && spec.source[0] == '\0') {
       *error = {path + ".source", "is missing or empty"};
       return false;
@@ -76,11 +102,7 @@ bool PlanMounts(Plan* plan, SpecError* error) {
     if (!spec.uid_mappings.empty() && mount.idmap == PlanMount::kNoIdmap) {
       mount.idmap = PlanMount::kIdmap;
     }
-    // Refused rather than ignored: nothing below carries them out.
-    if (mount.copy_up || mount.idmap != PlanMount::kNoIdmap) {
-      *error = {path + (mount.copy_up ? ".options" : ".uidMappings"),
-                mount.copy_up ? "has tmpcopyup, which is not supported"
-                              : "asks for an id-mapped mount, which is not supported"};
+    if (mount.idmap != PlanMount::kNoIdmap && !CheckIdmap(plan->spec, mount, path, error)) {
       return false;
     }
     plan->mounts.push_back(mount);
@@ -245,6 +267,7 @@ bool MakePlan(Spec spec, Plan* plan, SpecError* error) {
   plan->domainname = plan->spec.domainname;
   plan->has_personality = plan->spec.has_personality;
   plan->personality = plan->spec.personality;
+  plan->memory_policy = plan->spec.memory_policy;
   PlanProcessOf(plan->spec.process, &plan->arena, &plan->process);
   return true;
 }
@@ -256,6 +279,7 @@ bool MakeExecPlan(Spec holder, Plan* plan, SpecError* error) {
     return false;
   }
   PlanProcessOf(plan->spec.process, &plan->arena, &plan->process);
+  plan->process.final_cpus = plan->spec.process.final_cpus;  // for further processes alone
   return true;
 }
 

@@ -45,6 +45,7 @@ struct PlanMount {
   uint64_t recursive_set = 0, recursive_clear = 0;
   uint64_t propagation = 0;  // MS_SHARED ..., with MS_REC; 0 = private
   bool copy_up = false;      // tmpcopyup
+  const char* label = "";    // SELinux, "context=..."; a further option of a filesystem
   enum Idmap : uint8_t { kNoIdmap, kIdmap, kRecursiveIdmap };
   Idmap idmap = kNoIdmap;
   const MountSpec* spec = nullptr;  // its id mappings
@@ -87,6 +88,7 @@ struct PlanProcess {
   const char* selinux_label = "";
   SchedulerSpec scheduler;
   int io_priority = -1;
+  BitList final_cpus;
 };
 
 struct Plan {
@@ -106,6 +108,7 @@ struct Plan {
   const char *hostname = "", *domainname = "";
   bool has_personality = false;
   unsigned long personality = 0;
+  MemoryPolicySpec memory_policy;
   PlanProcess process;
 };
 

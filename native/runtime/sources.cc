@@ -11,6 +11,7 @@
 #include "runtime/attached_overlay.h"
 #include "runtime/describe_report.h"
 #include "runtime/spec_names.h"
+#include "runtime/user_namespace.h"
 #include "sys/files.h"
 #include "sys/mount_api.h"
 #include "sys/namespaces.h"
@@ -30,8 +31,46 @@ std::string InBundle(const LaunchRequest& request, const char* path) {
   return path[0] == '/' ? path : request.bundle + "/" + path;
 }
 
+// The container's user namespace for id-mapped mounts: the one that is joined, or one with the
+// same maps as the one that will be new.
+bool ContainerUserNamespace(const Plan& plan, Sources* sources, int* userns, Problem* problem) {
+  if (sources->joined_user < 0 && !sources->mapped_user.valid()) {
+    auto made = MakeUserNamespace(plan.spec.uid_mappings, plan.spec.gid_mappings);
+    if (!made) return FailStep(Step::kUserMap, "make user namespace", made.failure(), problem);
+    sources->mapped_user = std::move(*made);
+  }
+  *userns = sources->joined_user >= 0 ? sources->joined_user : sources->mapped_user.get();
+  return true;
+}
+
+// mount_setattr(2), "ID-mapped mounts": the tree is detached and nobody has seen it yet.
+bool MapIds(const Plan& plan, const PlanMount& mount, int tree, Sources* sources,
+            Problem* problem) {
+  if (mount.idmap == PlanMount::kNoIdmap) return true;
+  const std::string doing = "mount " + Quote(mount.destination) + ": map ids";
+  sys::UniqueFd own;
+  int userns = -1;
+  if (mount.spec->uid_mappings.empty()) {
+    if (!ContainerUserNamespace(plan, sources, &userns, problem)) return false;
+  } else {
+    auto made = MakeUserNamespace(mount.spec->uid_mappings, mount.spec->gid_mappings);
+    if (!made) return FailStep(Step::kMount, doing, made.failure(), problem);
+    own = std::move(*made);
+    userns = own.get();
+  }
+  auto set = sys::mount_setattr_idmap(tree, mount.idmap == PlanMount::kRecursiveIdmap, userns);
+  return set || FailStep(Step::kMount, doing, set.failure(), problem);
+}
+
 bool OpenRoot(const LaunchRequest& request, const Plan& plan, Sources* sources, Problem* problem) {
-  if (request.overlay.has_value()) return MakeOverlay(*request.overlay, &sources->root, problem);
+  if (request.overlay.has_value()) {
+    int userns = -1;
+    if (request.overlay->is_idmapped &&
+        !ContainerUserNamespace(plan, sources, &userns, problem)) {
+      return false;
+    }
+    return MakeOverlay(*request.overlay, userns, &sources->root, problem);
+  }
   const std::string path = InBundle(request, plan.spec.root_path);
   const std::string doing = "open root.path " + Quote(path);
   auto root = sys::open_tree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | AT_RECURSIVE);
@@ -83,6 +122,7 @@ bool OpenMounts(const LaunchRequest& request, const Plan& plan, Sources* sources
                       "mount " + Quote(mount.destination) + ": open bind source " + Quote(source),
                       tree.failure(), problem);
     }
+    if (!MapIds(plan, mount, tree->get(), sources, problem)) return false;
     sources->mounts.push_back(tree->get());
     sources->owned.push_back(std::move(*tree));
   }
@@ -114,15 +154,21 @@ bool OpenJoined(const Plan& plan, Sources* sources, Problem* problem) {
     }
     sources->joined.push_back(fd->get());
     if (entry.type == CLONE_NEWPID) sources->joined_pid = fd->get();
+    if (entry.type == CLONE_NEWUSER) sources->joined_user = fd->get();
     sources->owned.push_back(std::move(*fd));
   }
   return true;
 }
 
-sys::Result<void> AddLayer(int fs, const char* key, const std::string& path,
+// userns: -1, or what maps the layer's ids, which makes it a detached mount of its own.
+sys::Result<void> AddLayer(int fs, const char* key, const std::string& path, int userns,
                            std::vector<sys::UniqueFd>* opened) {
-  auto fd = sys::open_at(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY);
+  auto fd = userns < 0 ? sys::open_at(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY)
+                       : sys::open_tree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE);
   if (!fd) return fd.failure();
+  if (userns >= 0) {
+    if (auto set = sys::mount_setattr_idmap(fd->get(), false, userns); !set) return set;
+  }
   auto set = sys::fsconfig_set_fd(fs, key, fd->get());
   if (!set && (set.failure().error == EINVAL || set.failure().error == EBADF)) {
     // Descriptors are taken since Linux 6.13, before with EINVAL, or EBADF for an O_PATH one;
@@ -134,19 +180,20 @@ sys::Result<void> AddLayer(int fs, const char* key, const std::string& path,
   return set;
 }
 
-bool MakeDetachedOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* problem) {
+bool MakeDetachedOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root,
+                         Problem* problem) {
   auto fs = sys::fsopen("overlay", 0);
   if (!fs) return FailStep(Step::kRootfs, "make overlay", fs.failure(), problem);
   std::vector<sys::UniqueFd> opened;
   for (const std::string& lower : overlay.lower) {
-    if (auto added = AddLayer(fs->get(), "lowerdir+", lower, &opened); !added) {
+    if (auto added = AddLayer(fs->get(), "lowerdir+", lower, userns, &opened); !added) {
       return FailStep(Step::kRootfs, "overlay layer " + Quote(lower), added.failure(), problem);
     }
   }
-  if (auto added = AddLayer(fs->get(), "upperdir", overlay.upper, &opened); !added) {
+  if (auto added = AddLayer(fs->get(), "upperdir", overlay.upper, -1, &opened); !added) {
     return FailStep(Step::kRootfs, "overlay upper " + Quote(overlay.upper), added.failure(), problem);
   }
-  if (auto added = AddLayer(fs->get(), "workdir", overlay.work, &opened); !added) {
+  if (auto added = AddLayer(fs->get(), "workdir", overlay.work, -1, &opened); !added) {
     return FailStep(Step::kRootfs, "overlay work " + Quote(overlay.work), added.failure(), problem);
   }
   sys::Result<void> done;
@@ -167,13 +214,18 @@ bool MakeDetachedOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Proble
 
 }  // namespace
 
-bool MakeOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* problem) {
+bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Problem* problem) {
   // Before Linux 6.5 overlayfs has no options of its own in fsconfig(2), which refuses a descriptor.
   static bool lacks_options = false;
   if (!lacks_options) {
-    if (MakeDetachedOverlay(overlay, root, problem)) return true;
+    if (MakeDetachedOverlay(overlay, userns, root, problem)) return true;
     if (problem->errno_name != "EOPNOTSUPP") return false;
     lacks_options = true;
+  }
+  if (userns >= 0) {
+    // Layers must be attached mounts there, and id-mapped ones are detached.
+    return FailStep(Step::kRootfs, "make overlay with id-mapped layers", {"fsconfig", EOPNOTSUPP},
+                    problem);
   }
   auto mount = MakeAttachedOverlay(overlay);
   if (!mount) return FailStep(Step::kRootfs, "make overlay", mount.failure(), problem);
@@ -195,8 +247,8 @@ bool OpenNullDevice(sys::UniqueFd* null_device, Problem* problem) {
 
 bool OpenSources(const LaunchRequest& request, const Plan& plan, Sources* sources,
                  Problem* problem) {
-  if (!OpenRoot(request, plan, sources, problem) || !OpenMounts(request, plan, sources, problem) ||
-      !OpenDevices(plan, sources, problem) || !OpenJoined(plan, sources, problem) ||
+  if (!OpenJoined(plan, sources, problem) || !OpenRoot(request, plan, sources, problem) ||
+      !OpenMounts(request, plan, sources, problem) || !OpenDevices(plan, sources, problem) ||
       !OpenNullDevice(&sources->null_device, problem)) {
     return false;
   }

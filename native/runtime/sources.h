@@ -13,10 +13,12 @@ namespace runtime {
 
 struct Sources {
   std::vector<sys::UniqueFd> owned;
+  sys::UniqueFd mapped_user;  // the container's mappings as a namespace, for id-mapped mounts
   sys::UniqueFd root, cgroup, null_device, null_mount;
   std::vector<int> mounts;   // per plan mount, -1 for a filesystem
   std::vector<int> devices;  // per plan device in a user namespace; else empty
   std::vector<int> joined;   // per plan->joined
+  int joined_user = -1;      // one of `joined`
   int joined_pid = -1;       // one of `joined`, which the parent has to join
 };
 
@@ -27,6 +29,8 @@ struct Sources {
 [[nodiscard]] bool OpenNullDevice(sys::UniqueFd* null_device, Problem* problem);
 
 // The overlay as a detached mount, layers by descriptor.
-[[nodiscard]] bool MakeOverlay(const OverlayRoot& overlay, sys::UniqueFd* root, Problem* problem);
+// userns: maps the layers' ids where overlay.is_idmapped.
+[[nodiscard]] bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root,
+                               Problem* problem);
 
 }  // namespace runtime

@@ -86,6 +86,20 @@ struct CapabilitySets {
   uint64_t bounding = 0, effective = 0, inheritable = 0, permitted = 0, ambient = 0;
 };
 
+// A list such as "0-3,7" as the kernel's bit mask.
+constexpr unsigned kMaxBits = 1024;
+struct BitList {
+  unsigned long words[kMaxBits / (8 * sizeof(unsigned long))] = {};
+  size_t bytes = 0;  // of `words` that are in use; 0 = no list
+};
+
+struct MemoryPolicySpec {
+  bool present = false;
+  bool has_nodes = false;
+  int mode = 0;  // MPOL_* with MPOL_F_*
+  BitList nodes;
+};
+
 struct SchedulerSpec {
   bool present = false;
   int policy = 0, nice = 0, priority = 0;
@@ -110,6 +124,7 @@ struct ProcessSpec {
   const char* selinux_label = "";
   SchedulerSpec scheduler;
   int io_priority = -1;  // ioprio_set(2) value, -1 = unchanged
+  BitList initial_cpus, final_cpus;  // execCPUAffinity
 };
 
 // One cgroup v2 file to write, in order; made by the reader from linux.resources.
@@ -155,6 +170,7 @@ struct Spec {
   const char* mount_label = "";
   bool has_personality = false;
   unsigned long personality = 0;
+  MemoryPolicySpec memory_policy;
 
   // The entry of a type, or null where the container shares the caller's.
   const NamespaceSpec* Namespace(int type) const {

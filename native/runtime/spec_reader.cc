@@ -107,6 +107,36 @@ std::vector<IdMapping> ReadIdMappings(const JsonNode& node) {
   return mappings;
 }
 
+void ReadBitList(const JsonNode& node, BitList* list) {
+  const char* at = node.String();
+  if (at[0] == '\0') return;
+  constexpr unsigned kWordBits = 8 * sizeof(unsigned long);
+  const auto number = [&at](unsigned* value) {
+    if (*at < '0' || *at > '9') return false;
+    for (*value = 0; *at >= '0' && *at <= '9'; at++) {
+      *value = *value * 10 + static_cast<unsigned>(*at - '0');
+      if (*value >= kMaxBits) return false;
+    }
+    return true;
+  };
+  for (;;) {
+    unsigned first = 0, last = 0;
+    bool ok = number(&first);
+    last = first;
+    if (ok && *at == '-') {
+      at++;
+      ok = number(&last) && last >= first;
+    }
+    if (!ok || (*at != '\0' && *at != ',')) return node.Refuse("is not a list such as 0-3,7");
+    for (unsigned bit = first; bit <= last; bit++) {
+      list->words[bit / kWordBits] |= 1UL << (bit % kWordBits);
+    }
+    if (*at == '\0') break;
+    at++;
+  }
+  list->bytes = sizeof list->words;
+}
+
 bool ReadSpec(std::string text, Spec* spec, SpecError* error) {
   auto document = std::make_shared<SpecDocument>();
   if (!ParseDocument(std::move(text), document.get(), error)) return false;

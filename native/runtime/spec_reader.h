@@ -12,4 +12,7 @@ void ReadResources(const JsonNode& node, Spec* spec);
 void ReadSeccomp(const JsonNode& node, SeccompSpec* seccomp);
 std::vector<IdMapping> ReadIdMappings(const JsonNode& node);
 
+// A list of numbers below kMaxBits, "0-3,7".
+void ReadBitList(const JsonNode& node, BitList* list);
+
 }  // namespace runtime

@@ -105,6 +105,41 @@ void ReadPersonality(const JsonNode& node, Spec* spec) {
   if (flags.Has()) flags.ForEach([](const JsonNode& flag) { flag.Refuse("is not a supported flag"); });
 }
 
+// set_mempolicy(2).
+void ReadMemoryPolicy(const JsonNode& node, Spec* spec) {
+  if (!node.Has()) return;
+  static constexpr NamedValue kModes[] = {
+      {"MPOL_DEFAULT", 0}, {"MPOL_PREFERRED", 1}, {"MPOL_BIND", 2}, {"MPOL_INTERLEAVE", 3},
+      {"MPOL_LOCAL", 4},   {"MPOL_PREFERRED_MANY", 5}, {"MPOL_WEIGHTED_INTERLEAVE", 6}};
+  static constexpr NamedValue kModeFlags[] = {{"MPOL_F_STATIC_NODES", 1u << 15},
+                                              {"MPOL_F_RELATIVE_NODES", 1u << 14},
+                                              {"MPOL_F_NUMA_BALANCING", 1u << 13}};
+  const JsonNode mode = node["mode"];
+  const NamedValue* found = FindNamed(kModes, mode.RequiredString());
+  if (found == nullptr) return mode.Refuse("is not a memory policy");
+  MemoryPolicySpec& policy = spec->memory_policy;
+  policy.present = true;
+  policy.mode = static_cast<int>(found->value);
+  ReadBitList(node["nodes"], &policy.nodes);
+  policy.has_nodes = policy.nodes.bytes != 0;
+  const JsonNode flags = node["flags"];
+  if (!flags.Has()) return;
+  flags.ForEach([&](const JsonNode& flag) {
+    const NamedValue* entry = FindNamed(kModeFlags, flag.String());
+    if (entry == nullptr) return flag.Refuse("is not a flag of a memory policy");
+    policy.mode |= static_cast<int>(entry->value);
+  });
+}
+
+// Refused rather than ignored.
+void RefuseUnsupported(const JsonNode& node) {
+  const JsonNode devices = node["netDevices"];
+  if (devices.Has() && (!devices.value()->IsObject() || devices.value()->MemberCount() != 0)) {
+    devices.Refuse("is not supported");
+  }
+  if (const JsonNode rdt = node["intelRdt"]; rdt.Has()) rdt.Refuse("is not supported");
+}
+
 void RequireAbsolute(const JsonNode& list, const std::vector<const char*>& paths) {
   for (const char* path : paths) {
     if (path[0] != '/') return list.Refuse("holds a path that is not absolute");
@@ -156,6 +191,8 @@ void ReadLinux(const JsonNode& node, Spec* spec) {
   ReadSysctls(node["sysctl"], spec);
   spec->mount_label = node["mountLabel"].String();
   ReadPersonality(node["personality"], spec);
+  ReadMemoryPolicy(node["memoryPolicy"], spec);
+  RefuseUnsupported(node);
 }
 
 }  // namespace runtime

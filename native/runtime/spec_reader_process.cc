@@ -114,6 +114,14 @@ void ReadIoPriority(const JsonNode& node, ProcessSpec* process) {
       static_cast<int>((found->value << IOPRIO_CLASS_SHIFT) | static_cast<uint64_t>(level));
 }
 
+// config.md, "execCPUAffinity": where a further process may run, before and after it is in the
+// container's cgroup.
+void ReadCpuAffinity(const JsonNode& node, ProcessSpec* process) {
+  if (!node.Has()) return;
+  ReadBitList(node["initial"], &process->initial_cpus);
+  ReadBitList(node["final"], &process->final_cpus);
+}
+
 void ReadCommand(const JsonNode& node, ProcessSpec* process) {
   const JsonNode args = node["args"];
   process->args = args.Strings();
@@ -144,6 +152,7 @@ void ReadProcessObject(const JsonNode& node, ProcessSpec* process) {
   process->selinux_label = node["selinuxLabel"].String();
   ReadScheduler(node["scheduler"], &process->scheduler);
   ReadIoPriority(node["ioPriority"], process);
+  ReadCpuAffinity(node["execCPUAffinity"], process);
 }
 
 }  // namespace runtime

@@ -8,7 +8,7 @@ export const ERROR_CODES = {
   ADDON_NOT_BUILT: "the native part of minke is missing or was built for another machine",
   ALREADY_RUNNING: "a daemon with this root runs already",
   AMBIGUOUS_ID: "more than one object has an id that starts so",
-  APPARMOR_MISSING: "an AppArmor profile was asked for and the kernel runs without AppArmor",
+  APPARMOR_MISSING: "an AppArmor profile was asked for that the kernel does not have, or it runs without AppArmor",
   ARCHIVE_INVALID: "the file or directory is not an OCI layout or an archive of docker save",
   ARCHIVE_NOT_FOUND: "the image archive does not exist",
   BRIDGE_TAKEN: "a link with the name of the bridge exists and is not ours",

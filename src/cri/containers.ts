@@ -94,10 +94,12 @@ function withTarget(runtime: Runtime, config: ContainerConfig): ContainerConfig 
 /** api.proto, Mount.host_path: a path that does not exist is an error, and links are followed. */
 async function checkMountSources(config: ContainerConfig): Promise<void> {
   await Promise.all(
-    config.mounts.map(({ hostPath }, index) =>
-      stat(hostPath).catch((err: unknown) => {
-        throw withContext(err, `config.mounts[${index}].host_path "${hostPath}"`);
-      }),
+    config.mounts.map(async ({ hostPath, image }, index) =>
+      image === undefined
+        ? stat(hostPath).catch((err: unknown) => {
+            throw withContext(err, `config.mounts[${index}].host_path "${hostPath}"`);
+          })
+        : undefined,
     ),
   );
 }

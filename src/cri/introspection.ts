@@ -53,7 +53,7 @@ export function introspectionVerbs(facts: Introspection): Verbs {
         name,
         features: { userNamespaces: hasUserNamespaces, recursiveReadOnlyMounts: hasRecursiveReadonlyMounts },
       })),
-      features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: false },
+      features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: true },
     }),
     runtimeConfig: () => ({ linux: { cgroupDriver: CgroupDriver.CGROUPFS } }),
   };

@@ -135,7 +135,7 @@ async function runLayerProgram(
 function byteCounter(onBytes: (bytes: number) => void): Transform {
   let seen = 0;
   return new Transform({
-    highWaterMark: 1024 * 1024,
+    highWaterMark: 256 * 1024,
     transform(chunk: Buffer, _, done) {
       seen += chunk.length;
       onBytes(seen);

@@ -10,7 +10,7 @@ import { header, isTransient, type RegistryTransport, transportError } from "./r
 
 /** Less than this in `stallMs` is no progress: a server that sends a byte now and then holds nobody up. */
 const MIN_PROGRESS_BYTES = 16 * 1024;
-const STREAM_BUFFER_BYTES = 1024 * 1024;
+const STREAM_BUFFER_BYTES = 256 * 1024;
 
 /** Pieces of a body. Fails as `transportError` says, also where it trickles; waiting for the reader costs no time. */
 async function* piecesOf(

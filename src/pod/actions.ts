@@ -102,7 +102,8 @@ function containerActions(view: PodView): Action[] {
     if (isSidecar(container)) {
       // A sidecar counts as started once it runs; when it ends later it is restarted beside the others.
       if (!isCurrent(progress, record) || !isAlive(progress)) actions.push(...startWhenDue(view, container));
-      if (!record.isInitialized && !hasStarted(progress, record)) isBlocked = true;
+      if (!record.isInitialized && (!hasStarted(container, progress, record) || view.busy.has(container.name)))
+        isBlocked = true;
     } else if (!record.isInitialized && !(progress?.isDone && isCurrent(progress, record))) {
       if (!isCurrent(progress, record) || !isAlive(progress)) actions.push(...startWhenDue(view, container));
       isBlocked = true;
@@ -124,9 +125,10 @@ function isCurrent(progress: ContainerProgress | undefined, record: PodRecord): 
   return progress !== undefined && progress.sandboxAttempt === record.sandbox?.attempt;
 }
 
-/** True once a sidecar has run in this sandbox: it no longer holds back those after it. */
-function hasStarted(progress: ContainerProgress | undefined, record: PodRecord): boolean {
-  return isCurrent(progress, record) && progress?.startedAtNs !== undefined;
+/** True once a sidecar has run in this sandbox, and its startup probe is content: it no longer holds back those after it. */
+function hasStarted(container: Container, progress: ContainerProgress | undefined, record: PodRecord): boolean {
+  if (!isCurrent(progress, record) || progress?.startedAtNs === undefined) return false;
+  return !container.startupProbe || progress.isStarted === true;
 }
 
 function startWhenDue({ record, busy, nowNs, limits }: PodView, container: Container): Action[] {

@@ -12,15 +12,17 @@ import type { ContainerId, SandboxId } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Paths } from "../settings/paths.js";
-import type { ContainerConfig } from "../state/container.js";
+import type { ContainerConfig, ContainerMount } from "../state/container.js";
 import { removeTree } from "../volume/remove-tree.js";
 import { type BackoffLimits, nextRestartDelay } from "./backoff.js";
 import type { ConfigSource } from "./config-objects.js";
+import { runAction } from "./container-action.js";
 import { toContainerConfig } from "./convert.js";
 import type { EnsuredImage, Images } from "./images.js";
 import type { Container } from "./manifest/defaults.js";
 import type { ObservedEvent } from "./observe.js";
 import type { ContainerProgress, PodRecord } from "./record.js";
+import { makeMessageFile } from "./termination-message.js";
 import { type OpenMounts, openMounts } from "./volume-requests.js";
 
 export interface StartRequest {
@@ -50,6 +52,9 @@ export interface StarterOptions {
   readonly configs: ConfigSource;
 }
 
+/** A hook that takes longer has failed: nothing waits for ever. */
+const HOOK_LIMIT_MS = 600_000;
+
 export class ContainerStarter {
   readonly #options: StarterOptions;
 
@@ -78,7 +83,9 @@ export class ContainerStarter {
     }
     try {
       try {
-        config = this.#config(request, image, open, attempt);
+        const message = await makeMessageFile(this.#options.paths, record.uid, container, attempt);
+        const isTaken = open.mounts.some(({ containerPath }) => containerPath === message.containerPath);
+        config = this.#config(request, image, isTaken ? open.mounts : [...open.mounts, message], attempt);
       } catch (err) {
         return failed("CreateContainerConfigError", err);
       }
@@ -111,6 +118,8 @@ export class ContainerStarter {
     progress.terminated = undefined;
     progress.startedAtNs = undefined;
     progress.isDone = false;
+    progress.isStarted = undefined;
+    progress.isReady = undefined;
     progress.containerId = id;
     progress.imageId = image.digestReference;
     progress.attempt = config.metadata.attempt;
@@ -132,8 +141,25 @@ export class ContainerStarter {
     }
     progress.startedAtNs = runtime.containerStatus(id).startedAtNs ?? String(nowNs());
     request.event({ type: "Normal", reason: "Started", message: `Container started: ${name}`, container: name });
+    await this.#postStart(request, id);
     this.#dropPrevious(request, progress, previousId);
     return {};
+  }
+
+  /** Kubernetes' hook after the start: until it is done the next container waits; its failure is the container's. */
+  async #postStart({ record, container, signal, changed, event }: StartRequest, id: ContainerId): Promise<void> {
+    const hook = container.lifecycle?.postStart;
+    if (!hook) return;
+    changed();
+    const { runtime, hostIps } = this.#options;
+    const podIp = (record.pod.spec.hostNetwork ? hostIps() : record.sandbox?.ips)?.[0] ?? "127.0.0.1";
+    const aborted = new Promise<undefined>((resolve) => signal.addEventListener("abort", () => resolve(undefined)));
+    const target = { runtime, container, containerId: id, podIp };
+    const result = signal.aborted ? undefined : await Promise.race([runAction(hook, target, HOOK_LIMIT_MS), aborted]);
+    if (!result || result.isOk) return;
+    const message = `PostStart hook failed: ${result.message}`;
+    event({ type: "Warning", reason: "FailedPostStartHook", message, container: container.name });
+    await runtime.stopContainer(id, record.pod.spec.terminationGracePeriodSeconds * 1000);
   }
 
   /** A create that failed late may have left its container: its name must be free for this attempt. */
@@ -147,7 +173,7 @@ export class ContainerStarter {
   #config(
     { record, container }: StartRequest,
     image: EnsuredImage,
-    open: OpenMounts,
+    mounts: readonly ContainerMount[],
     attempt: number,
   ): ContainerConfig {
     const { logMaxBytes, logMaxFiles, hostIps } = this.#options;
@@ -159,7 +185,7 @@ export class ContainerStarter {
       nodeName: hostname(),
       attempt,
       image,
-      mounts: open.mounts,
+      mounts,
       configs: this.#options.configs,
       logMaxBytes,
       logMaxFiles,

@@ -26,6 +26,7 @@ import { ContainerStarter } from "./container-starter.js";
 import { containerLogPath, portMappings } from "./convert.js";
 import { type EventJson, PodEvents } from "./events.js";
 import { readHostDns } from "./host-dns.js";
+import { type HistoryRecord, PodHistory } from "./history.js";
 import type { Images } from "./images.js";
 import { type LogOptions, readLog } from "./logs.js";
 import type { Pod } from "./manifest/defaults.js";
@@ -57,6 +58,7 @@ export interface PodEngineOptions {
   readonly runtime: Runtime;
   readonly images: Images;
   readonly store: RecordStore<PodRecord>;
+  readonly history: RecordStore<HistoryRecord>;
   readonly paths: Paths;
   readonly configMaps: ConfigObjects;
   readonly secrets: ConfigObjects;
@@ -81,6 +83,7 @@ export class PodEngine {
   readonly #volumes: Volumes;
   readonly #log: Logger;
   readonly #events = new PodEvents();
+  readonly #history: PodHistory;
   readonly #workers = new Map<PodUid, PodWorker>();
   readonly #uids = new Map<string, PodUid>();
   readonly #shown = new Map<PodUid, PodJson>();
@@ -117,6 +120,8 @@ export class PodEngine {
         }
       });
     }
+    this.#history = new PodHistory(options.history, (uid) => this.#historyOf(uid), options.log);
+    this.#events.onChange = (uid) => this.#history.touch(uid);
     this.#context = {
       runtime,
       starter: new ContainerStarter({ runtime, images, paths, limits, logMaxBytes, logMaxFiles, hostIps, configs }),
@@ -126,8 +131,10 @@ export class PodEngine {
       paths,
       limits,
       events: this.#events,
+      history: this.#history,
       log: options.log,
       hostDns: readHostDns,
+      hostIps,
       changed: (worker) => this.#noteChange(worker),
       gone: (worker) => this.#forget(worker),
     };
@@ -145,7 +152,14 @@ export class PodEngine {
   static async open(options: PodEngineOptions): Promise<PodEngine> {
     const engine = new PodEngine(options);
     const workers: PodWorker[] = [];
-    for (const { body } of options.store.list()) workers.push(engine.#addWorker(body));
+    for (const { body } of options.store.list()) {
+      const worker = engine.#addWorker(body);
+      const { events, spans } = engine.#history.load(worker.uid);
+      engine.#events.restore(worker.uid, events);
+      worker.timeline.spans.push(...spans);
+      workers.push(worker);
+    }
+    await engine.#history.keepOnly(new Set(workers.map(({ uid }) => uid)));
     await Promise.all(workers.map((worker) => worker.adopt()));
     await engine.#removeUnknown();
     for (const worker of workers) worker.kick();
@@ -287,7 +301,16 @@ export class PodEngine {
 
   /** Steps of a pod's way up, the sandbox's own among them, oldest first. */
   timeline(namespace: string, name: string): Span[] {
-    const worker = this.#worker(namespace, name);
+    return this.#timelineOf(this.#worker(namespace, name));
+  }
+
+  #historyOf(uid: PodUid) {
+    const worker = this.#workers.get(uid);
+    return worker && { events: this.#events.of(uid), spans: this.#timelineOf(worker) };
+  }
+
+  /** After a daemon restart the sandbox's own steps are in the pod's history alone. */
+  #timelineOf(worker: PodWorker): Span[] {
     const { sandbox } = worker.record;
     let inner: readonly Span[] = [];
     try {
@@ -384,6 +407,7 @@ export class PodEngine {
   /** Lets go of every pod; they go on running. */
   async close(): Promise<void> {
     this.#unsubscribe();
+    await this.#history.flush();
     await Promise.all([...this.#workers.values()].map((worker) => worker.close()));
     this.#listeners.clear();
   }
@@ -444,6 +468,7 @@ export class PodEngine {
   #noteChange(worker: PodWorker): void {
     if (this.#workers.get(worker.uid) !== worker) return;
     this.#shown.delete(worker.uid);
+    this.#history.touch(worker.uid);
     if (this.#listeners.size === 0) return;
     // One turn of the loop may change a pod several times; watchers see the outcome.
     if (this.#changed.size === 0) setImmediate(() => this.#emitChanges());

@@ -1,5 +1,5 @@
 /**
- * What happened to pods, for people: Kubernetes Event objects, the newest of each pod, in memory.
+ * What happened to pods, for people: Kubernetes Event objects, the newest of each pod.
  *
  * Equal events in a row are counted, not listed. Both the list of a pod and the number of pods
  * that are remembered are bounded.
@@ -33,6 +33,8 @@ export interface EventJson {
 export class PodEvents {
   readonly #byPod = new Map<PodUid, EventJson[]>();
   #sequence = 0;
+  /** Called when a pod's events have changed. */
+  onChange: (uid: PodUid) => void = () => undefined;
 
   /** @param container name of the container it is about; empty: the pod itself */
   record(
@@ -41,6 +43,7 @@ export class PodEvents {
   ): void {
     const at = toRfc3339(nowNs());
     const events = this.#eventsOf(pod.uid);
+    this.onChange(pod.uid);
     const fieldPath = event.container ? `spec.containers{${event.container}}` : undefined;
     const same = events.find(
       (e) => e.reason === event.reason && e.message === event.message && e.involvedObject.fieldPath === fieldPath,
@@ -84,6 +87,17 @@ export class PodEvents {
   list(namespace: string | undefined): EventJson[] {
     const all = [...this.#byPod.values()].flat();
     return namespace === undefined ? all : all.filter((event) => event.metadata.namespace === namespace);
+  }
+
+  of(uid: PodUid): readonly EventJson[] {
+    return this.#byPod.get(uid) ?? [];
+  }
+
+  /** Takes over what an earlier daemon recorded. */
+  restore(uid: PodUid, events: readonly EventJson[]): void {
+    if (events.length === 0) return;
+    this.#byPod.set(uid, structuredClone([...events]));
+    for (const { metadata } of events) this.#sequence = Math.max(this.#sequence, Number(metadata.resourceVersion));
   }
 
   forget(uid: PodUid): void {

@@ -22,12 +22,16 @@ import type { Volumes } from "../volume/volumes.js";
 import { type Action, isAlive, nextActions, type SandboxView } from "./actions.js";
 import { type BackoffLimits, nextFailureDelayMs } from "./backoff.js";
 import type { ConfigSource } from "./config-objects.js";
-import { toSandboxConfig } from "./convert.js";
+import { containerLogPath, toSandboxConfig } from "./convert.js";
 import { type ContainerStarter, type StartOutcome } from "./container-starter.js";
 import type { PodEvents } from "./events.js";
+import { ContainerStopper } from "./container-stopper.js";
+import type { PodHistory } from "./history.js";
 import type { Container } from "./manifest/defaults.js";
-import { adoptFromRuntime, observeContainers } from "./observe.js";
+import { adoptFromRuntime, observeContainers, type ObservedEvent } from "./observe.js";
+import { Prober } from "./prober.js";
 import type { FailedStart, PodRecord } from "./record.js";
+import { readMessage } from "./termination-message.js";
 import { volumeRequests } from "./volume-requests.js";
 
 export interface WorkerContext {
@@ -39,14 +43,17 @@ export interface WorkerContext {
   readonly paths: Paths;
   readonly limits: BackoffLimits;
   readonly events: PodEvents;
+  readonly history: PodHistory;
   readonly log: Logger;
   readonly hostDns: () => SandboxDns;
+  readonly hostIps: () => readonly string[];
   /** The pod looks different from now on. */
   readonly changed: (worker: PodWorker) => void;
   /** The pod is gone, and so is all that it had. */
   readonly gone: (worker: PodWorker) => void;
 }
 
+const MESSAGES_REMEMBERED = 64;
 const MAX_TIMER_MS = 2_147_483_647;
 /** The first start is what people ask about; of later restarts only the newest steps are kept. */
 const MAX_SPANS = 256;
@@ -58,11 +65,13 @@ const RETRY_MAX_MS = 10_000;
 
 export class PodWorker {
   readonly record: PodRecord;
-  /** Steps of the pod's way up, for `describe`; of this daemon's lifetime. */
+  /** Steps of the pod's way up, for `describe`. */
   readonly timeline = new Timeline();
   readonly #context: WorkerContext;
   readonly #busy = new Set<string>();
-  readonly #stops = new Map<string, bigint>();
+  readonly #stopper: ContainerStopper;
+  readonly #prober: Prober;
+  readonly #messagesRead = new Set<string>();
   #abort = new AbortController();
   #volumes: ReadonlyMap<string, string> | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -79,6 +88,23 @@ export class PodWorker {
     this.#context = context;
     // A copy: what a store hands out is its own.
     this.record = structuredClone(record);
+    const { runtime, log } = context;
+    const shared = {
+      runtime,
+      podIp: () => this.#podIp(),
+      event: (event: ObservedEvent) => context.events.record(this.#reference, event),
+    };
+    this.#stopper = new ContainerStopper({ ...shared, kick: () => this.kick(), log });
+    this.#prober = new Prober({
+      ...shared,
+      record: this.record,
+      changed: () => {
+        this.#touch();
+        this.kick();
+      },
+      kill: (name, graceSeconds) =>
+        this.#stop(name, (graceSeconds ?? this.record.pod.spec.terminationGracePeriodSeconds) * 1000),
+    });
   }
 
   get uid(): PodUid {
@@ -132,6 +158,7 @@ export class PodWorker {
   /** Stops looking; containers go on. Waits for what is being written. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#prober.close();
     clearTimeout(this.#timer);
     this.#abort.abort(new RuntimeError("the daemon is stopping", { kind: "cancelled", code: "CANCELLED" }));
     await this.#flush().catch(() => undefined);
@@ -146,6 +173,8 @@ export class PodWorker {
       )
     )
       this.#touch();
+    this.#readMessages();
+    this.#prober.sync();
     const actions = nextActions({
       record: this.record,
       sandbox: this.#sandboxView(),
@@ -203,7 +232,7 @@ export class PodWorker {
         return this.kick();
       }
       case "stop":
-        return this.#stop(action.name, action.graceMs, atNs);
+        return this.#stop(action.name, action.graceMs);
       case "stop-sandbox":
         return this.#spawn("@sandbox", async () =>
           this.#context.runtime.stopSandbox((this.record.sandbox as { id: SandboxId }).id),
@@ -235,7 +264,7 @@ export class PodWorker {
     const { pod, uid } = this.record;
     const previous = this.record.sandbox;
     const attempt = (previous?.attempt ?? -1) + 1;
-    let failure = "FailedCreatePodSandBox";
+    let mountFailure: unknown;
     try {
       const logDirectory = paths.podLogs(pod.metadata.namespace, pod.metadata.name, uid);
       const names = [...(pod.spec.initContainers ?? []), ...pod.spec.containers].map(({ name }) => name);
@@ -256,7 +285,7 @@ export class PodWorker {
         this.timeline
           .step("volumes", () => this.#prepareVolumes())
           .catch((err: unknown) => {
-            failure = "FailedMount";
+            mountFailure = err;
             throw err;
           }),
         (orphan) => runtime.removeSandbox(orphan),
@@ -269,7 +298,8 @@ export class PodWorker {
       this.record.isInitialized = false;
     } catch (err) {
       if (this.#abort.signal.aborted) return;
-      this.record.sandboxFailure = this.#failedStart(failure, err, this.record.sandboxFailure, "");
+      const reason = err === mountFailure ? "FailedMount" : "FailedCreatePodSandBox";
+      this.record.sandboxFailure = this.#failedStart(reason, err, this.record.sandboxFailure, "");
     }
     this.#touch();
   }
@@ -350,35 +380,51 @@ export class PodWorker {
     return { reason: shown, message, delayMs, retryAtNs: String(nowNs() + BigInt(delayMs) * 1_000_000n) };
   }
 
-  /** Tells a container to stop; a second call only matters where it shortens the time that is left. */
-  #stop(name: string, graceMs: number, atNs: bigint): void {
+  #stop(name: string, graceMs: number): void {
+    const container = this.#containers().find((one) => one.name === name);
     const id = this.record.containers[name]?.containerId;
-    const deadlineNs = atNs + BigInt(graceMs) * 1_000_000n;
-    const before = this.#stops.get(name);
-    // A millisecond of slack: the same deadline, counted again, is not a new one.
-    if (id === undefined || (before !== undefined && before <= deadlineNs + 1_000_000n)) return;
-    this.#stops.set(name, deadlineNs);
-    this.#context.events.record(this.#reference, {
-      type: "Normal",
-      reason: "Killing",
-      message: `Stopping container ${name}`,
-      container: name,
-    });
-    const retry = () => {
-      if (this.#stops.get(name) === deadlineNs) this.#stops.delete(name);
-      this.kick();
-    };
-    this.#context.runtime.stopContainer(id, graceMs).then(
-      () => this.kick(),
-      (err: unknown) => {
-        const { kind, code, message } = toRuntimeError(err);
-        this.#context.log.error(
-          { podUid: this.uid, containerId: id, kind, code, message },
-          "a container could not be stopped, retrying in 2 s",
-        );
-        setTimeout(retry, RETRY_MS).unref();
-      },
-    );
+    if (container && id) this.#stopper.stop(container, id, graceMs);
+  }
+
+  #containers(): Container[] {
+    const { spec } = this.record.pod;
+    return [...(spec.initContainers ?? []), ...spec.containers];
+  }
+
+  #podIp(): string {
+    const { record } = this;
+    const ips = record.pod.spec.hostNetwork ? this.#context.hostIps() : record.sandbox?.ips;
+    return ips?.[0] ?? "127.0.0.1";
+  }
+
+  /** What containers that have ended have left to say, once each; it may come after their end is shown. */
+  #readMessages(): void {
+    for (const container of this.#containers()) {
+      const progress = this.record.containers[container.name];
+      const end = progress?.terminated;
+      if (!progress || !end || this.#messagesRead.has(end.containerId)) continue;
+      this.#messagesRead.add(end.containerId);
+      if (this.#messagesRead.size > MESSAGES_REMEMBERED) this.#messagesRead.delete([...this.#messagesRead][0] ?? "");
+      const { paths } = this.#context;
+      const { metadata } = this.record.pod;
+      const logs = paths.podLogs(metadata.namespace, metadata.name, this.uid);
+      const logPath = join(logs, containerLogPath(container.name, progress.attempt));
+      const { attempt } = progress;
+      readMessage(paths, this.uid, { container, attempt, exitCode: end.exitCode, logPath }).then(
+        (message) => {
+          if (message === "" || end.message !== undefined) return;
+          // It may have been restarted meanwhile.
+          if (progress.terminated?.containerId === end.containerId) progress.terminated = { ...end, message };
+          else if (progress.last?.containerId === end.containerId) progress.last = { ...end, message };
+          this.#touch();
+        },
+        (err: unknown) =>
+          this.#context.log.warn(
+            { podUid: this.uid, message: toRuntimeError(err).message },
+            "a container's termination message could not be read, going on without",
+          ),
+      );
+    }
   }
 
   async #remove(): Promise<void> {
@@ -392,6 +438,7 @@ export class PodWorker {
       await this.#context.starter.removeLogs(this.record);
       await this.#saving?.catch(() => undefined);
       this.#isClosed = true;
+      await this.#context.history.remove(this.uid);
       failpoint("remove pod record");
       await store.remove(this.uid);
       failpoint("after remove pod record");
@@ -406,6 +453,7 @@ export class PodWorker {
       setTimeout(() => this.kick(), delayMs + 1).unref();
       return;
     }
+    this.#prober.close();
     events.forget(this.uid);
     this.#context.gone(this);
   }

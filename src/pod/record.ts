@@ -47,6 +47,10 @@ export interface ContainerProgress {
   /** The delay that the next restart waits after an exit; absent before the first restart. */
   restartDelay?: { readonly delayMs: number; readonly givenAtNs: string } | undefined;
   failedStart?: FailedStart | undefined;
+  /** The startup probe of the newest container has succeeded. */
+  isStarted?: boolean | undefined;
+  /** What the readiness probe of the newest container has said last; absent: nothing yet. */
+  isReady?: boolean | undefined;
 }
 
 export interface PodDeletion {

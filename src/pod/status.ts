@@ -134,10 +134,17 @@ export function podPhase(record: PodRecord): Phase {
   return "Running";
 }
 
-/** Which containers are ready: without probes, those that run; an init container, once it is done. */
+/** Which containers are ready: those that run and whose probes are content; an init container, once it is done. */
 function isReady(container: Container, progress: ContainerProgress | undefined, isInit: boolean): boolean {
   if (isInit && !isSidecar(container)) return progress?.isDone === true;
-  return isAlive(progress) && progress?.startedAtNs !== undefined;
+  if (!hasStarted(container, progress)) return false;
+  return !container.readinessProbe || progress?.isReady === true;
+}
+
+/** Runs, and its startup probe, where it has one, is content. */
+function hasStarted(container: Container, progress: ContainerProgress | undefined): boolean {
+  if (!isAlive(progress) || progress?.startedAtNs === undefined) return false;
+  return !container.startupProbe || progress.isStarted === true;
 }
 
 function containerStatus(container: Container, record: PodRecord, facts: StatusFacts): ContainerStatusJson {
@@ -155,7 +162,7 @@ function containerStatus(container: Container, record: PodRecord, facts: StatusF
     image: container.image,
     imageID: progress.imageId ?? "",
     ...(progress.containerId && { containerID: `minke://${progress.containerId}` }),
-    started: isAlive(progress) && progress.startedAtNs !== undefined,
+    started: hasStarted(container, progress),
   };
 }
 

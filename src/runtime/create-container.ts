@@ -9,9 +9,9 @@ import { dirname, isAbsolute, join, normalize, relative } from "node:path";
 import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
-import { RuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
-import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
+import { type ContainerId, type Digest, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
 import { readInLayers } from "../image/layer-lookup.js";
 import { specToJson } from "../oci/json.js";
@@ -123,6 +123,7 @@ async function build(
   signalNumber(stopSignal);
   const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
+  const mounted = mountedImages(ctx, id, config);
   const { spec, warnings } = toContainerSpec({
     config,
     image: image.config,
@@ -132,7 +133,9 @@ async function build(
     cgroupsPath: cgroupPath,
     localSeccomp: await readLocalSeccomp(config.security),
     devices: await lookUpDevices(config.devices ?? []),
+    mountedImages: new Map(mounted.map(({ name, layers }) => [name, layers])),
   });
+  await checkAppArmorProfile(spec.process?.apparmorProfile);
   const record: ContainerRecord = {
     id,
     sandboxId: sandbox.id,
@@ -146,6 +149,7 @@ async function build(
     logPath: containerLogPath(sandbox, config),
     stopSignal,
     user: { uid: user.uid, gid: user.gid, supplementalGroups: user.additionalGids },
+    ...(mounted.length > 0 && { mountedImageIds: mounted.map((image) => image.id) }),
     ...(warnings.length > 0 && { warnings }),
   };
   failpoint("record container");
@@ -160,6 +164,7 @@ async function build(
     // The upper directory's own mode is the mode of "/" in the container.
     mkdir(join(dir, "upper"), { mode: 0o755 }),
     mkdir(join(dir, "work"), { mode: 0o700 }),
+    mounted.length === 0 ? undefined : mkdir(emptyLayer(ctx, id), { mode: 0o755 }),
     record.logPath === "" ? undefined : mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }),
   ]);
   failpoint("after container files");
@@ -167,6 +172,40 @@ async function build(
   await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
   failpoint("after container cgroup");
   if (spec.process) ctx.processes.set(id, spec.process);
+}
+
+/** An overlay without an upper needs two lower directories at least; this one stands below all. */
+function emptyLayer(ctx: RuntimeContext, id: ContainerId): string {
+  return join(ctx.paths.container(id), "empty");
+}
+
+/** In one string of fsconfig(2), `lowerdir+` takes no more. */
+const MAX_LAYER_PATH_BYTES = 255;
+
+/** @throws RuntimeError `not-found` IMAGE_NOT_FOUND, `failed-precondition` MOUNT_SOURCE_INVALID */
+function mountedImages(
+  ctx: RuntimeContext,
+  id: ContainerId,
+  { mounts }: ContainerConfig,
+): { readonly name: string; readonly id: Digest; readonly layers: readonly string[] }[] {
+  const names = new Set(mounts.flatMap(({ image }) => (image === undefined ? [] : [image])));
+  return [...names].map((name) => {
+    const image = ctx.images.resolve(name);
+    if (!image) {
+      throw new RuntimeError(`image "${name}" of a mount is not on this machine; pull it first`, {
+        kind: "not-found",
+        code: "IMAGE_NOT_FOUND",
+      });
+    }
+    const layers = [...ctx.images.lowerDirs(image.id), emptyLayer(ctx, id)];
+    if (layers.some((dir) => Buffer.byteLength(dir) > MAX_LAYER_PATH_BYTES)) {
+      throw new RuntimeError(`image "${name}" of a mount: its layers' paths are too long; use a shorter --root`, {
+        kind: "failed-precondition",
+        code: "MOUNT_SOURCE_INVALID",
+      });
+    }
+    return { name, id: image.id, layers };
+  });
 }
 
 async function containerUser(ctx: RuntimeContext, config: ContainerConfig, image: ImageRecord): Promise<ResolvedUser> {
@@ -243,6 +282,24 @@ async function readLocalSeccomp({
   }
   if (typeof profile === "object" && profile !== null && "defaultAction" in profile) return profile as LinuxSeccomp;
   throw refused("it has no defaultAction");
+}
+
+/** A name and its mode a line: `minke-web (enforce)`. */
+const APPARMOR_PROFILES = "/sys/kernel/security/apparmor/profiles";
+
+/** @throws RuntimeError `failed-precondition` APPARMOR_MISSING for a profile that is not loaded */
+async function checkAppArmorProfile(name: string | undefined): Promise<void> {
+  if (name === undefined || name === "unconfined") return;
+  const loaded = await readFile(APPARMOR_PROFILES, "utf8").catch((err: unknown) => {
+    // Without securityfs nobody can tell; the kernel refuses at start.
+    if (hasErrno(err, "ENOENT")) return undefined;
+    throw withContext(err, `AppArmor profile "${name}"`);
+  });
+  if (loaded === undefined || loaded.split("\n").some((line) => line.startsWith(`${name} (`))) return;
+  throw new RuntimeError(`AppArmor profile "${name}" is not loaded in the kernel`, {
+    kind: "failed-precondition",
+    code: "APPARMOR_MISSING",
+  });
 }
 
 /** @throws RuntimeError `failed-precondition` DEVICE_NOT_FOUND */

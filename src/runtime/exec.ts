@@ -15,8 +15,8 @@ import { describeContainer, requireMonitor, requireRunning, type RuntimeContext 
 import { ANSWER_DEADLINE_MS, answerOf } from "./monitor-answer.js";
 import type { ExecRequest, ExecSession, ExecSyncResult } from "./runtime.js";
 
-/** Below the 16 MiB that a gRPC message of CRI may have (CVE-2022-1708's class). */
-const CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024;
+/** Of stdout and of stderr: both together are below the 16 MiB that a gRPC message of CRI may have (CVE-2022-1708's class). */
+const CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024 - 64 * 1024;
 
 /** See `Runtime.execSync`. */
 export async function execSync(

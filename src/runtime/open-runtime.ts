@@ -41,6 +41,7 @@ import { stopContainer } from "./stop-container.js";
 import { stopSandbox } from "./stop-sandbox.js";
 import { updateContainerResources } from "./update-container.js";
 import { containerUsage, sandboxUsage } from "./usage.js";
+import { watchInits } from "./watch-init.js";
 
 export interface RuntimeOptions {
   readonly paths: Paths;
@@ -91,12 +92,16 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     userFiles: new Map(),
     processes: new Map(),
   };
+  watchInits(ctx);
   const recovered = await recover(ctx);
   return {
     runtime: bindVerbs(ctx),
     recovered,
     quarantined: [...sandboxes.quarantined, ...containers.quarantined],
-    usesImage: (imageId) => containers.list().some(({ body }) => body.imageId === imageId && body.state !== "removing"),
+    usesImage: (imageId) =>
+      containers
+        .list()
+        .some(({ body }) => body.imageId === imageId || body.mountedImageIds?.some((mounted) => mounted === imageId)),
     close: (closeOptions) => close(ctx, closeOptions.removeCgroups),
   };
 }

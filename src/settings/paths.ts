@@ -18,7 +18,7 @@ export class Paths {
   }
 
   /** Boot-class records: valid for one boot of the machine. */
-  bootState(noun: "sandboxes" | "containers" | "leases"): string {
+  bootState(noun: "sandboxes" | "containers" | "leases" | "history"): string {
     return join(this.root, "state", "boot", noun);
   }
 

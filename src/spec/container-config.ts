@@ -9,12 +9,16 @@ export type MountPropagation = "private" | "host-to-container" | "bidirectional"
 export interface ContainerMount {
   /** Absolute, inside the container. */
   readonly containerPath: string;
-  /** Absolute, on the host. */
+  /** Absolute, on the host; empty with `image`. */
   readonly hostPath: string;
+  /** Reference or id of an image whose files are mounted read-only. */
+  readonly image?: string | undefined;
   readonly readonly: boolean;
   /** Makes every mount below read-only too; needs `readonly`. */
   readonly recursiveReadonly: boolean;
   readonly propagation: MountPropagation;
+  /** Further options of the mount itself, in mount(8)'s words: `noexec`, `nosuid`, … */
+  readonly options?: readonly string[] | undefined;
   /** For an idmapped mount; empty or `undefined`: none. Both or neither. */
   readonly uidMappings?: readonly IdMapping[] | undefined;
   readonly gidMappings?: readonly IdMapping[] | undefined;

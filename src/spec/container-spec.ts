@@ -53,6 +53,8 @@ export interface ContainerSpecInput {
   readonly cgroupsPath: string;
   /** The profile that a seccomp `localhostRef` names, read. */
   readonly localSeccomp?: LinuxSeccomp | undefined;
+  /** Layer directories, topmost first and at least two, of the images that mounts name. */
+  readonly mountedImages?: ReadonlyMap<string, readonly string[]> | undefined;
   /** The nodes that the config's devices name, looked up; with what is permitted. */
   readonly devices?: readonly AllowedDevice[] | undefined;
 }
@@ -107,7 +109,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     mounts: [
       ...standardMounts(security.privileged),
       ...sandboxMounts(sandbox, config),
-      ...[...config.mounts].sort(byDepth).map(toOciMount),
+      ...[...config.mounts].sort(byDepth).map((mount) => toOciMount(mount, input.mountedImages)),
     ],
     annotations: {},
     linux: {
@@ -128,7 +130,8 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       rootfsPropagation: rootfsPropagation(config.mounts),
     },
   };
-  return { spec, warnings: oom.warning === undefined ? warnings : [...warnings, oom.warning] };
+  const more = [oom.warning, appArmorWarning(security, host)].filter((warning) => warning !== undefined);
+  return { spec, warnings: [...warnings, ...more] };
 }
 
 function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConfig): LinuxNamespace[] {
@@ -162,6 +165,14 @@ function appArmorProfile({ apparmor }: ContainerConfig["security"], host: HostAb
     kind: "failed-precondition",
     code: "APPARMOR_MISSING",
   });
+}
+
+function appArmorWarning(
+  { apparmor, privileged }: ContainerConfig["security"],
+  host: HostAbilities,
+): string | undefined {
+  if (privileged || !host.hasAppArmor || apparmor?.type !== "runtime-default") return undefined;
+  return "minke has no default AppArmor profile: the container is confined by capabilities, seccomp and masks alone";
 }
 
 function toDeviceRule({ device, access }: AllowedDevice): LinuxDeviceCgroup {
@@ -221,13 +232,24 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount): Mount {
+function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedImages"]): Mount {
+  const layers = mount.image === undefined ? undefined : images?.get(mount.image);
+  if (layers) {
+    // An overlay of lower directories only is read-only, and costs no copy.
+    const lowers = layers.map((dir) => `lowerdir+=${dir}`);
+    return {
+      destination: mount.containerPath,
+      type: "overlay",
+      source: "overlay",
+      options: ["ro", "nosuid", "nodev", ...(mount.options ?? []), ...lowers],
+    };
+  }
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
   return {
     destination: mount.containerPath,
     type: "bind",
     source: mount.hostPath,
-    options: ["rbind", PROPAGATION[mount.propagation], access],
+    options: ["rbind", PROPAGATION[mount.propagation], access, ...(mount.options ?? [])],
     ...(mount.uidMappings?.length && {
       uidMappings: mount.uidMappings.map(toOciMapping),
       gidMappings: (mount.gidMappings ?? []).map(toOciMapping),

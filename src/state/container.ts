@@ -39,6 +39,8 @@ export interface ContainerRecord {
   /** Absolute; empty: none. */
   readonly logPath: string;
   readonly stopSignal: string;
+  /** Images that its mounts show; they are in use as long as it is there. */
+  readonly mountedImageIds?: readonly Digest[] | undefined;
   /** Who its first process is, as resolved in the image. */
   readonly user?:
     | { readonly uid: number; readonly gid: number; readonly supplementalGroups: readonly number[] }

@@ -1,7 +1,7 @@
 /**
  * CRI over its socket: every method as a promise, with whatever of the request a test cares for.
  */
-import { credentials, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
 import {
   ContainerConfig,
   type ContainerStatus,
@@ -28,8 +28,10 @@ export class CriClient {
   readonly #images: ImageServiceClient;
 
   constructor(socketPath: string) {
-    this.#runtime = new RuntimeServiceClient(`unix:${socketPath}`, credentials.createInsecure());
-    this.#images = new ImageServiceClient(`unix:${socketPath}`, credentials.createInsecure());
+    // As a kubelet has it (cri-client, "maxMsgSize").
+    const options = { "grpc.max_receive_message_length": 16 * 1024 * 1024 };
+    this.#runtime = new RuntimeServiceClient(`unix:${socketPath}`, credentials.createInsecure(), options);
+    this.#images = new ImageServiceClient(`unix:${socketPath}`, credentials.createInsecure(), options);
   }
 
   /** A unary method; what is not given has its proto default. Throws a ServiceError. */
@@ -42,6 +44,20 @@ export class CriClient {
     return new Promise((resolve, reject) => {
       client[method].bind(client)({ ...empty, ...fields }, (err, response) => (err ? reject(err) : resolve(response)));
     });
+  }
+
+  /** What a stream has sent so far, and how to end it. */
+  stream<M extends Method>(method: M): { readonly received: ResponseOf<M>[]; readonly cancel: () => void } {
+    const request = METHODS[method].requestDeserialize(Buffer.alloc(0)) as RequestOf<M>;
+    const client = this.#runtime as unknown as Record<
+      M,
+      (request: RequestOf<M>) => ClientReadableStream<ResponseOf<M>>
+    >;
+    const call = client[method].bind(client)(request);
+    const received: ResponseOf<M>[] = [];
+    call.on("data", (response: ResponseOf<M>) => received.push(response));
+    call.on("error", () => undefined);
+    return { received, cancel: () => call.cancel() };
   }
 
   /** The error of a call that has to fail. */

@@ -52,6 +52,7 @@ export interface PodView {
 interface TerminatedView {
   readonly exitCode: number;
   readonly reason?: string;
+  readonly message?: string;
 }
 
 export interface ContainerView {

@@ -12,10 +12,21 @@ import { unpackedPackages } from "../../rootfs-fixtures/debian.mjs";
 
 const CACHE = fileURLToPath(new URL("../../.cache/peers", import.meta.url));
 const PACKAGES: readonly string[] = [
-  ...["skopeo", "umoci", "buildah", "podman", "containerd", "runc", "conmon"],
+  "skopeo",
+  "umoci",
+  "buildah",
+  "podman",
+  "containerd",
+  "runc",
+  "conmon",
   // htpasswd, and what the others are linked with.
-  ...["apache2-utils", "libapr1", "libaprutil1", "libgpgme11", "libsubid4"],
-  ...["golang-github-containers-common", "golang-github-containers-image"],
+  "apache2-utils",
+  "libapr1",
+  "libaprutil1",
+  "libgpgme11",
+  "libsubid4",
+  "golang-github-containers-common",
+  "golang-github-containers-image",
 ];
 
 export interface Peers {

@@ -14,7 +14,7 @@ let root: string;
 let store: ImageStore;
 let server: Server;
 let ref: string;
-let sendLayer: (response: ServerResponse, bytes: Buffer) => void;
+let sendLayer: (response: ServerResponse, bytes: Buffer, request: IncomingMessage) => void;
 
 beforeEach(async () => {
   layout = await fixtureLayout();
@@ -33,7 +33,7 @@ beforeEach(async () => {
         .split("/")
         .at(-1) ?? "";
     const bytes = await blob(name === "1" ? top.digest : name);
-    if (name === last) return sendLayer(response, bytes);
+    if (name === last) return sendLayer(response, bytes, request);
     response.writeHead(200, name === "1" ? { "content-type": top.mediaType } : {}).end(bytes);
   };
   server = createServer((request, response) => void answer(request, response));
@@ -108,4 +108,56 @@ test("loadLayout of a tar of the layout gives the same images as the directory",
     "minke.test/probe:1",
   ]);
   expect(await readdir(join(root, "tmp"))).toEqual([]);
+});
+
+test("a layer whose connection breaks is gone on with, and the image is whole", async () => {
+  let asked = 0;
+  sendLayer = (response, bytes, request) => {
+    const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0);
+    const range = { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+    response.writeHead(from > 0 ? 206 : 200, { "content-length": bytes.length - from, ...(from > 0 ? range : {}) });
+    if (++asked > 3) response.end(bytes.subarray(from));
+    else response.write(bytes.subarray(from, from + 100_000), () => setTimeout(() => response.destroy(), 10));
+  };
+  const record = await store.pull(ref);
+  expect(asked).toBe(4);
+  expect(store.lowerDirs(record.id)).toHaveLength(2);
+});
+
+test("a layer that is resumed with other bytes is data-loss and leaves nothing", async () => {
+  sendLayer = (response, bytes, request) => {
+    const wrong = Buffer.alloc(bytes.length, 7);
+    const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0);
+    const range = { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+    response.writeHead(from > 0 ? 206 : 200, { "content-length": bytes.length - from, ...(from > 0 ? range : {}) });
+    if (from > 0) response.end(wrong.subarray(from));
+    else response.write(bytes.subarray(0, 100_000), () => setTimeout(() => response.destroy(), 10));
+  };
+  await expect(store.pull(ref)).rejects.toMatchObject({ kind: "data-loss" });
+  expect(await leftovers()).toEqual([]);
+});
+
+test("a pull that is cancelled at any moment leaves nothing, and the next one works", async () => {
+  const pieces = (response: ServerResponse, bytes: Buffer) => {
+    let at = 0;
+    const timer = setInterval(() => {
+      response.write(bytes.subarray(at, at + 20_000));
+      at += 20_000;
+      if (at < bytes.length) return;
+      clearInterval(timer);
+      response.end();
+    }, 1);
+    response.once("close", () => clearInterval(timer));
+  };
+  sendLayer = pieces;
+  for (let afterMs = 0; afterMs <= 120; afterMs += 10) {
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), afterMs);
+    const outcome = await store.pull(ref, { signal: abort.signal }).catch((err: unknown) => err);
+    clearTimeout(timer);
+    if (!(outcome instanceof Error)) break;
+    expect(outcome).toMatchObject({ kind: "cancelled", code: "CANCELLED" });
+    expect(await leftovers()).toEqual([]);
+  }
+  expect((await store.pull(ref)).repoTags).toEqual([ref]);
 });

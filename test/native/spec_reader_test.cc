@@ -94,6 +94,7 @@ TEST_CASE("ReadSpec refuses text that is too deep, too large or not JSON") {
   CHECK(PathOfError("{") == "");
   CHECK(PathOfError("[]") == "");
   CHECK(PathOfError("") == "");
+  CHECK(PathOfError("{\"dddddddddddddddddddddddddddd\xf3\x9d") == "");
 }
 
 TEST_CASE("MakePlan refuses a spec without a mount namespace") {

@@ -1,4 +1,5 @@
 /** How pods live and end: order, restarts, back-off, deadlines, signals, and how these are shown. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { TestDaemon } from "../harness/daemon.js";
 import { missing, requires } from "../harness/requires.js";
@@ -85,12 +86,14 @@ describe("restart policies", () => {
     const delays: number[] = [];
     await until(async () => {
       const waiting = (await daemon.container("crash", "a")).state.waiting as { reason: string; message: string };
-      if (waiting?.reason !== "CrashLoopBackOff") return delays.length;
+      if (waiting?.reason !== "CrashLoopBackOff") return delays.at(-1);
       const seconds = Number(/back-off ([\d.]+)s/.exec(waiting.message)?.[1]);
       if (delays.at(-1) !== seconds) delays.push(seconds);
-      return delays.length;
-    }).toBeGreaterThanOrEqual(3);
-    expect(delays.slice(0, 3)).toEqual([0.3, 0.6, 1.2]);
+      return delays.at(-1);
+    }).toBe(1.2);
+    // A look may miss one; those that are seen only grow.
+    expect(delays).toEqual([0.3, 0.6, 1.2].filter((seconds) => delays.includes(seconds)));
+    expect(delays.length).toBeGreaterThan(1);
     await until(() => row("crash")).toMatch(/^crash 0\/1 CrashLoopBackOff [3-9]/);
     await remove("crash");
   });
@@ -106,13 +109,9 @@ describe("restart policies", () => {
 describe("init containers", () => {
   test("one that fails is retried with delay, shown as Init:CrashLoopBackOff, and the next waits", async () => {
     await create("inits", {
-      spec: "volumes: [{ name: v, emptyDir: {} }]",
+      spec: `volumes: [{ name: v, hostPath: { path: "${daemon.folder}/inits", type: DirectoryOrCreate } }]`,
       inits: [
-        container(
-          "first",
-          "echo x >> /v/n; test $(wc -l < /v/n) -ge 4",
-          ", volumeMounts: [{ name: v, mountPath: /v }]",
-        ),
+        container("first", "test -e /v/go", ", volumeMounts: [{ name: v, mountPath: /v }]"),
         container("second", "true"),
       ],
       containers: [container("main", TRAP)],
@@ -121,8 +120,9 @@ describe("init containers", () => {
     expect(await daemon.container("inits", "second")).toMatchObject({
       state: { waiting: { reason: "PodInitializing" } },
     });
+    await until(async () => (await daemon.container("inits", "first")).restartCount).toBeGreaterThan(1);
+    writeFileSync(`${daemon.folder}/inits/go`, "");
     await until(() => row("inits")).toMatch(/^inits 1\/1 Running 0 /);
-    expect(await daemon.container("inits", "first")).toMatchObject({ restartCount: 3 });
     await remove("inits");
   });
 
@@ -169,7 +169,6 @@ describe("sidecars", () => {
       stdout: expect.stringMatching(/^start one .*\n(init\nstart two .*\n)start main .*\n$/),
     });
     await remove("order");
-    const { readFileSync } = await import("node:fs");
     const lines = readFileSync(`${daemon.folder}/order/log`, "utf8").split("\n");
     expect(lines.filter((line) => line.startsWith("stop"))).toEqual(["stop main", "stop two", "stop one"]);
   });
@@ -203,7 +202,6 @@ describe("stopping", () => {
     });
     await until(async () => (await daemon.minke(["logs", "signal"])).stdout).toBe("up\n");
     await remove("signal");
-    const { readFileSync } = await import("node:fs");
     expect(readFileSync(`${daemon.folder}/signal/got`, "utf8")).toBe("USR1\n");
   });
 
@@ -224,4 +222,22 @@ describe("stopping", () => {
     await daemon.expect("delete", "pod", "forced", "--force");
     expect(performance.now() - begin).toBeLessThan(1500);
   });
+});
+
+test("events and the timeline of a pod survive the daemon, and go with the pod", async () => {
+  await create("past", { containers: [container("a", TRAP)] });
+  await until(() => row("past")).toMatch(/^past 1\/1 Running/);
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  const steps = (text: string) => text.split("\n").filter((line) => /\+\d+\.\d ms/.test(line));
+  const before = await daemon.expect("describe", "pod", "past");
+  await daemon.kill9();
+  await daemon.start();
+  const after = await daemon.expect("describe", "pod", "past");
+  expect(after).toMatch(/Normal +Started .*Container started: a/);
+  expect(steps(after).length).toBeGreaterThan(5);
+  expect(steps(after)).toEqual(steps(before));
+  const { uid } = (await daemon.pod("past")).metadata;
+  expect(existsSync(`${daemon.root}/state/boot/history/${uid}.json`)).toBe(true);
+  await remove("past");
+  expect(existsSync(`${daemon.root}/state/boot/history/${uid}.json`)).toBe(false);
 });

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -53,4 +53,5 @@ if (values.keep && existsSync(KEPT)) {
   } catch {
     console.log("the VM had ended by itself");
   }
+  rmSync(dirname(shellSocket), { recursive: true, force: true });
 }

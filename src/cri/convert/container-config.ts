@@ -68,14 +68,35 @@ const PROPAGATION: Readonly<Record<number, MountPropagation>> = {
   [CriPropagation.PROPAGATION_BIDIRECTIONAL]: "bidirectional",
 };
 
+/** What restricts a mount; access and propagation have fields of their own. */
+const MOUNT_OPTIONS: ReadonlySet<string> = new Set([
+  "noexec",
+  "exec",
+  "nosuid",
+  "suid",
+  "nodev",
+  "dev",
+  "noatime",
+  "relatime",
+  "strictatime",
+  "nodiratime",
+  "nosymfollow",
+]);
+
 function toMount(mount: Mount, index: number): ContainerMount {
   const path = `config.mounts[${index}]`;
   const propagation = PROPAGATION[mount.propagation];
   if (!propagation) throw invalidField(`${path}.propagation`, `${mount.propagation} is none`);
-  if (mount.image && mount.image.image !== "")
-    throw unsupportedField(`${path}.image`, "image volumes are not available in this version");
-  if (mount.imageSubPath !== "") throw invalidField(`${path}.image_sub_path`, "is set without an image");
-  if (mount.mountOptions.length > 0) throw unsupportedField(`${path}.mount_options`, "not available, as Status says");
+  const image = mount.image?.image ?? "";
+  if (image === "" && mount.imageSubPath !== "")
+    throw invalidField(`${path}.image_sub_path`, "is set without an image");
+  if (mount.imageSubPath !== "")
+    throw unsupportedField(`${path}.image_sub_path`, "only whole images can be mounted in this version");
+  if (image !== "" && mount.hostPath !== "") throw invalidField(`${path}.host_path`, "is set beside an image");
+  for (const option of mount.mountOptions) {
+    if (!MOUNT_OPTIONS.has(option))
+      throw invalidField(`${path}.mount_options`, `"${option}" is none of ${[...MOUNT_OPTIONS].join(", ")}`);
+  }
   // selinux_relabel, which a kubelet sets on nearly all mounts, has no effect: no container has a label of its own.
   // api.proto, Mount.recursive_read_only: an error if not readonly, or if the propagation is not private.
   if (mount.recursiveReadOnly && !mount.readonly) throw invalidField(`${path}.recursive_read_only`, "needs readonly");
@@ -85,10 +106,12 @@ function toMount(mount: Mount, index: number): ContainerMount {
     throw invalidField(`${path}.uidMappings`, "and gidMappings go together");
   return {
     containerPath: absolutePath(mount.containerPath, `${path}.container_path`),
-    hostPath: absolutePath(mount.hostPath, `${path}.host_path`),
-    readonly: mount.readonly,
+    hostPath: image === "" ? absolutePath(mount.hostPath, `${path}.host_path`) : "",
+    ...(image !== "" && { image }),
+    readonly: mount.readonly || image !== "",
     recursiveReadonly: mount.recursiveReadOnly,
     propagation,
+    ...(mount.mountOptions.length > 0 && { options: mount.mountOptions }),
     ...(mount.uidMappings.length > 0 && { uidMappings: mount.uidMappings, gidMappings: mount.gidMappings }),
   };
 }

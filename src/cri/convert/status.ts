@@ -117,7 +117,7 @@ export function toContainerStatus(container: ContainerStatus, image: ImageRecord
     message: container.message ?? (container.warnings ?? []).join("; "),
     labels: { ...config.labels },
     annotations: { ...config.annotations },
-    mounts: config.mounts.map(toMount),
+    mounts: config.mounts.map((mount) => toMount(mount, container)),
     logPath: container.logPath,
     resources: { linux: toCriResources(config.resources), windows: undefined },
     user: user && {
@@ -133,7 +133,9 @@ const PROPAGATION = {
   bidirectional: MountPropagation.PROPAGATION_BIDIRECTIONAL,
 } as const;
 
-function toMount(mount: ContainerMount): Mount {
+function toMount(mount: ContainerMount, container: ContainerStatus): Mount {
+  const names = [...new Set(container.config.mounts.flatMap(({ image }) => (image === undefined ? [] : [image])))];
+  const imageRef = mount.image === undefined ? "" : (container.mountedImageIds?.[names.indexOf(mount.image)] ?? "");
   return {
     containerPath: mount.containerPath,
     hostPath: mount.hostPath,
@@ -143,9 +145,9 @@ function toMount(mount: ContainerMount): Mount {
     uidMappings: [...(mount.uidMappings ?? [])],
     gidMappings: [...(mount.gidMappings ?? [])],
     recursiveReadOnly: mount.recursiveReadonly,
-    image: undefined,
+    image: mount.image === undefined ? undefined : { ...toImageSpec(mount.image), imageRef },
     imageSubPath: "",
-    mountOptions: [],
+    mountOptions: [...(mount.options ?? [])],
   };
 }
 

@@ -1,12 +1,14 @@
 /**
  * What Kubernetes fills in where a manifest says nothing (pkg/apis/core/v1/defaults.go).
  */
-import type { PodContainer, PodManifest, PodSpec, PodVolume } from "./schema.js";
+import type { PodContainer, PodManifest, PodSpec, PodVolume, Probe } from "./schema.js";
 
 /** A container with everything set that the engine relies on. */
 export interface Container extends PodContainer {
   readonly image: string;
   readonly imagePullPolicy: "Always" | "IfNotPresent" | "Never";
+  readonly terminationMessagePath: string;
+  readonly terminationMessagePolicy: "File" | "FallbackToLogsOnError";
 }
 
 export type Volume = PodVolume;
@@ -52,6 +54,11 @@ function containerDefaults(container: PodContainer, hostNetwork: boolean): Conta
     ...container,
     image,
     imagePullPolicy: container.imagePullPolicy ?? defaultPullPolicy(image),
+    terminationMessagePath: container.terminationMessagePath || "/dev/termination-log",
+    terminationMessagePolicy: container.terminationMessagePolicy ?? "File",
+    ...(container.livenessProbe && { livenessProbe: probeDefaults(container.livenessProbe) }),
+    ...(container.readinessProbe && { readinessProbe: probeDefaults(container.readinessProbe) }),
+    ...(container.startupProbe && { startupProbe: probeDefaults(container.startupProbe) }),
     ...(container.ports && {
       ports: container.ports.map((port) => ({
         ...port,
@@ -59,6 +66,19 @@ function containerDefaults(container: PodContainer, hostNetwork: boolean): Conta
         ...(hostNetwork && { hostPort: port.hostPort ?? port.containerPort }),
       })),
     }),
+  };
+}
+
+function probeDefaults(probe: Probe): Probe {
+  const { httpGet, grpc } = probe;
+  return {
+    ...probe,
+    ...(httpGet && { httpGet: { ...httpGet, path: httpGet.path ?? "/", scheme: httpGet.scheme ?? "HTTP" } }),
+    ...(grpc && { grpc: { ...grpc, service: grpc.service ?? "" } }),
+    timeoutSeconds: probe.timeoutSeconds ?? 1,
+    periodSeconds: probe.periodSeconds ?? 10,
+    successThreshold: probe.successThreshold ?? 1,
+    failureThreshold: probe.failureThreshold ?? 3,
   };
 }
 

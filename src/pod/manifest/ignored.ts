@@ -3,21 +3,11 @@
  * without effect from a field that nobody knows (a typing mistake).
  */
 
-const CONTAINER = [
-  "livenessProbe",
-  "readinessProbe",
-  "startupProbe",
-  "resizePolicy",
-  "restartPolicyRules",
-  "terminationMessagePath",
-  "terminationMessagePolicy",
-  "volumeDevices",
-];
+const CONTAINER = ["resizePolicy", "restartPolicyRules", "volumeDevices"];
 
 const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
   containers: CONTAINER,
   initContainers: CONTAINER,
-  lifecycle: ["postStart", "preStop"],
   metadata: ["finalizers", "managedFields", "ownerReferences", "selfLink"],
   resources: ["claims"],
   securityContext: [

@@ -85,6 +85,32 @@ const containerSecurityContext = z.strictObject({
   procMount: z.enum(["Default", "Unmasked"]).optional(),
 });
 
+const portRef = z.union([int32, text]);
+const action = {
+  exec: z.strictObject({ command: z.array(text) }).optional(),
+  httpGet: z
+    .strictObject({
+      path: text.optional(),
+      port: portRef,
+      host: text.optional(),
+      scheme: z.enum(["HTTP", "HTTPS"]).optional(),
+      httpHeaders: z.array(z.strictObject({ name: text, value: text })).optional(),
+    })
+    .optional(),
+  tcpSocket: z.strictObject({ port: portRef, host: text.optional() }).optional(),
+};
+const probe = z.strictObject({
+  ...action,
+  grpc: z.strictObject({ port: int32, service: text.nullish() }).optional(),
+  initialDelaySeconds: int32.optional(),
+  timeoutSeconds: int32.optional(),
+  periodSeconds: int32.optional(),
+  successThreshold: int32.optional(),
+  failureThreshold: int32.optional(),
+  terminationGracePeriodSeconds: int64.nullish(),
+});
+const hook = z.strictObject({ ...action, sleep: z.strictObject({ seconds: int64 }).optional() });
+
 const resources = z.strictObject({
   limits: z.record(z.string(), quantity).optional(),
   requests: z.record(z.string(), quantity).optional(),
@@ -103,7 +129,14 @@ const container = z.strictObject({
   volumeMounts: z.array(volumeMount).optional(),
   resources: resources.optional(),
   securityContext: containerSecurityContext.optional(),
-  lifecycle: z.strictObject({ stopSignal: text.optional() }).optional(),
+  lifecycle: z
+    .strictObject({ stopSignal: text.optional(), postStart: hook.optional(), preStop: hook.optional() })
+    .optional(),
+  livenessProbe: probe.optional(),
+  readinessProbe: probe.optional(),
+  startupProbe: probe.optional(),
+  terminationMessagePath: text.optional(),
+  terminationMessagePolicy: z.enum(["File", "FallbackToLogsOnError"]).optional(),
   restartPolicy: z.enum(["Always", "OnFailure", "Never"]).optional(),
   stdin: z.boolean().optional(),
   stdinOnce: z.boolean().optional(),
@@ -205,6 +238,8 @@ export type PodSpec = z.infer<typeof podSpec>;
 export type PodContainer = z.infer<typeof container>;
 export type PodVolume = z.infer<typeof volume>;
 export type PodVolumeMount = z.infer<typeof volumeMount>;
+export type Probe = z.infer<typeof probe>;
+export type Hook = z.infer<typeof hook>;
 export type FileSource = z.infer<typeof fileSource>;
 export type ResourceFieldRef = z.infer<typeof resourceFieldRef>;
 export type EnvVar = z.infer<typeof envVar>;

@@ -5,8 +5,10 @@
 import { isIP } from "node:net";
 import type { Pod } from "./defaults.js";
 import type { FieldProblem } from "./problems.js";
+import { checkActions } from "./validate-actions.js";
+import { checkFiles, checkResourceRef } from "./validate-files.js";
 import { parseQuantity } from "./quantity.js";
-import type { FileSource, PodContainer, PodManifest, PodSpec, PodVolume, ResourceFieldRef } from "./schema.js";
+import type { PodContainer, PodManifest, PodSpec, PodVolume } from "./schema.js";
 
 const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/;
 const DNS_SUBDOMAIN = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$/;
@@ -35,6 +37,10 @@ export function podProblems(pod: PodManifest): FieldProblem[] {
     checkContainer(container, path, { names, volumes, hostPorts, hostNetwork: pod.spec.hostNetwork === true }, add);
     if (container.restartPolicy !== undefined && container.restartPolicy !== "Always") {
       add(`${path}.restartPolicy`, "only Always is possible for an init container");
+    }
+    if (container.restartPolicy !== "Always") {
+      for (const field of ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] as const)
+        if (container[field]) add(`${path}.${field}`, "not for an init container that is not a sidecar");
     }
   });
   if (pod.spec.containers.length === 0) add("spec.containers", "at least one container is required");
@@ -79,7 +85,7 @@ export function metadataProblems(metadata: PodManifest["metadata"]): FieldProble
   return problems;
 }
 
-type Add = (path: string, message: string) => void;
+export type Add = (path: string, message: string) => void;
 
 function checkMetadata(metadata: PodManifest["metadata"], add: Add): void {
   if (!metadata.name && !metadata.generateName) add("metadata.name", "required");
@@ -207,6 +213,10 @@ function checkContainer(container: PodContainer, path: string, scope: Scope, add
     if (source.prefix && (source.prefix.includes("=") || CONTROL.test(source.prefix)))
       add(`${path}.envFrom[${i}].prefix`, `${JSON.stringify(source.prefix)} cannot begin the name of a variable`);
   });
+  checkActions(container, path, add);
+  const message = container.terminationMessagePath;
+  if (message && !isAbsolute(message))
+    add(`${path}.terminationMessagePath`, `"${message}" must be an absolute path without ".."`);
   checkPorts(container, path, scope, add);
   checkMounts(container, path, scope, add);
   checkResources(container, path, add);
@@ -240,61 +250,6 @@ function checkValueFrom(
   if (source.fieldRef && !FIELD_PATH.test(source.fieldRef.fieldPath)) {
     add(`${path}.fieldRef.fieldPath`, `"${source.fieldRef.fieldPath}" is not supported`);
   }
-}
-
-function checkResourceRef(ref: ResourceFieldRef, path: string, add: Add): void {
-  if (!/^(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-\w+)$/.test(ref.resource))
-    add(`${path}.resource`, `"${ref.resource}" is not supported`);
-  if (ref.divisor !== undefined && !((parseQuantity(ref.divisor) ?? -1) >= 0))
-    add(`${path}.divisor`, `"${ref.divisor}" is not a quantity`);
-}
-
-/** Files of a configMap, secret, downwardAPI or projected volume. */
-function checkFiles(volume: PodVolume, path: string, add: Add): void {
-  const { configMap, secret, downwardAPI, projected } = volume;
-  const check = (kind: string, items: readonly { path: string; mode?: number | null | undefined }[] | undefined) =>
-    items?.forEach((item, i) => {
-      const at = `${path}.${kind}.items[${i}]`;
-      if (
-        item.path === "" ||
-        item.path.startsWith("/") ||
-        /(^|\/)\.\.(\/|$)/.test(item.path) ||
-        item.path.startsWith("..")
-      )
-        add(`${at}.path`, `"${item.path}" must be relative and without ".."`);
-      checkMode(item.mode, `${at}.mode`, add);
-    });
-  const checkFields = (kind: string, items: NonNullable<FileSource["downwardAPI"]>["items"]) =>
-    items?.forEach(({ fieldRef, resourceFieldRef }, i) => {
-      const at = `${path}.${kind}.items[${i}]`;
-      if ((fieldRef === undefined) === (resourceFieldRef === undefined))
-        add(at, "one of fieldRef and resourceFieldRef is required");
-      if (fieldRef && !VOLUME_FIELD_PATH.test(fieldRef.fieldPath))
-        add(`${at}.fieldRef.fieldPath`, `"${fieldRef.fieldPath}" is not supported`);
-      if (resourceFieldRef && !resourceFieldRef.containerName) add(`${at}.resourceFieldRef.containerName`, "required");
-      if (resourceFieldRef) checkResourceRef(resourceFieldRef, `${at}.resourceFieldRef`, add);
-    });
-  for (const [kind, source] of Object.entries({ configMap, secret, downwardAPI, projected }))
-    checkMode(source?.defaultMode, `${path}.${kind}.defaultMode`, add);
-  check("configMap", configMap?.items);
-  check("secret", secret?.items);
-  check("downwardAPI", downwardAPI?.items);
-  checkFields("downwardAPI", downwardAPI?.items);
-  projected?.sources.forEach((source, i) => {
-    if (Object.values(source).filter((one) => one !== undefined).length !== 1)
-      add(`${path}.projected.sources[${i}]`, "exactly one source is required");
-    check(`projected.sources[${i}].configMap`, source.configMap?.items);
-    check(`projected.sources[${i}].secret`, source.secret?.items);
-    check(`projected.sources[${i}].downwardAPI`, source.downwardAPI?.items);
-    checkFields(`projected.sources[${i}].downwardAPI`, source.downwardAPI?.items);
-  });
-}
-
-const VOLUME_FIELD_PATH =
-  /^metadata\.(name|namespace|uid|labels|annotations|labels\['[^']+'\]|annotations\['[^']+'\])$/;
-
-function checkMode(mode: number | null | undefined, path: string, add: Add): void {
-  if (mode !== undefined && mode !== null && (mode < 0 || mode > 0o777)) add(path, "must be between 0 and 0777");
 }
 
 function checkPorts(container: PodContainer, path: string, scope: Scope, add: Add): void {

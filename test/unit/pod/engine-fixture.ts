@@ -9,6 +9,7 @@ import { createLog } from "../../../src/base/log.js";
 import { RuntimeError } from "../../../src/base/errors.js";
 import { ConfigObjects } from "../../../src/pod/config-objects.js";
 import { PodEngine, type PodSettings } from "../../../src/pod/engine.js";
+import type { HistoryRecord } from "../../../src/pod/history.js";
 import type { Images } from "../../../src/pod/images.js";
 import { readManifest } from "../../../src/pod/manifest/read.js";
 import { parseYamlDocuments } from "../../../src/pod/manifest/yaml.js";
@@ -48,11 +49,13 @@ export async function openFixture(settings: Partial<PodSettings> = {}): Promise<
   const store = new MemoryStore<PodRecord>();
   const paths = new Paths(join(root, "root"), join(root, "run"));
   const mounts = { mountTmpfs: async () => undefined, unmount: async () => undefined };
+  const history = new MemoryStore<HistoryRecord>();
   const open = () =>
     PodEngine.open({
       runtime,
       images,
       store,
+      history,
       configMaps: new ConfigObjects("ConfigMap", new MemoryStore()),
       secrets: new ConfigObjects("Secret", new MemoryStore()),
       paths,

@@ -145,9 +145,9 @@ describe("problems", () => {
 
 describe("warnings", () => {
   test("tell a field without effect from one that nobody knows", () => {
-    const { warnings } = read(one("livenessProbe: { exec: { command: [x] } }, comand: [x]"));
+    const { warnings } = read(one("volumeDevices: [], comand: [x]"));
     expect(warnings).toEqual([
-      { path: "spec.containers[0].livenessProbe", message: "has no effect here, ignored" },
+      { path: "spec.containers[0].volumeDevices", message: "has no effect here, ignored" },
       { path: "spec.containers[0].comand", message: "unknown field, ignored" },
     ]);
   });

@@ -161,7 +161,7 @@ function commandLine(options: BootOptions, kernelBase: string): string {
   return [
     // An own command line comes first: what stands last is what the guest reads its settings from.
     options.append ?? "",
-    "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on",
+    "tsc=reliable console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on",
     "apparmor=1 security=apparmor cgroup_no_v1=all psi=1",
     `minke.checkout=${CHECKOUT} minke.modules=${kernelBase}/lib/modules minke.disk=${options.disk ? "vda" : ""}`,
   ].join(" ");

@@ -156,8 +156,13 @@ describe("refused by name", () => {
     ["config.command[0]", "INVALID_FIELD", { command: ["a\0b"] }],
     ["config.CDI_devices", "UNSUPPORTED_FIELD", { CDIDevices: [{ name: "vendor/gpu=0" }] }],
     ["mounts[0].container_path", "INVALID_FIELD", mount({ containerPath: "a" })],
-    ["mounts[0].image", "UNSUPPORTED_FIELD", mount({ image: { image: "x" } })],
-    ["mounts[0].mount_options", "UNSUPPORTED_FIELD", mount({ mountOptions: ["noexec"] })],
+    ["mounts[0].host_path", "INVALID_FIELD", mount({ image: { image: "x" } })],
+    [
+      "mounts[0].image_sub_path",
+      "UNSUPPORTED_FIELD",
+      mount({ hostPath: "", image: { image: "x" }, imageSubPath: "a" }),
+    ],
+    ["mounts[0].mount_options", "INVALID_FIELD", mount({ mountOptions: ["rshared"] })],
     ["mounts[0].recursive_read_only", "INVALID_FIELD", mount({ recursiveReadOnly: true })],
     [
       "mounts[0].recursive_read_only",

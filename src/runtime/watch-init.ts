@@ -1,0 +1,39 @@
+/**
+ * The end of a shared PID namespace: when its first process dies, by the kernel's OOM killer or by somebody
+ * on the host, all others die with it and none can be started there again (pid_namespaces(7)).
+ *
+ * Such a sandbox is stopped, so that its owner sees that it has to make another one.
+ */
+import { readFile } from "node:fs/promises";
+import { toRuntimeError } from "../base/errors.js";
+import type { SandboxId } from "../base/ids.js";
+import type { RuntimeContext } from "./context.js";
+import { stopSandbox } from "./stop-sandbox.js";
+
+/** Looks after each exit of a container: the end of the namespace ends at least one, where there is any. */
+export function watchInits(ctx: RuntimeContext): void {
+  ctx.events.on("event", (event) => {
+    if (event.type === "container-exited") void stopWithoutInit(ctx, event.sandboxId);
+  });
+}
+
+async function stopWithoutInit(ctx: RuntimeContext, id: SandboxId): Promise<void> {
+  const sandbox = ctx.sandboxes.get(id);
+  if (sandbox?.state !== "ready" || sandbox.initPid === undefined || (await isInit(sandbox.initPid))) return;
+  ctx.log.error({ sandboxId: id }, "the init process of a shared PID namespace died, stopping its sandbox");
+  try {
+    await stopSandbox(ctx, id);
+  } catch (err) {
+    const { kind, code, message } = toRuntimeError(err);
+    ctx.log.error(
+      { sandboxId: id, kind, code, err: message },
+      "could not stop a sandbox, leaving it to StopPodSandbox",
+    );
+  }
+}
+
+/** False for one that has ended, reaped or not, and for another process with its pid. */
+async function isInit(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  return /^\d+ \(minke-init\) [^ZX]/.test(stat);
+}

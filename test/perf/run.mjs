@@ -1,0 +1,8 @@
+/** `npm run bench -- NAME`: each benchmark is a program of its own. */
+const programs = { "pod-start": "./bench.mjs", oci: "./bench-oci.mjs", pull: "./pull.mjs" };
+const program = programs[process.argv[2]];
+if (!program) {
+  console.error(`usage: npm run bench -- ${Object.keys(programs).join("|")} [--runs N]`);
+  process.exit(2);
+}
+await import(program);
