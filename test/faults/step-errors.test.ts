@@ -17,6 +17,9 @@ beforeAll(async () => {
 afterEach(() => faults?.reset());
 afterAll(() => faults?.dispose());
 
+/** Made to fail below, by tests of their own. */
+const ELSEWHERE = ["record pod", "after record pod", "record exit", "after record exit"];
+
 /** One of everything that a pod can own. */
 const WHOLE: PodParts = {
   initContainers: [{ name: "prepare", script: "echo prepared > /kept/prepared", mounts: { kept: "/kept" } }],
@@ -33,6 +36,17 @@ const WHOLE: PodParts = {
     { name: "memory", emptyDir: { medium: "Memory" } },
   ],
 };
+
+test("the steps that a pod passes are those that are made to fail here", async () => {
+  faults.arm("*=trace");
+  await faults.run("traced", WHOLE);
+  await faults.delete("traced");
+  faults.arm();
+  const passed = new Set([...faults.daemon.log.matchAll(/^failpoint (.*)$/gm)].map(([, name]) => name ?? ""));
+  const listed = new Set<string>([...STEPS_UP, ...STEPS_OF_MEMORY_VOLUMES, ...STEPS_DOWN, ...ELSEWHERE]);
+  expect([...passed].filter((name) => !listed.has(name))).toEqual([]);
+  expect([...listed].filter((name) => !passed.has(name))).toEqual([]);
+});
 
 describe("on the way up", () => {
   test.each([...STEPS_UP, ...STEPS_OF_MEMORY_VOLUMES])(

@@ -1,6 +1,6 @@
 /**
  * The steps of the verbs, by name, in the order in which a pod of one init and one main container
- * passes them. step-list.test.ts holds that none is missing here.
+ * passes them. step-errors.test.ts holds that none is missing here.
  */
 
 /** From the accepted pod to its running containers. */
@@ -8,6 +8,7 @@ export const STEPS_UP = [
   "sandbox",
   "run sandbox",
   "record",
+  "after record",
   "namespaces",
   "shared memory",
   "make cgroup",

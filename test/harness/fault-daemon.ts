@@ -88,10 +88,21 @@ export class FaultDaemon {
     return this.client.createPod(manifest(name, parts)).then(({ pod }) => pod);
   }
 
-  /** Creates it and waits until all its containers run. */
+  /** Creates it and waits until all its containers run, and the pod's own record says so, too. */
   async run(name: string, parts: PodParts = {}): Promise<PodJson> {
     await this.create(name, parts);
-    return this.untilRunning(name);
+    const pod = await this.untilRunning(name);
+    const file = join(this.daemon.root, "state/durable/pods", `${pod.metadata.uid}.json`);
+    const count = (pod.status.containerStatuses?.length ?? 0) + (pod.status.initContainerStatuses?.length ?? 0);
+    const recorded = () => {
+      const { body } = JSON.parse(readFileSync(file, "utf8")) as { body: { containers: object } };
+      return Object.values(body.containers).filter(({ startedAtNs }: { startedAtNs?: string }) => startedAtNs);
+    };
+    await eventually(
+      () => recorded().length >= count,
+      () => `the record of pod ${name} says less than its status: ${readQuietly(file)}`,
+    );
+    return pod;
   }
 
   pod(name: string): Promise<PodJson> {
@@ -245,6 +256,7 @@ export class FaultDaemon {
   async dispose(): Promise<void> {
     this.arm();
     await this.daemon.dispose();
+    rmSync(this.#points);
   }
 }
 
