@@ -7,7 +7,7 @@
  *
  * Limits are written by the native core from the OCI spec; here are only directories.
  */
-import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
@@ -73,15 +73,6 @@ async function handDownControllers(layout: CgroupLayout, cgroup: string): Promis
 /** Kills every process below (cgroup-v2.rst, "cgroup.kill"). A cgroup that is gone has none. */
 export async function killCgroup(layout: CgroupLayout, cgroup: string): Promise<void> {
   await writeFile(join(cgroupDir(layout, cgroup), "cgroup.kill"), "1").catch(ignoreMissing);
-}
-
-/** Processes in the cgroup itself, not in those below. */
-export async function cgroupPids(layout: CgroupLayout, cgroup: string): Promise<number[]> {
-  const text = await readFile(join(cgroupDir(layout, cgroup), "cgroup.procs"), "utf8").catch((err: unknown) => {
-    ignoreMissing(err);
-    return "";
-  });
-  return text.split("\n").filter(Boolean).map(Number);
 }
 
 /**
