@@ -6,31 +6,29 @@
  * seen) and removes sandboxes and volumes of pods that nobody desires any more.
  */
 import { randomUUID } from "node:crypto";
-import { readdir } from "node:fs/promises";
-import { hostname, networkInterfaces } from "node:os";
-import { dirname, join } from "node:path";
+import { hostname } from "node:os";
 import { nowNs } from "../base/clock.js";
-import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import { RuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
-import type { ContainerId, PodUid } from "../base/ids.js";
+import type { PodUid, SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import type { Span } from "../base/timeline.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Paths } from "../settings/paths.js";
 import type { RecordStore } from "../state/store.js";
-import { removeTree } from "../volume/remove-tree.js";
 import { type TmpfsMounts, Volumes } from "../volume/volumes.js";
-import { isAlive } from "./actions.js";
 import type { ConfigObjects, ConfigSource } from "./config-objects.js";
 import { ContainerStarter } from "./container-starter.js";
-import { containerLogPath, portMappings } from "./convert.js";
+import { portMappings } from "./convert.js";
 import { type EventJson, PodEvents } from "./events.js";
 import { readHostDns } from "./host-dns.js";
+import { hostIps } from "./host-ips.js";
 import { type HistoryRecord, PodHistory } from "./history.js";
 import type { Images } from "./images.js";
-import { type LogOptions, readLog } from "./logs.js";
 import type { Pod } from "./manifest/defaults.js";
 import type { FieldProblem } from "./manifest/problems.js";
+import { openLog, type PodLogOptions, readySandbox, type RunningContainer, runningContainer } from "./pod-access.js";
+import { removeUnknown } from "./left-overs.js";
 import { PodWorker, type WorkerContext } from "./pod-worker.js";
 import { newPodRecord, type PodRecord } from "./record.js";
 import { type PodJson, toPodJson } from "./status.js";
@@ -68,11 +66,6 @@ export interface PodEngineOptions {
 }
 
 export type PodChange = { readonly type: "ADDED" | "MODIFIED" | "DELETED"; readonly pod: PodJson };
-
-export interface PodLogOptions extends Omit<LogOptions, "hasEnded"> {
-  /** The attempt before the newest one. */
-  readonly previous: boolean;
-}
 
 export class PodEngine {
   readonly #runtime: Runtime;
@@ -161,7 +154,7 @@ export class PodEngine {
     }
     await engine.#history.keepOnly(new Set(workers.map(({ uid }) => uid)));
     await Promise.all(workers.map((worker) => worker.adopt()));
-    await engine.#removeUnknown();
+    await removeUnknown(new Set(engine.#workers.keys()), engine.#runtime, engine.#volumes, options.paths, options.log);
     for (const worker of workers) worker.kick();
     return engine;
   }
@@ -333,30 +326,7 @@ export class PodEngine {
    */
   logs(namespace: string, name: string, container: string, options: PodLogOptions): AsyncIterable<Buffer> {
     const worker = this.#worker(namespace, name);
-    const containerName = this.#containerName(worker.record, container);
-    const progress = worker.record.containers[containerName];
-    const attempt = (progress?.attempt ?? -1) - (options.previous ? 1 : 0);
-    if (attempt < 0) {
-      const what = options.previous ? "has not been restarted" : "has not started yet";
-      throw new RuntimeError(`container "${containerName}" of pod "${name}" ${what}`, {
-        kind: "not-found",
-        code: "LOG_NOT_FOUND",
-      });
-    }
-    const directory = this.#paths.podLogs(
-      worker.record.pod.metadata.namespace,
-      worker.record.pod.metadata.name,
-      worker.uid,
-    );
-    const hasEnded = () => {
-      const now = worker.record.containers[containerName];
-      return !this.#workers.has(worker.uid) || now?.attempt !== attempt || !isAlive(now);
-    };
-    return readLog(join(directory, containerLogPath(containerName, attempt)), {
-      ...options,
-      follow: options.follow && !options.previous,
-      hasEnded,
-    });
+    return openLog(worker, this.#paths, container, options, () => this.#workers.has(worker.uid));
   }
 
   /**
@@ -364,34 +334,13 @@ export class PodEngine {
    *
    * @throws RuntimeError `not-found` POD_NOT_FOUND, CONTAINER_NOT_FOUND; `failed-precondition` CONTAINER_NOT_RUNNING
    */
-  runningContainer(
-    namespace: string,
-    name: string,
-    container: string,
-  ): { id: ContainerId; name: string; tty: boolean; stdin: boolean } {
-    const worker = this.#worker(namespace, name);
-    const containerName = this.#containerName(worker.record, container);
-    const id = worker.record.containers[containerName]?.containerId;
-    if (id === undefined || !worker.isRunning(containerName)) {
-      throw new RuntimeError(`container "${containerName}" of pod "${name}" is not running`, {
-        kind: "failed-precondition",
-        code: "CONTAINER_NOT_RUNNING",
-      });
-    }
-    const spec = allContainers(worker.record.pod).find((c) => c.name === containerName);
-    return { id, name: containerName, tty: spec?.tty ?? false, stdin: spec?.stdin ?? false };
+  runningContainer(namespace: string, name: string, container: string): RunningContainer {
+    return runningContainer(this.#worker(namespace, name), container);
   }
 
   /** The sandbox to forward ports to. @throws RuntimeError as `runningContainer` */
-  readySandbox(namespace: string, name: string) {
-    const worker = this.#worker(namespace, name);
-    if (!worker.record.sandbox || !worker.isSandboxReady) {
-      throw new RuntimeError(`pod "${name}" is not running`, {
-        kind: "failed-precondition",
-        code: "CONTAINER_NOT_RUNNING",
-      });
-    }
-    return worker.record.sandbox.id;
+  readySandbox(namespace: string, name: string): SandboxId {
+    return readySandbox(this.#worker(namespace, name));
   }
 
   /** What pods are configured by. */
@@ -424,22 +373,6 @@ export class PodEngine {
     const worker = uid && this.#workers.get(uid);
     if (!worker) throw notFound(namespace, name);
     return worker;
-  }
-
-  #containerName(record: PodRecord, asked: string): string {
-    const { containers } = record.pod.spec;
-    if (asked === "")
-      return containers.length > 0
-        ? (record.pod.metadata.annotations?.["kubectl.kubernetes.io/default-container"] ?? containers[0]?.name ?? "")
-        : "";
-    const names = allContainers(record.pod).map(({ name }) => name);
-    if (!names.includes(asked)) {
-      throw new RuntimeError(
-        `pod "${record.pod.metadata.name}" has no container "${asked}"; it has ${names.join(", ")}`,
-        { kind: "not-found", code: "CONTAINER_NOT_FOUND" },
-      );
-    }
-    return asked;
   }
 
   /** As a scheduler would: a pod that can never get its port is refused at once. */
@@ -516,41 +449,10 @@ export class PodEngine {
     for (const resolve of this.#goneWaiters.get(worker.uid) ?? []) resolve();
     this.#goneWaiters.delete(worker.uid);
   }
-
-  /** Sandboxes and volumes of UIDs that are not desired: left by a daemon that was killed. */
-  async #removeUnknown(): Promise<void> {
-    const attempt = async (what: string, work: () => Promise<void>) => {
-      try {
-        await work();
-      } catch (err) {
-        const { kind, code, message } = toRuntimeError(err);
-        this.#log.warn(
-          { kind, code, message, what },
-          "left-over of a pod could not be removed, ignoring until the next start",
-        );
-      }
-    };
-    for (const { id, config } of this.#runtime.listSandboxes("pod")) {
-      if (!this.#workers.has(config.metadata.uid as PodUid))
-        await attempt("sandbox", () => this.#runtime.removeSandbox(id));
-    }
-    for (const uid of await this.#volumes.list()) {
-      if (!this.#workers.has(uid as PodUid)) await attempt("volumes", () => this.#volumes.remove(uid as PodUid));
-    }
-    const logs = dirname(this.#paths.podLogs("x", "x", "x" as PodUid));
-    await attempt("logs", async () => {
-      // `<namespace>_<name>_<uid>`: none of the three may hold an underscore.
-      for (const name of await readdir(logs).catch(() => [])) {
-        const [, , uid] = name.split("_");
-        if (uid === undefined || !this.#workers.has(uid as PodUid)) await removeTree(join(logs, name));
-      }
-    });
-  }
 }
 
 const DELETED_KEPT = 256;
 const podKey = (namespace: string, name: string): string => `${namespace}/${name}`;
-const allContainers = ({ spec }: Pod) => [...(spec.initContainers ?? []), ...spec.containers];
 
 function hostPorts(pod: Pod) {
   return portMappings(pod).filter(({ hostPort }) => hostPort > 0);
@@ -561,22 +463,4 @@ function notFound(namespace: string, name: string): RuntimeError {
     kind: "not-found",
     code: "POD_NOT_FOUND",
   });
-}
-
-const HOST_IPS_KEPT_MS = 10_000;
-let knownHostIps: { readonly ips: readonly string[]; readonly atMs: number } | undefined;
-
-/** Addresses of this machine that other machines could know, IPv4 first; asked of the kernel at most every 10 s. */
-function hostIps(): readonly string[] {
-  if (!knownHostIps || performance.now() - knownHostIps.atMs > HOST_IPS_KEPT_MS) {
-    knownHostIps = { ips: findHostIps(), atMs: performance.now() };
-  }
-  return knownHostIps.ips;
-}
-
-function findHostIps(): string[] {
-  const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
-  const usable = addresses.filter(({ internal, address }) => !internal && !address.startsWith("fe80:"));
-  const first = (family: string) => usable.find((one) => one.family === family)?.address;
-  return [first("IPv4"), first("IPv6")].filter((address) => address !== undefined);
 }

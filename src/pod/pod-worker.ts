@@ -22,7 +22,7 @@ import type { Volumes } from "../volume/volumes.js";
 import { type Action, isAlive, nextActions, type SandboxView } from "./actions.js";
 import { type BackoffLimits, nextFailureDelayMs } from "./backoff.js";
 import type { ConfigSource } from "./config-objects.js";
-import { containerLogPath, toSandboxConfig } from "./convert.js";
+import { toSandboxConfig } from "./convert.js";
 import { type ContainerStarter, type StartOutcome } from "./container-starter.js";
 import type { PodEvents } from "./events.js";
 import { ContainerStopper } from "./container-stopper.js";
@@ -31,7 +31,9 @@ import type { Container } from "./manifest/defaults.js";
 import { adoptFromRuntime, observeContainers, type ObservedEvent } from "./observe.js";
 import { Prober } from "./prober.js";
 import type { FailedStart, PodRecord } from "./record.js";
-import { readMessage } from "./termination-message.js";
+import { RecordWriter } from "./record-writer.js";
+import { ExitMessages } from "./exit-messages.js";
+import { settleBoth } from "./settle-both.js";
 import { volumeRequests } from "./volume-requests.js";
 
 export interface WorkerContext {
@@ -53,7 +55,6 @@ export interface WorkerContext {
   readonly gone: (worker: PodWorker) => void;
 }
 
-const MESSAGES_REMEMBERED = 64;
 const MAX_TIMER_MS = 2_147_483_647;
 /** The first start is what people ask about; of later restarts only the newest steps are kept. */
 const MAX_SPANS = 256;
@@ -69,20 +70,18 @@ export class PodWorker {
   readonly timeline = new Timeline();
   readonly #context: WorkerContext;
   readonly #busy = new Set<string>();
+  readonly #writer: RecordWriter;
   readonly #stopper: ContainerStopper;
   readonly #prober: Prober;
-  readonly #messagesRead = new Set<string>();
+  readonly #messages: ExitMessages;
   #abort = new AbortController();
   #volumes: ReadonlyMap<string, string> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #kicked = false;
   #isClosed = false;
-  #isDirty = false;
-  #saving: Promise<void> | undefined;
   #removeRetryAtNs = 0n;
   #preparing: Promise<void> = Promise.resolve();
   #removeFailures = 0;
-  #saveRetry: NodeJS.Timeout | undefined;
 
   constructor(context: WorkerContext, record: PodRecord) {
     this.#context = context;
@@ -94,6 +93,8 @@ export class PodWorker {
       podIp: () => this.#podIp(),
       event: (event: ObservedEvent) => context.events.record(this.#reference, event),
     };
+    this.#writer = new RecordWriter(this.record, context.store, log);
+    this.#messages = new ExitMessages(this.record, context.paths, () => this.#touch(), log);
     this.#stopper = new ContainerStopper({ ...shared, kick: () => this.kick(), log });
     this.#prober = new Prober({
       ...shared,
@@ -118,7 +119,7 @@ export class PodWorker {
   /** Takes over what the runtime holds for this pod; before the first kick after a daemon start. */
   async adopt(): Promise<void> {
     await adoptFromRuntime(this.record, this.#context.runtime);
-    this.#isDirty = true;
+    this.#writer.note();
   }
 
   /** Looks at the pod again soon. Any number of calls before that are one. */
@@ -146,7 +147,7 @@ export class PodWorker {
     this.#abort.abort(new RuntimeError("the pod is being deleted", { kind: "cancelled", code: "CANCELLED" }));
     this.#touch();
     try {
-      await this.#flush();
+      await this.#writer.flush();
     } catch (err) {
       // What is deleted gives space back; the record is written, or gone, as soon as there is some.
       if (toRuntimeError(err).code !== "NO_SPACE") throw err;
@@ -161,7 +162,7 @@ export class PodWorker {
     this.#prober.close();
     clearTimeout(this.#timer);
     this.#abort.abort(new RuntimeError("the daemon is stopping", { kind: "cancelled", code: "CANCELLED" }));
-    await this.#flush().catch(() => undefined);
+    await this.#writer.flush().catch(() => undefined);
   }
 
   #reconcile(): void {
@@ -173,7 +174,7 @@ export class PodWorker {
       )
     )
       this.#touch();
-    this.#readMessages();
+    this.#messages.readNew();
     this.#prober.sync();
     const actions = nextActions({
       record: this.record,
@@ -271,7 +272,7 @@ export class PodWorker {
       await Promise.all(names.map((name) => mkdir(join(logDirectory, name), { recursive: true, mode: 0o700 })));
       if (previous) {
         // How its containers ended must be written before the runtime forgets them.
-        await this.#flush();
+        await this.#writer.flush();
         await runtime.removeSandbox(previous.id);
       }
       if (this.record.sandboxFailure) {
@@ -344,7 +345,7 @@ export class PodWorker {
         volumes: this.#volumes,
         timeline: this.timeline,
         signal: this.#abort.signal,
-        flush: () => this.#flush(),
+        flush: () => this.#writer.flush(),
         changed: () => this.#touch(),
         event: (event) => this.#context.events.record(this.#reference, event),
       });
@@ -397,36 +398,6 @@ export class PodWorker {
     return ips?.[0] ?? "127.0.0.1";
   }
 
-  /** What containers that have ended have left to say, once each; it may come after their end is shown. */
-  #readMessages(): void {
-    for (const container of this.#containers()) {
-      const progress = this.record.containers[container.name];
-      const end = progress?.terminated;
-      if (!progress || !end || this.#messagesRead.has(end.containerId)) continue;
-      this.#messagesRead.add(end.containerId);
-      if (this.#messagesRead.size > MESSAGES_REMEMBERED) this.#messagesRead.delete([...this.#messagesRead][0] ?? "");
-      const { paths } = this.#context;
-      const { metadata } = this.record.pod;
-      const logs = paths.podLogs(metadata.namespace, metadata.name, this.uid);
-      const logPath = join(logs, containerLogPath(container.name, progress.attempt));
-      const { attempt } = progress;
-      readMessage(paths, this.uid, { container, attempt, exitCode: end.exitCode, logPath }).then(
-        (message) => {
-          if (message === "" || end.message !== undefined) return;
-          // It may have been restarted meanwhile.
-          if (progress.terminated?.containerId === end.containerId) progress.terminated = { ...end, message };
-          else if (progress.last?.containerId === end.containerId) progress.last = { ...end, message };
-          this.#touch();
-        },
-        (err: unknown) =>
-          this.#context.log.warn(
-            { podUid: this.uid, message: toRuntimeError(err).message },
-            "a container's termination message could not be read, going on without",
-          ),
-      );
-    }
-  }
-
   async #remove(): Promise<void> {
     const { runtime, volumes, store, events } = this.#context;
     try {
@@ -436,7 +407,7 @@ export class PodWorker {
       await volumes.remove(this.uid);
       failpoint("remove logs");
       await this.#context.starter.removeLogs(this.record);
-      await this.#saving?.catch(() => undefined);
+      await this.#writer.close();
       this.#isClosed = true;
       await this.#context.history.remove(this.uid);
       failpoint("remove pod record");
@@ -445,6 +416,7 @@ export class PodWorker {
     } catch (err) {
       const { kind, code, message } = toRuntimeError(err);
       this.#isClosed = false;
+      this.#writer.reopen();
       const delayMs = Math.min(RETRY_BASE_MS * 2 ** this.#removeFailures++, RETRY_MAX_MS);
       this.#removeRetryAtNs = nowNs() + BigInt(delayMs) * 1_000_000n;
       const fields = { podUid: this.uid, kind, code, message, delayMs };
@@ -460,38 +432,8 @@ export class PodWorker {
 
   /** The record has changed: tell watchers, and write it when there is time. */
   #touch(): void {
-    this.#isDirty = true;
     this.#context.changed(this);
-    void this.#flush().catch((err: unknown) => {
-      const { kind, code, message } = toRuntimeError(err);
-      this.#context.log.error(
-        { podUid: this.uid, kind, code, message },
-        "the progress of a pod could not be written, retrying in 2 s",
-      );
-      if (this.#saveRetry !== undefined) return;
-      this.#saveRetry = setTimeout(() => {
-        this.#saveRetry = undefined;
-        if (!this.#isClosed) this.#touch();
-      }, RETRY_MS).unref();
-    });
-  }
-
-  /** Writes until what is written is what is known; one write at a time. */
-  #flush(): Promise<void> {
-    this.#saving ??= (async () => {
-      try {
-        while (this.#isDirty) {
-          this.#isDirty = false;
-          await this.#context.store.put(this.uid, structuredClone(this.record)).catch((err: unknown) => {
-            this.#isDirty = true;
-            throw err;
-          });
-        }
-      } finally {
-        this.#saving = undefined;
-      }
-    })();
-    return this.#saving;
+    this.#writer.touch();
   }
 
   /** The id and attempts of a container that exists, by name; for logs and streams. */
@@ -514,18 +456,3 @@ const EVENT_BY_REASON: Readonly<Record<string, string>> = {
   InvalidImageName: "InspectFailed",
   RunContainerError: "Failed",
 };
-
-/** Both results; where the second fails, what the first made is undone. */
-async function settleBoth<A, B>(
-  first: Promise<A>,
-  second: Promise<B>,
-  undoFirst: (made: A) => Promise<unknown>,
-): Promise<[A, B]> {
-  const [a, b] = await Promise.allSettled([first, second]);
-  if (a.status === "rejected") throw a.reason;
-  if (b.status === "rejected") {
-    await undoFirst(a.value);
-    throw b.reason;
-  }
-  return [a.value, b.value];
-}
