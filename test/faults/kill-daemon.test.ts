@@ -26,6 +26,7 @@ class Scene {
   #control = "";
   #deaths = 0;
   #counterPid = 0;
+  #witnessUid = "";
   withWitness!: Snapshot;
 
   async open(): Promise<void> {
@@ -39,6 +40,7 @@ class Scene {
       volumes: [{ name: "control", hostPath: { path: this.#control } }],
     });
     this.#counterPid = this.faults.initOf(/n=\$\(\(n\+1\)\)/);
+    this.#witnessUid = (await this.faults.daemon.pod("witness")).metadata.uid;
     this.withWitness = this.faults.daemon.snapshot();
   }
 
@@ -74,12 +76,21 @@ class Scene {
     await this.faults.daemon.expectNothingLeft(this.#withoutEnder(this.withWitness));
   }
 
-  /** The ender is a new container after each restart; all else of the witness stays as it was. */
+  /**
+   * The ender is a new container after each restart, with a message file of its own, and what
+   * happened to the witness is written down; all else of it stays as it was.
+   */
   #withoutEnder(before: Snapshot): Snapshot {
     const now = this.faults.daemon.snapshot();
     const ender = this.#enderId();
     const ofEnder = (lines: readonly string[] = []) =>
-      lines.filter((line) => line.includes(ender) || /witness.*ender/.test(line));
+      lines.filter(
+        (line) =>
+          line.includes(ender) ||
+          /witness.*ender/.test(line) ||
+          line.startsWith(`volumes/${this.#witnessUid}/..messages/ender.`) ||
+          line === `state/boot/history/${this.#witnessUid}.json`,
+      );
     return Object.fromEntries(Object.entries(before).map(([kind, lines]) => [kind, [...lines, ...ofEnder(now[kind])]]));
   }
 

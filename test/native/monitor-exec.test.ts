@@ -1,7 +1,7 @@
 /**
  * Execs in the monitor: captured and streamed, their cgroups, timeouts and terminals. Needs root.
  */
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -23,6 +23,16 @@ afterEach(async () => {
 
 function execCgroups(): string[] {
   return readdirSync(container.cgroup).filter((name) => name.startsWith("exec-"));
+}
+
+/** What runs in the execs' cgroups, as /proc/PID/comm has it. */
+function execCommands(): string[] {
+  return execCgroups().flatMap((name) =>
+    readFileSync(`${container.cgroup}/${name}/cgroup.procs`, "utf8")
+      .split("\n")
+      .filter(Boolean)
+      .map((pid) => readFileSync(`/proc/${pid}/comm`, "utf8")),
+  );
 }
 
 async function openExec(
@@ -88,7 +98,8 @@ describe("exec capture", () => {
 
   test("ends with its container", async () => {
     const result = bench.capture(container, ["/bin/sleep", "1000"]);
-    await until(() => execCgroups().length === 1);
+    // Killed before its execve, it would be a failure to start instead.
+    await until(() => execCommands().includes("sleep\n"));
     await bench.client.kill({ containerId: container.containerId });
     expect(await result).toMatchObject({ exitCode: 137 });
     await bench.exitOf(container.containerId);

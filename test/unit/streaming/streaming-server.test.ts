@@ -75,7 +75,7 @@ describe("SPDY", () => {
     });
     client.close();
     await client.closed;
-    expect(streaming.openCount).toBe(0);
+    await expect.poll(() => streaming.openCount).toBe(0);
   });
 
   test("three million bytes come back unchanged while the client does not hurry", async () => {
