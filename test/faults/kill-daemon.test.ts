@@ -73,16 +73,17 @@ class Scene {
   }
 
   async expectOnlyWitness(): Promise<void> {
-    await this.faults.daemon.expectNothingLeft(this.#withoutEnder(this.withWitness));
+    await this.faults.daemon.expectNothingLeft(await this.#withoutEnder(this.withWitness));
   }
 
   /**
    * The ender is a new container after each restart, with a message file of its own, and what
    * happened to the witness is written down; all else of it stays as it was.
    */
-  #withoutEnder(before: Snapshot): Snapshot {
+  async #withoutEnder(before: Snapshot): Promise<Snapshot> {
     const now = this.faults.daemon.snapshot();
-    const ender = this.#enderId();
+    const { containerID } = await this.faults.daemon.container("witness", "ender");
+    const ender = /[0-9a-f]{64}$/.exec(containerID ?? "")?.[0] ?? "no ender";
     const ofEnder = (lines: readonly string[] = []) =>
       lines.filter(
         (line) =>
@@ -92,11 +93,6 @@ class Scene {
           line === `state/boot/history/${this.#witnessUid}.json`,
       );
     return Object.fromEntries(Object.entries(before).map(([kind, lines]) => [kind, [...lines, ...ofEnder(now[kind])]]));
-  }
-
-  #enderId(): string {
-    const pid = this.faults.initOf(/control\/end/);
-    return /([0-9a-f]{64})$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1] ?? "no ender";
   }
 
   async close(): Promise<void> {

@@ -57,6 +57,8 @@ interface TerminatedView {
 
 export interface ContainerView {
   readonly name: string;
+  /** `minke://<id>`. */
+  readonly containerID?: string;
   readonly restartCount: number;
   readonly ready: boolean;
   readonly state: {
