@@ -73,6 +73,8 @@ class Scene {
   }
 
   async expectOnlyWitness(): Promise<void> {
+    // Until the ender has come back, its new container would be taken for a left-over.
+    await this.expectWitness();
     await this.faults.daemon.expectNothingLeft(await this.#withoutEnder(this.withWitness));
   }
 

@@ -92,6 +92,7 @@ function run(name, program, corpus) {
       found,
       ...(existsSync(corpus) ? [corpus] : []),
       `-max_total_time=${values.seconds}`,
+      `-seed=${values.seed}`,
       `-artifact_prefix=${failed}`,
       "-max_len=65536",
       "-timeout=10",
