@@ -45,8 +45,9 @@ bool ParseDocument(std::string text, SpecDocument* document, SpecError* error) {
   document->text = std::move(text);
   // No check of the encoding: environment values, arguments and paths are bytes to the kernel, and
   // CRI's KeyValue.value is bytes. What is not UTF-8 is passed on as it is.
-  constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
-                              rapidjson::kParseFullPrecisionFlag;
+  // Not kParseFullPrecisionFlag: no field is a fraction, and its code shifts by a wrong exponent for
+  // a number like 0e244.
+  constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag;
   document->json.ParseInsitu<kFlags>(document->text.data());
   if (document->json.HasParseError()) {
     *error = {"", "is not valid JSON at byte " + std::to_string(document->json.GetErrorOffset())};

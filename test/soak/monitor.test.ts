@@ -6,10 +6,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { anonymousKib, MonitorBench, until } from "../harness/monitor.js";
 import { requires } from "../harness/requires.js";
+import { scaled } from "./scale.js";
 
-const EXECS = 500;
-const ATTACHES = 100;
-const CONTAINERS = 50;
+const EXECS = scaled(10_000);
+const ATTACHES = scaled(1_000);
+const CONTAINERS = scaled(1_000);
 
 let bench: MonitorBench;
 beforeEach(async (context) => {
