@@ -26,6 +26,7 @@ import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
 import { type Host, readHost } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
+import { BUILT_IN_HANDLERS, readRuntimeHandlers, type RuntimeHandler } from "./runtime/runtime-handlers.js";
 import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
@@ -106,6 +107,7 @@ async function takeLock(paths: Paths): Promise<Fd> {
 interface Daemon {
   readonly runtime: OpenedRuntime;
   readonly engine: PodEngine;
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
   leavesNothing: boolean;
   /** Called by the API's stop route; settles `stopRequested`. */
@@ -141,7 +143,8 @@ async function open(
   // Until the containers are known, each image may be somebody's root file system.
   const isInUse = (id: string) => opened?.usesImage(id) ?? true;
   const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
-  const runtime = await openRuntime({ paths, host, images, network, log });
+  const runtimeHandlers = await readRuntimeHandlers(settings.runtimeHandlers, log);
+  const runtime = await openRuntime({ paths, host, images, network, runtimeHandlers, log });
   opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
@@ -190,7 +193,7 @@ async function open(
     log,
   });
   parts.push("close the pod engine", () => engine.close());
-  daemon = { runtime, engine, leavesNothing: false, onStop: () => undefined };
+  daemon = { runtime, engine, runtimeHandlers, leavesNothing: false, onStop: () => undefined };
   await openSockets(options, paths, host, images, daemon, log, parts);
   return daemon;
 }
@@ -232,7 +235,14 @@ async function openSockets(
         version: VERSION,
         runtimeReady: () => holds,
         networkReady: () => holds,
-        runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
+        runtimeHandlers: [
+          ...BUILT_IN_HANDLERS.map((name) => ({ name, hasUserNamespaces: false, hasRecursiveReadonlyMounts: true })),
+          ...[...daemon.runtimeHandlers.values()].map(({ name, hasRecursiveReadonlyMounts }) => ({
+            name,
+            hasUserNamespaces: false,
+            hasRecursiveReadonlyMounts,
+          })),
+        ],
         configuration: () => ({
           stateDir: paths.root,
           runDir: paths.run,

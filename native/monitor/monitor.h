@@ -86,6 +86,8 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   Container* FindContainer(std::string_view id) const;
   Exec* FindExec(std::string_view id) const;
   Process* FindProcess(pid_t pid) const;
+  Process* FindCaller(pid_t pid) const;
+  bool IsCalling() const;
   bool HasRunningContainer() const;
   void BuryContainer(Container* container);
   void BeginShutdown();
@@ -129,6 +131,8 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   std::vector<std::unique_ptr<Exec>> execs_;
   std::vector<PendingReply> pending_;
   InitProcess init_;
+  // Of another runtime's processes one may end, and be reaped, before the call that started it has.
+  std::vector<sys::AnyExit> strays_;
   Watch<Monitor, &Monitor::OnConnect> listener_watch_;
   Watch<Monitor, &Monitor::OnChildren> children_watch_;
   Alarm<Monitor, &Monitor::OnLingerDeadline> linger_alarm_;

@@ -21,6 +21,7 @@ import type { RecordStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
+import type { RuntimeHandler } from "./runtime-handlers.js";
 
 export interface RuntimeContext {
   readonly paths: Paths;
@@ -31,6 +32,8 @@ export interface RuntimeContext {
   readonly containers: RecordStore<ContainerRecord>;
   readonly images: ImageStore;
   readonly network: PodNetwork;
+  /** Those of the settings, by name. */
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   /** Sealed memfd of minke-oci: every monitor runs from it. */
   readonly executable: Fd;
   readonly log: Logger;

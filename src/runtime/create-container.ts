@@ -31,6 +31,7 @@ import {
   type UserFiles,
 } from "./context.js";
 import { devicesAt } from "./host.js";
+import { checkHandlerCan, makeHandlerFiles, runtimeHandler } from "./runtime-handlers.js";
 import { signalNumber } from "./signals.js";
 import { unwound } from "./unwound.js";
 
@@ -124,6 +125,8 @@ async function build(
   const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
   const mounted = mountedImages(ctx, id, config);
+  const handler = runtimeHandler(ctx, sandbox.config.runtimeHandler);
+  if (handler) checkHandlerCan(handler, config);
   const { spec, warnings } = toContainerSpec({
     config,
     image: image.config,
@@ -134,6 +137,7 @@ async function build(
     localSeccomp: await readLocalSeccomp(config.security),
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: new Map(mounted.map(({ name, layers }) => [name, layers])),
+    forOtherRuntime: handler !== undefined,
   });
   await checkAppArmorProfile(spec.process?.apparmorProfile);
   const record: ContainerRecord = {
@@ -165,6 +169,7 @@ async function build(
     mkdir(join(dir, "upper"), { mode: 0o755 }),
     mkdir(join(dir, "work"), { mode: 0o700 }),
     mounted.length === 0 ? undefined : mkdir(emptyLayer(ctx, id), { mode: 0o755 }),
+    handler && makeHandlerFiles(ctx, id),
     record.logPath === "" ? undefined : mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }),
   ]);
   failpoint("after container files");
@@ -233,9 +238,16 @@ function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: Co
     ipcnsPath: monitorFdPath(sandbox, monitor?.ipcFd),
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
     pidnsPath: pidnsPath(ctx, sandbox, container),
-    shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
+    shmPath: shmPath(ctx, sandbox),
     filesDir: ctx.paths.sandbox(sandbox.id),
   };
+}
+
+/** Another runtime mounts in its container's mount namespace, which a descriptor does not lead out of. */
+function shmPath(ctx: RuntimeContext, sandbox: SandboxRecord): string {
+  const held = monitorFdPath(sandbox, sandbox.monitor?.shmFd);
+  if (held === undefined) return "/dev/shm";
+  return runtimeHandler(ctx, sandbox.config.runtimeHandler) ? ctx.paths.sandboxShm(sandbox.id) : held;
 }
 
 /** `undefined`: the host's, or one of its own as the config says. */

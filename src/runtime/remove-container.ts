@@ -9,6 +9,7 @@ import type { ContainerRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
 import { describeContainer, emit, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
+import { removeRootfs } from "./runtime-handlers.js";
 import { stopContainer } from "./stop-container.js";
 
 /** See `Runtime.removeContainer`. */
@@ -22,6 +23,7 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
       await ctx.containers.put(id, { ...record, state: "removing" }, "remember");
       failpoint("remove container cgroup");
       await removeCgroup(ctx.cgroups, record.cgroupPath);
+      await removeRootfs(ctx.paths.container(id));
       failpoint("remove container files");
       await rm(ctx.paths.container(id), { recursive: true, force: true });
       failpoint("forget container");

@@ -21,6 +21,7 @@ import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } fro
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
+import { checkRuntimeHandler, runtimeHandler } from "./runtime-handlers.js";
 import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { unwound } from "./unwound.js";
@@ -62,6 +63,7 @@ function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord |
 
 async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
   checkSandboxFiles(config);
+  await checkRuntimeHandler(ctx, config.runtimeHandler);
   const id = newSandboxId();
   const cleanup = new CleanupStack();
   const timeline = new Timeline();
@@ -180,7 +182,9 @@ async function makeKernelObjects(
 
 async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
   failpoint("shared memory");
-  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES);
+  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES, {
+    attached: runtimeHandler(ctx, record.config.runtimeHandler) !== undefined,
+  });
   if (fd) opened.push(fd);
   return fd;
 }

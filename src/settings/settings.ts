@@ -57,6 +57,14 @@ export interface ImageSettings {
   readonly dockerConfigPath?: string | undefined;
 }
 
+/** An OCI runtime that serves as runtime handler. */
+export interface RuntimeHandlerSettings {
+  /** Its program, absolute. */
+  readonly path: string;
+  /** Arguments before the command. */
+  readonly args: readonly string[];
+}
+
 export interface Settings {
   readonly logLevel: LogLevel;
   /** Below the cgroup v2 mount; everything that minke makes lies below this. */
@@ -69,6 +77,8 @@ export interface Settings {
   /** containerd's `certs.d`, read for hosts that `registries` does not name; absolute. */
   readonly registryConfigPath?: string | undefined;
   readonly images: ImageSettings;
+  /** By name; the built-in one is not here. */
+  readonly runtimeHandlers: Readonly<Record<string, RuntimeHandlerSettings>>;
   /** Rotation of the logs of pods' containers; a kubelet rotates its own. */
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
@@ -158,6 +168,11 @@ const imagesSchema = z
     }),
   );
 
+const runtimeHandlerSchema = z.strictObject({
+  path: absolutePath,
+  args: z.array(z.string()).max(32).default([]),
+});
+
 const fileSchema = z
   .strictObject({
     "log-level": z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
@@ -173,6 +188,16 @@ const fileSchema = z
     registries: z.record(z.string().min(1), registrySchema).default({}),
     "registry-config-path": absolutePath.optional(),
     images: imagesSchema.prefault({}),
+    "runtime-handlers": z
+      .record(
+        z
+          .string()
+          // A RuntimeClass's handler is a DNS label (RFC 1123).
+          .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "must be a DNS label, as a RuntimeClass wants it")
+          .refine((name) => name !== "minke", "minke is the name of the built-in handler"),
+        runtimeHandlerSchema,
+      )
+      .default({}),
     logs: z
       .strictObject({
         // Below 64 KiB a busy container would rotate at every few lines.
@@ -206,6 +231,7 @@ const fileSchema = z
       registries: file.registries,
       ...(file["registry-config-path"] === undefined ? {} : { registryConfigPath: file["registry-config-path"] }),
       images: file.images,
+      runtimeHandlers: file["runtime-handlers"],
       logs: file.logs,
       backoff: file.backoff,
       pods: file.pods,

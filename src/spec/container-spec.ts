@@ -55,6 +55,8 @@ export interface ContainerSpecInput {
   readonly localSeccomp?: LinuxSeccomp | undefined;
   /** Layer directories, topmost first and at least two, of the images that mounts name. */
   readonly mountedImages?: ReadonlyMap<string, readonly string[]> | undefined;
+  /** For a runtime that gives options to mount(2), which knows no `lowerdir+`. */
+  readonly forOtherRuntime?: boolean | undefined;
   /** The nodes that the config's devices name, looked up; with what is permitted. */
   readonly devices?: readonly AllowedDevice[] | undefined;
 }
@@ -109,7 +111,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     mounts: [
       ...standardMounts(security.privileged),
       ...sandboxMounts(sandbox, config),
-      ...[...config.mounts].sort(byDepth).map((mount) => toOciMount(mount, input.mountedImages)),
+      ...[...config.mounts].sort(byDepth).map((mount) => toOciMount(mount, input)),
     ],
     annotations: {},
     linux: {
@@ -232,11 +234,13 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedImages"]): Mount {
-  const layers = mount.image === undefined ? undefined : images?.get(mount.image);
+function toOciMount(mount: ContainerMount, { mountedImages, forOtherRuntime }: ContainerSpecInput): Mount {
+  const layers = mount.image === undefined ? undefined : mountedImages?.get(mount.image);
   if (layers) {
     // An overlay of lower directories only is read-only, and costs no copy.
-    const lowers = layers.map((dir) => `lowerdir+=${dir}`);
+    const lowers = forOtherRuntime
+      ? [`lowerdir=${layers.map((dir) => dir.replace(/[\\:]/g, String.raw`\$&`)).join(":")}`]
+      : layers.map((dir) => `lowerdir+=${dir}`);
     return {
       destination: mount.containerPath,
       type: "overlay",

@@ -54,6 +54,9 @@ test("every key of a full file is taken", () => {
     progress-timeout-ms = 5000
     allow-foreign-layers = true
     docker-config-path = "/etc/docker.json"
+    [runtime-handlers.crun]
+    path = "/usr/bin/crun"
+    args = ["--debug"]
     [logs]
     max-bytes = 65536
     max-files = 2
@@ -87,6 +90,7 @@ test("every key of a full file is taken", () => {
       allowForeignLayers: true,
       dockerConfigPath: "/etc/docker.json",
     },
+    runtimeHandlers: { crun: { path: "/usr/bin/crun", args: ["--debug"] } },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
     pods: { gracePeriodMs: 0 },
@@ -113,6 +117,8 @@ test.each([
   ["a cgroup root with ..", 'cgroup-root = "a/../b"', "cgroup-root"],
   ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
   ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
+  ["a handler of the built-in one's name", '[runtime-handlers.minke]\npath = "/x"', "runtime-handlers.minke"],
+  ["a handler without a path", "[runtime-handlers.crun]", "runtime-handlers.crun.path"],
   ["a word for a number", '[logs]\nmax-bytes = "10Mi"', "logs.max-bytes"],
 ])("%s is refused by its path", (_, text, path) => {
   const err = refusal(text);
