@@ -6,7 +6,6 @@
  * every sandbox that may own something. Knows no gRPC and no caller; cri/ and pod/ both come
  * through here.
  */
-import { rm } from "node:fs/promises";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, withContext } from "../base/errors.js";
@@ -15,13 +14,13 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
-import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
+import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
-import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { unwound } from "./unwound.js";
 
@@ -115,13 +114,12 @@ async function build(
   const opened: Fd[] = [];
   try {
     const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
-    cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
-      timeline.step("name files", () => writeNameFiles(ctx.paths.sandbox(id), config)),
     ]);
-    await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
+    cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(id)));
+    await timeline.step("files", () => writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? []));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
@@ -172,8 +170,10 @@ async function makeKernelObjects(
       return made;
     }),
     hasOwnIpc ? openShm(ctx, record, opened) : undefined,
-    makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
-    makeCgroup(ctx.cgroups, monitors, { handDown: false }),
+    makeCgroups(ctx.cgroups, [
+      { cgroup: record.cgroupPath, handDown: true },
+      { cgroup: monitors, handDown: false },
+    ]),
   ]);
   return { net: namespaces.net, ipc: namespaces.ipc, uts: namespaces.uts, netlink: namespaces.netlink, shm };
 }
@@ -217,7 +217,7 @@ async function startMonitor(
     adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {
       pid,
-      startTicks: await processStartTicks(pid),
+      startTicks: processStartTicks(pid),
       netFd: made.net && MONITOR_FD.net,
       ipcFd: made.ipc && MONITOR_FD.ipc,
       utsFd: made.uts && MONITOR_FD.uts,

@@ -4,10 +4,11 @@
  * Line-based files that root in a container trusts: control characters in what goes into them
  * are refused (CVE-2022-4318 and its kin), before anything is made.
  */
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
+import { runFileSteps } from "../native/index.js";
 import type { SandboxConfig } from "../state/sandbox.js";
 
 /** Everything but printable ASCII and space, tab excluded. */
@@ -43,24 +44,20 @@ function refused(what: string, word: string, why: string): RuntimeError {
   });
 }
 
-/** Makes `dir` with hostname and resolv.conf, which need no address yet. */
-export async function writeNameFiles(dir: string, config: SandboxConfig): Promise<void> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+/** Makes `dir` with hosts, hostname and resolv.conf. */
+export async function writeSandboxFiles(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
   const usesHostNetwork = config.namespaces.network === "node";
-  const [hostname, resolvConf] = await Promise.all([
+  const [hosts, hostname, resolvConf] = await Promise.all([
+    usesHostNetwork ? readHostFile("/etc/hosts") : hostsFile(config, ips),
     usesHostNetwork ? readHostFile("/etc/hostname") : `${config.hostname}\n`,
     config.dns ? resolvConfFile(config.dns) : readHostFile("/etc/resolv.conf"),
   ]);
-  await Promise.all([
-    writeFile(join(dir, "hostname"), hostname, { mode: 0o644 }),
-    writeFile(join(dir, "resolv.conf"), resolvConf, { mode: 0o644 }),
+  await runFileSteps([
+    { make: "directories", path: dir, mode: 0o700 },
+    { make: "file", path: join(dir, "hosts"), mode: 0o644, bytes: hosts + aliasLines(config) },
+    { make: "file", path: join(dir, "hostname"), mode: 0o644, bytes: hostname },
+    { make: "file", path: join(dir, "resolv.conf"), mode: 0o644, bytes: resolvConf },
   ]);
-}
-
-/** Writes the hosts file into `dir`, once the addresses are known. */
-export async function writeHostsFile(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
-  const hosts = config.namespaces.network === "node" ? await readHostFile("/etc/hosts") : hostsFile(config, ips);
-  await writeFile(join(dir, "hosts"), hosts + aliasLines(config), { mode: 0o644 });
 }
 
 function hostsFile(config: SandboxConfig, ips: readonly string[]): string {
