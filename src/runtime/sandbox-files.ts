@@ -4,11 +4,12 @@
  * Line-based files that root in a container trusts: control characters in what goes into them
  * are refused (CVE-2022-4318 and its kin), before anything is made.
  */
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { chown, mkdir, readFile, writeFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
-import type { SandboxConfig } from "../state/sandbox.js";
+import type { IdMaps, SandboxConfig } from "../state/sandbox.js";
+import { mappedRoot } from "./user-namespaces.js";
 
 /** Everything but printable ASCII and space, tab excluded. */
 const UNPRINTABLE = /[^\x20-\x7e]/;
@@ -44,7 +45,7 @@ function refused(what: string, word: string, why: string): RuntimeError {
 }
 
 /** Makes `dir` with hostname and resolv.conf, which need no address yet. */
-export async function writeNameFiles(dir: string, config: SandboxConfig): Promise<void> {
+export async function writeNameFiles(dir: string, config: SandboxConfig, idMaps?: IdMaps): Promise<void> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const usesHostNetwork = config.namespaces.network === "node";
   const [hostname, resolvConf] = await Promise.all([
@@ -52,15 +53,26 @@ export async function writeNameFiles(dir: string, config: SandboxConfig): Promis
     config.dns ? resolvConfFile(config.dns) : readHostFile("/etc/resolv.conf"),
   ]);
   await Promise.all([
-    writeFile(join(dir, "hostname"), hostname, { mode: 0o644 }),
-    writeFile(join(dir, "resolv.conf"), resolvConf, { mode: 0o644 }),
+    writeFor(join(dir, "hostname"), hostname, idMaps),
+    writeFor(join(dir, "resolv.conf"), resolvConf, idMaps),
   ]);
 }
 
 /** Writes the hosts file into `dir`, once the addresses are known. */
-export async function writeHostsFile(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
+export async function writeHostsFile(
+  dir: string,
+  config: SandboxConfig,
+  ips: readonly string[],
+  idMaps?: IdMaps,
+): Promise<void> {
   const hosts = config.namespaces.network === "node" ? await readHostFile("/etc/hosts") : hostsFile(config, ips);
-  await writeFile(join(dir, "hosts"), hosts + aliasLines(config), { mode: 0o644 });
+  await writeFor(join(dir, "hosts"), hosts + aliasLines(config), idMaps);
+}
+
+/** Root in the containers may change these files, so they are its own where it is not the host's. */
+async function writeFor(file: string, text: string, idMaps: IdMaps | undefined): Promise<void> {
+  await writeFile(file, text, { mode: 0o644 });
+  if (idMaps) await chown(file, ...mappedRoot(idMaps));
 }
 
 function hostsFile(config: SandboxConfig, ips: readonly string[]): string {
