@@ -42,6 +42,7 @@ export const ERROR_CODES = {
   FAILPOINT: "a test asked for this failure",
   HOST_PATH_TYPE: "a hostPath volume is not of the type that it asks for",
   HOST_PORT_IN_USE: "the port of the host is used by another pod or by a process of the host",
+  IDS_EXHAUSTED: "every range of ids for user namespaces belongs to a sandbox",
   IMAGE_DAMAGED: "a layer of the image is not what was unpacked; minke image verify --repair fetches it again",
   IMAGE_FILE_TOO_LARGE: "a file of the image that minke must read is larger than it may be",
   IMAGE_HAS_TAGS: "the image has more than one tag, so its id alone does not say what is to be removed",
@@ -122,6 +123,7 @@ export const ERROR_CODES = {
   UNKNOWN_SIGNAL: "not a name of signal(7)",
   UNKNOWN_USER: "a user name is not in the image's /etc/passwd",
   UNSUPPORTED_FIELD: "a request has a field that this version of minke cannot honour",
+  USER_NAMESPACE_REFUSED: "a sandbox cannot have a user namespace with what else it asks for, or on this kernel",
 } as const satisfies Readonly<Record<string, string>>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

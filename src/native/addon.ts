@@ -21,7 +21,9 @@ interface Addon {
     hostname: string,
     domainname: string,
     sysctls: string,
-  ): Promise<[number, number, number, number]>;
+    uidMap: string,
+    gidMap: string,
+  ): Promise<[number, number, number, number, number]>;
   netlinkOpen(protocol: number, netns: number): Promise<number>;
   netlinkTransact(fd: number, request: Buffer, expectedEnds: number): Promise<Buffer>;
   createShm(sizeBytes: number): Promise<number>;
@@ -41,6 +43,7 @@ interface Addon {
     ipc: number,
     uts: number,
     shm: number,
+    user: number,
     ...args: string[]
   ): [number, number, number];
   sealedExecutable(path: string, name: string): Promise<number>;

@@ -4,7 +4,7 @@
  * The bundle is the contract with the native core and with any other OCI runtime: all that the
  * container will be is decided here, and bad input is refused here.
  */
-import { readFile, stat } from "node:fs/promises";
+import { chown, readFile, stat } from "node:fs/promises";
 import { dirname, isAbsolute, join, normalize, relative } from "node:path";
 import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
@@ -33,6 +33,7 @@ import {
 } from "./context.js";
 import { devicesAt } from "./host.js";
 import { signalNumber } from "./signals.js";
+import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
 
 /** A user database that is larger is no user database (CVE-2024-9676's class). */
@@ -169,6 +170,7 @@ async function build(
     ...(mounted.length === 0 ? [] : [{ make: "directory", path: emptyLayer(ctx, id), mode: 0o755 } as const]),
     ...(logDirectory === undefined ? [] : [{ make: "directories", path: logDirectory, mode: 0o755 } as const]),
   ]);
+  if (sandbox.idMaps) await chown(join(dir, "upper"), ...mappedRoot(sandbox.idMaps));
   failpoint("after container files");
   cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
   await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
@@ -234,6 +236,7 @@ function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: Co
     netnsPath: monitorFdPath(sandbox, monitor?.netFd),
     ipcnsPath: monitorFdPath(sandbox, monitor?.ipcFd),
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
+    usernsPath: monitorFdPath(sandbox, monitor?.userFd),
     pidnsPath: pidnsPath(ctx, sandbox, container),
     shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
     filesDir: ctx.paths.sandbox(sandbox.id),

@@ -4,12 +4,13 @@
  * Line-based files that root in a container trusts: control characters in what goes into them
  * are refused (CVE-2022-4318 and its kin), before anything is made.
  */
-import { readFile } from "node:fs/promises";
+import { chown, readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
 import { runFileSteps } from "../native/index.js";
-import type { SandboxConfig } from "../state/sandbox.js";
+import type { IdMaps, SandboxConfig } from "../state/sandbox.js";
+import { mappedRoot } from "./user-namespaces.js";
 
 /** Everything but printable ASCII and space, tab excluded. */
 const UNPRINTABLE = /[^\x20-\x7e]/;
@@ -45,7 +46,12 @@ function refused(what: string, word: string, why: string): RuntimeError {
 }
 
 /** Makes `dir` with hosts, hostname and resolv.conf. */
-export async function writeSandboxFiles(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
+export async function writeSandboxFiles(
+  dir: string,
+  config: SandboxConfig,
+  ips: readonly string[],
+  idMaps?: IdMaps,
+): Promise<void> {
   const usesHostNetwork = config.namespaces.network === "node";
   const [hosts, hostname, resolvConf] = await Promise.all([
     usesHostNetwork ? readHostFile("/etc/hosts") : hostsFile(config, ips),
@@ -58,6 +64,10 @@ export async function writeSandboxFiles(dir: string, config: SandboxConfig, ips:
     { make: "file", path: join(dir, "hostname"), mode: 0o644, bytes: hostname },
     { make: "file", path: join(dir, "resolv.conf"), mode: 0o644, bytes: resolvConf },
   ]);
+  if (!idMaps) return;
+  // Root in the containers may change these files, so they are its own where it is not the host's.
+  const owner = mappedRoot(idMaps);
+  await Promise.all(["hosts", "hostname", "resolv.conf"].map((name) => chown(join(dir, name), ...owner)));
 }
 
 function hostsFile(config: SandboxConfig, ips: readonly string[]): string {

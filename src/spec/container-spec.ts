@@ -7,13 +7,13 @@
 import { RuntimeError } from "../base/errors.js";
 import type { LinuxDevice, LinuxDeviceCgroup, LinuxNamespace, LinuxSeccomp, Mount, Spec } from "../oci/index.js";
 import { ambientCapabilities, containerCapabilities } from "./capabilities.js";
-import type { ContainerConfig, ContainerMount, IdMapping } from "./container-config.js";
+import type { ContainerConfig, ContainerMount } from "./container-config.js";
 import { DEFAULT_DEVICE_RULES } from "./default-devices.js";
 import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from "./default-paths.js";
 import { defaultSeccomp } from "./default-seccomp.js";
 import { containerArgs, containerEnv, type ImageDefaults } from "./process-config.js";
 import { type Controllers, toOciResources } from "./resources.js";
-import type { SandboxConfig } from "./sandbox-config.js";
+import type { IdMapping, SandboxConfig } from "./sandbox-config.js";
 import type { ResolvedUser } from "./user.js";
 
 /** What the sandbox offers to its containers; paths on the host. */
@@ -23,6 +23,8 @@ export interface SandboxSurroundings {
   readonly netnsPath: string | undefined;
   readonly ipcnsPath: string | undefined;
   readonly utsnsPath: string | undefined;
+  /** Owner of the others; what is mounted with its ids has them mapped. */
+  readonly usernsPath?: string | undefined;
   /** Of the shared PID namespace; `undefined` where each container has its own, or the host's. */
   readonly pidnsPath: string | undefined;
   /** Source of /dev/shm. */
@@ -41,6 +43,7 @@ export interface HostAbilities {
   /** Nodes of /dev for privileged containers. */
   readonly devices: readonly LinuxDevice[];
   readonly hasAppArmor: boolean;
+  readonly hasUserNamespaces: boolean;
 }
 
 export interface ContainerSpecInput {
@@ -109,7 +112,9 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     mounts: [
       ...standardMounts(security.privileged),
       ...sandboxMounts(sandbox, config),
-      ...[...config.mounts].sort(byDepth).map((mount) => toOciMount(mount, input.mountedImages)),
+      ...[...config.mounts]
+        .sort(byDepth)
+        .map((mount) => toOciMount(mount, input.mountedImages, sandbox.usernsPath !== undefined)),
     ],
     annotations: {},
     linux: {
@@ -141,6 +146,7 @@ function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConf
   return [
     { type: "mount" },
     { type: "cgroup" },
+    ...shared("user", sandbox.usernsPath),
     ...shared("network", sandbox.netnsPath),
     ...shared("ipc", sandbox.ipcnsPath),
     ...shared("uts", sandbox.utsnsPath),
@@ -232,7 +238,11 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedImages"]): Mount {
+function toOciMount(
+  mount: ContainerMount,
+  images: ContainerSpecInput["mountedImages"],
+  isInUserNamespace: boolean,
+): Mount {
   const layers = mount.image === undefined ? undefined : images?.get(mount.image);
   if (layers) {
     // An overlay of lower directories only is read-only, and costs no copy.
@@ -241,15 +251,16 @@ function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedIm
       destination: mount.containerPath,
       type: "overlay",
       source: "overlay",
-      options: ["ro", "nosuid", "nodev", ...(mount.options ?? []), ...lowers],
+      options: ["ro", "nosuid", "nodev", ...(isInUserNamespace ? ["idmap"] : []), ...(mount.options ?? []), ...lowers],
     };
   }
+  const idmap = isInUserNamespace && mount.mapsIds && !mount.uidMappings?.length ? ["idmap"] : [];
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
   return {
     destination: mount.containerPath,
     type: "bind",
     source: mount.hostPath,
-    options: ["rbind", PROPAGATION[mount.propagation], access, ...(mount.options ?? [])],
+    options: ["rbind", PROPAGATION[mount.propagation], access, ...idmap, ...(mount.options ?? [])],
     ...(mount.uidMappings?.length && {
       uidMappings: mount.uidMappings.map(toOciMapping),
       gidMappings: (mount.gidMappings ?? []).map(toOciMapping),
