@@ -53,10 +53,23 @@ export interface ContainerSpecInput {
   readonly cgroupsPath: string;
   /** The profile that a seccomp `localhostRef` names, read. */
   readonly localSeccomp?: LinuxSeccomp | undefined;
-  /** Layer directories, topmost first and at least two, of the images that mounts name. */
-  readonly mountedImages?: ReadonlyMap<string, readonly string[]> | undefined;
+  /** What the mounts that name an image show; the mounts are the config's own objects. */
+  readonly mountedImages?: ReadonlyMap<ContainerMount, MountedImage> | undefined;
+  /** For the volumes that the image declares. */
+  readonly imageVolumes?: readonly ImageVolume[] | undefined;
   /** The nodes that the config's devices name, looked up; with what is permitted. */
   readonly devices?: readonly AllowedDevice[] | undefined;
+}
+
+/** Directories, topmost first and at least two, that make one tree; or a single file. */
+export type MountedImage = { readonly layers: readonly string[] } | { readonly file: string };
+
+/** An empty directory that takes what the image has at its place, and then what the container writes. */
+export interface ImageVolume {
+  /** Absolute, inside the container. */
+  readonly containerPath: string;
+  /** Absolute, on the host. */
+  readonly hostPath: string;
 }
 
 export interface AllowedDevice {
@@ -109,7 +122,10 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     mounts: [
       ...standardMounts(security.privileged),
       ...sandboxMounts(sandbox, config),
-      ...[...config.mounts].sort(byDepth).map((mount) => toOciMount(mount, input.mountedImages)),
+      ...[
+        ...(input.imageVolumes ?? []).map(toVolumeMount),
+        ...config.mounts.map((mount) => toOciMount(mount, input.mountedImages?.get(mount))),
+      ].sort(byDepth),
     ],
     annotations: {},
     linux: {
@@ -232,21 +248,20 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedImages"]): Mount {
-  const layers = mount.image === undefined ? undefined : images?.get(mount.image);
-  if (layers) {
+function toOciMount(mount: ContainerMount, image: MountedImage | undefined): Mount {
+  const destination = mount.containerPath;
+  const imageOptions = ["ro", "nosuid", "nodev", ...(mount.options ?? [])];
+  if (image && "file" in image) {
+    return { destination, type: "bind", source: image.file, options: ["bind", "rprivate", ...imageOptions] };
+  }
+  if (image) {
     // An overlay of lower directories only is read-only, and costs no copy.
-    const lowers = layers.map((dir) => `lowerdir+=${dir}`);
-    return {
-      destination: mount.containerPath,
-      type: "overlay",
-      source: "overlay",
-      options: ["ro", "nosuid", "nodev", ...(mount.options ?? []), ...lowers],
-    };
+    const lowers = image.layers.map((dir) => `lowerdir+=${dir}`);
+    return { destination, type: "overlay", source: "overlay", options: [...imageOptions, ...lowers] };
   }
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
   return {
-    destination: mount.containerPath,
+    destination,
     type: "bind",
     source: mount.hostPath,
     options: ["rbind", PROPAGATION[mount.propagation], access, ...(mount.options ?? [])],
@@ -254,6 +269,16 @@ function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedIm
       uidMappings: mount.uidMappings.map(toOciMapping),
       gidMappings: (mount.gidMappings ?? []).map(toOciMapping),
     }),
+  };
+}
+
+/** On a file system of the host and not in the overlay, and writable where the rootfs is read-only: what `VOLUME` is for. */
+function toVolumeMount({ containerPath, hostPath }: ImageVolume): Mount {
+  return {
+    destination: containerPath,
+    type: "bind",
+    source: hostPath,
+    options: ["bind", "rprivate", "rw", "tmpcopyup"],
   };
 }
 
@@ -266,8 +291,8 @@ function toOciMapping({ hostId, containerId, length }: IdMapping): {
 }
 
 /** A mount below another one comes after it, or it would be hidden. */
-function byDepth(a: ContainerMount, b: ContainerMount): number {
-  return a.containerPath.split("/").length - b.containerPath.split("/").length;
+function byDepth(a: Mount, b: Mount): number {
+  return a.destination.split("/").length - b.destination.split("/").length;
 }
 
 /** A shared or slave mount inside needs a root that lets events through (mount_namespaces(7)). */
