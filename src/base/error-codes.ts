@@ -112,7 +112,7 @@ export const ERROR_CODES = {
   STREAM_TOO_SLOW: "the client did not read fast enough and was let go",
   SUBNET_TAKEN: "the pod subnet overlaps a network of the host",
   SUB_PATH_ESCAPES: "a subPath leads out of its volume, or through a symbolic link",
-  SUB_PATH_MISSING: "a subPath is not in a volume whose files are not the container's to make",
+  SUB_PATH_MISSING: "a subPath is not in the image, or in a volume whose files are not the container's to make",
   SYSCTL_NOT_NAMESPACED: "the sysctl belongs to the host or to a namespace that the pod does not have of its own",
   TOO_MANY_CLIENTS: "the monitor serves no more clients at once",
   TOO_MANY_EXECS: "the monitor runs no more execs at once",
