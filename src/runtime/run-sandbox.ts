@@ -21,7 +21,7 @@ import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } fro
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
-import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, writeHostsFile, writeNameFiles, writeResolvConf } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { unwound } from "./unwound.js";
 
@@ -122,6 +122,7 @@ async function build(
       timeline.step("name files", () => writeNameFiles(ctx.paths.sandbox(id), config)),
     ]);
     await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
+    if (network?.dns && !config.dns) await writeResolvConf(ctx.paths.sandbox(id), network.dns);
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
@@ -194,7 +195,7 @@ async function setUpNetwork(
 ): Promise<SandboxNetwork | undefined> {
   if (!made.net || !made.netlink) return undefined;
   cleanup.push("remove network", () => ctx.network.teardown(id));
-  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, portMappings: config.portMappings });
+  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config });
 }
 
 async function startMonitor(

@@ -8,7 +8,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
-import type { SandboxConfig } from "../state/sandbox.js";
+import type { SandboxConfig, SandboxDns } from "../state/sandbox.js";
 
 /** Everything but printable ASCII and space, tab excluded. */
 const UNPRINTABLE = /[^\x20-\x7e]/;
@@ -18,22 +18,31 @@ const UNPRINTABLE = /[^\x20-\x7e]/;
  * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
  */
 export function checkSandboxFiles(config: SandboxConfig): void {
-  const words: [string, string][] = [
+  checkWords([
     ["hostname", config.hostname],
     ["domainname", config.domainname ?? ""],
-    ...(config.dns?.servers ?? []).map((word): [string, string] => ["DNS server", word]),
-    ...(config.dns?.searches ?? []).map((word): [string, string] => ["DNS search domain", word]),
-    ...(config.dns?.options ?? []).map((word): [string, string] => ["DNS option", word]),
+    ...dnsWords(config.dns),
     ...config.hostAliases.flatMap(({ hostnames }) => hostnames.map((word): [string, string] => ["host alias", word])),
-  ];
-  for (const [what, word] of words) {
-    if (UNPRINTABLE.test(word) || word.includes(" "))
-      throw refused(what, word, "white space and control characters are not allowed");
-  }
+  ]);
   if (Buffer.byteLength(config.hostname) > 63)
     throw refused("hostname", config.hostname, "more than 63 bytes (hostname(7))");
   for (const { ip } of config.hostAliases)
     if (isIP(ip) === 0) throw refused("host alias address", ip, "not an IP address");
+}
+
+function dnsWords(dns: SandboxConfig["dns"]): [string, string][] {
+  return [
+    ...(dns?.servers ?? []).map((word): [string, string] => ["DNS server", word]),
+    ...(dns?.searches ?? []).map((word): [string, string] => ["DNS search domain", word]),
+    ...(dns?.options ?? []).map((word): [string, string] => ["DNS option", word]),
+  ];
+}
+
+function checkWords(words: readonly [string, string][]): void {
+  for (const [what, word] of words) {
+    if (UNPRINTABLE.test(word) || word.includes(" "))
+      throw refused(what, word, "white space and control characters are not allowed");
+  }
 }
 
 function refused(what: string, word: string, why: string): RuntimeError {
@@ -55,6 +64,15 @@ export async function writeNameFiles(dir: string, config: SandboxConfig): Promis
     writeFile(join(dir, "hostname"), hostname, { mode: 0o644 }),
     writeFile(join(dir, "resolv.conf"), resolvConf, { mode: 0o644 }),
   ]);
+}
+
+/**
+ * Replaces the resolv.conf in `dir` by what the sandbox's network says, for a sandbox that brings none.
+ * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
+ */
+export async function writeResolvConf(dir: string, dns: SandboxDns): Promise<void> {
+  checkWords(dnsWords(dns));
+  await writeFile(join(dir, "resolv.conf"), resolvConfFile(dns), { mode: 0o644 });
 }
 
 /** Writes the hosts file into `dir`, once the addresses are known. */
@@ -84,7 +102,7 @@ function aliasLines(config: SandboxConfig): string {
   return ["", "# Entries of hostAliases.", ...lines, ""].join("\n");
 }
 
-function resolvConfFile(dns: NonNullable<SandboxConfig["dns"]>): string {
+function resolvConfFile(dns: SandboxDns): string {
   const lines = [
     ...(dns.searches.length > 0 ? [`search ${dns.searches.join(" ")}`] : []),
     ...dns.servers.map((server) => `nameserver ${server}`),
