@@ -29,6 +29,8 @@ interface Addon {
   createShm(sizeBytes: number): Promise<number>;
   mountTmpfs(path: string, sizeBytes: number, mode: number): Promise<void>;
   unmount(path: string, detach: boolean): Promise<void>;
+  bindMount(source: string, target: string): Promise<void>;
+  makeShared(path: string): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
   pidfdHasExited(pidfd: number): boolean;

@@ -127,7 +127,7 @@ async function build(
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
     ]);
     cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(id)));
-    await timeline.step("files", () => writeSandboxFiles(ctx.paths.sandbox(id), config, network?.ips ?? [], idMaps));
+    await timeline.step("files", () => writeSandboxFiles(ctx.paths.sandbox(id), config, network, idMaps));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
@@ -208,7 +208,7 @@ async function setUpNetwork(
 ): Promise<SandboxNetwork | undefined> {
   if (!made.net || !made.netlink) return undefined;
   cleanup.push("remove network", () => ctx.network.teardown(id));
-  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, portMappings: config.portMappings });
+  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config });
 }
 
 async function startMonitor(

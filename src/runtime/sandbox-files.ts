@@ -9,7 +9,7 @@ import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
 import { runFileSteps } from "../native/index.js";
-import type { IdMaps, SandboxConfig } from "../state/sandbox.js";
+import type { IdMaps, SandboxConfig, SandboxDns, SandboxNetwork } from "../state/sandbox.js";
 import { mappedRoot } from "./user-namespaces.js";
 
 /** Everything but printable ASCII and space, tab excluded. */
@@ -20,22 +20,31 @@ const UNPRINTABLE = /[^\x20-\x7e]/;
  * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
  */
 export function checkSandboxFiles(config: SandboxConfig): void {
-  const words: [string, string][] = [
+  checkWords([
     ["hostname", config.hostname],
     ["domainname", config.domainname ?? ""],
-    ...(config.dns?.servers ?? []).map((word): [string, string] => ["DNS server", word]),
-    ...(config.dns?.searches ?? []).map((word): [string, string] => ["DNS search domain", word]),
-    ...(config.dns?.options ?? []).map((word): [string, string] => ["DNS option", word]),
+    ...dnsWords(config.dns),
     ...config.hostAliases.flatMap(({ hostnames }) => hostnames.map((word): [string, string] => ["host alias", word])),
-  ];
-  for (const [what, word] of words) {
-    if (UNPRINTABLE.test(word) || word.includes(" "))
-      throw refused(what, word, "white space and control characters are not allowed");
-  }
+  ]);
   if (Buffer.byteLength(config.hostname) > 63)
     throw refused("hostname", config.hostname, "more than 63 bytes (hostname(7))");
   for (const { ip } of config.hostAliases)
     if (isIP(ip) === 0) throw refused("host alias address", ip, "not an IP address");
+}
+
+function dnsWords(dns: SandboxConfig["dns"]): [string, string][] {
+  return [
+    ...(dns?.servers ?? []).map((word): [string, string] => ["DNS server", word]),
+    ...(dns?.searches ?? []).map((word): [string, string] => ["DNS search domain", word]),
+    ...(dns?.options ?? []).map((word): [string, string] => ["DNS option", word]),
+  ];
+}
+
+function checkWords(words: readonly [string, string][]): void {
+  for (const [what, word] of words) {
+    if (UNPRINTABLE.test(word) || word.includes(" "))
+      throw refused(what, word, "white space and control characters are not allowed");
+  }
 }
 
 function refused(what: string, word: string, why: string): RuntimeError {
@@ -45,18 +54,23 @@ function refused(what: string, word: string, why: string): RuntimeError {
   });
 }
 
-/** Makes `dir` with hosts, hostname and resolv.conf. */
+/**
+ * Makes `dir` with hosts, hostname and resolv.conf; the latter as the network says where the config says nothing.
+ * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
+ */
 export async function writeSandboxFiles(
   dir: string,
   config: SandboxConfig,
-  ips: readonly string[],
+  network: SandboxNetwork | undefined,
   idMaps?: IdMaps,
 ): Promise<void> {
+  const dns = config.dns ?? network?.dns;
+  checkWords(dnsWords(dns));
   const usesHostNetwork = config.namespaces.network === "node";
   const [hosts, hostname, resolvConf] = await Promise.all([
-    usesHostNetwork ? readHostFile("/etc/hosts") : hostsFile(config, ips),
+    usesHostNetwork ? readHostFile("/etc/hosts") : hostsFile(config, network?.ips ?? []),
     usesHostNetwork ? readHostFile("/etc/hostname") : `${config.hostname}\n`,
-    config.dns ? resolvConfFile(config.dns) : readHostFile("/etc/resolv.conf"),
+    dns ? resolvConfFile(dns) : readHostFile("/etc/resolv.conf"),
   ]);
   await runFileSteps([
     { make: "directories", path: dir, mode: 0o700 },
@@ -91,7 +105,7 @@ function aliasLines(config: SandboxConfig): string {
   return ["", "# Entries of hostAliases.", ...lines, ""].join("\n");
 }
 
-function resolvConfFile(dns: NonNullable<SandboxConfig["dns"]>): string {
+function resolvConfFile(dns: SandboxDns): string {
   const lines = [
     ...(dns.searches.length > 0 ? [`search ${dns.searches.join(" ")}`] : []),
     ...dns.servers.map((server) => `nameserver ${server}`),
