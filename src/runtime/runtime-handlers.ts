@@ -5,15 +5,16 @@
  */
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
-import { access, mkdir, rmdir } from "node:fs/promises";
+import { access, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { hasErrno, RuntimeError } from "../base/errors.js";
 import type { ContainerId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
-import { unmount } from "../native/index.js";
+import { type FileStep, unmount } from "../native/index.js";
 import type { RuntimeHandlerSettings } from "../settings/settings.js";
 import type { ContainerConfig } from "../state/container.js";
+import type { SandboxConfig } from "../state/sandbox.js";
 import type { RuntimeContext } from "./context.js";
 
 /** Both mean the built-in one; a RuntimeClass needs a name. */
@@ -84,11 +85,15 @@ export function runtimeHandler(ctx: RuntimeContext, name: string): RuntimeHandle
 /**
  * Before anything is made for a sandbox.
  *
- * @throws RuntimeError `failed-precondition` RUNTIME_HANDLER_MISSING: its program is not there; and those of `runtimeHandler`
+ * @throws RuntimeError `failed-precondition` RUNTIME_HANDLER_MISSING: its program is not there,
+ *   RUNTIME_HANDLER_LACKS for a user namespace; and those of `runtimeHandler`
  */
-export async function checkRuntimeHandler(ctx: RuntimeContext, name: string): Promise<void> {
+export async function checkRuntimeHandler(ctx: RuntimeContext, config: SandboxConfig): Promise<void> {
+  const name = config.runtimeHandler;
   const handler = runtimeHandler(ctx, name);
   if (!handler) return;
+  // The rootfs that is mounted for it has its layers' own ids.
+  if (config.userNamespace !== undefined) throw lacks(name, "is given no user namespaces by minke");
   await access(handler.path, constants.X_OK).catch((err: unknown) => {
     throw new RuntimeError(`runtime handler "${name}": "${handler.path}" is not a program on this machine`, {
       kind: "failed-precondition",
@@ -100,22 +105,26 @@ export async function checkRuntimeHandler(ctx: RuntimeContext, name: string): Pr
 
 /** @throws RuntimeError `failed-precondition` RUNTIME_HANDLER_LACKS, where a handler would ignore what is asked for */
 export function checkHandlerCan(handler: RuntimeHandler, { mounts }: ContainerConfig): void {
-  const refuse = (what: string) => {
-    throw new RuntimeError(`runtime handler "${handler.name}" says of itself that it cannot make ${what}`, {
-      kind: "failed-precondition",
-      code: "RUNTIME_HANDLER_LACKS",
-    });
-  };
-  if (!handler.hasIdmappedMounts && mounts.some(({ uidMappings }) => uidMappings?.length)) refuse("idmapped mounts");
+  if (!handler.hasIdmappedMounts && mounts.some(({ uidMappings }) => uidMappings?.length))
+    throw lacks(handler.name, "does not say that it can make idmapped mounts");
   if (!handler.hasRecursiveReadonlyMounts && mounts.some(({ recursiveReadonly }) => recursiveReadonly))
-    refuse("recursive read-only mounts");
+    throw lacks(handler.name, "does not say that it can make recursive read-only mounts");
+}
+
+function lacks(name: string, what: string): RuntimeError {
+  return new RuntimeError(`runtime handler "${name}" ${what}`, {
+    kind: "failed-precondition",
+    code: "RUNTIME_HANDLER_LACKS",
+  });
 }
 
 /** What a container of another handler has beside its bundle: where its rootfs is mounted, and the handler's own state. */
-export async function makeHandlerFiles(ctx: RuntimeContext, id: ContainerId): Promise<void> {
-  const dir = ctx.paths.container(id);
-  await mkdir(join(dir, "bundle", "rootfs"), { mode: 0o755 });
-  await mkdir(handlerState(ctx, id), { mode: 0o700 });
+export function handlerFiles(ctx: RuntimeContext, id: ContainerId): FileStep[] {
+  const rootfs = join(ctx.paths.container(id), "bundle", "rootfs");
+  return [
+    { make: "directory", path: rootfs, mode: 0o755 },
+    { make: "directory", path: handlerState(ctx, id), mode: 0o700 },
+  ];
 }
 
 export function handlerState(ctx: RuntimeContext, id: ContainerId): string {
