@@ -60,6 +60,8 @@ export async function openArchive(
   tmpDir: string,
   signal: AbortSignal,
 ): Promise<OpenedArchive> {
+  // A sender may go away before anybody reads; whoever reads is told then.
+  if (typeof from !== "string") from.on("error", () => undefined);
   if (typeof from !== "string") return openStream(from, "standard input", tmpDir, signal);
   const path = from;
   const kind = await stat(path).catch((err: unknown) => {

@@ -6,7 +6,7 @@ import type { Readable } from "node:stream";
 import { Timeline } from "../base/timeline.js";
 import type { CollectionSettings } from "../settings/settings.js";
 import { type DiskUsage, diskUsage, type KnownNames } from "./disk-usage.js";
-import { ImageCollector } from "./image-collector.js";
+import { ImageCollector, type Machine } from "./image-collector.js";
 import { type HistoryEntry, type ImageDetails, imageDetails, imageHistory } from "./image-details.js";
 import { type RemovedImage, removeByName, tagImage } from "./image-names.js";
 import { type PruneRequest, type PruneResult, pruneImages } from "./image-prune.js";
@@ -62,7 +62,8 @@ export class ImageCare {
     return diskUsage(this.#parts, known);
   }
 
-  collector(settings: CollectionSettings): ImageCollector {
-    return new ImageCollector(this.#parts, settings);
+  /** @param machine replaces clock and file system */
+  collector(settings: CollectionSettings, machine?: Machine): ImageCollector {
+    return new ImageCollector(this.#parts, settings, machine);
   }
 }

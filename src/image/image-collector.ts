@@ -19,6 +19,12 @@ export interface Collected {
   readonly reason: "age" | "threshold";
 }
 
+/** What the collector asks of the machine; tests answer instead. */
+export interface Machine {
+  readonly nowMs?: () => number;
+  readonly usedPercent?: () => Promise<number>;
+}
+
 export class ImageCollector {
   readonly #parts: StoreParts;
   readonly #settings: CollectionSettings;
@@ -27,16 +33,11 @@ export class ImageCollector {
   readonly #usedPercent: () => Promise<number>;
   readonly #nowMs: () => number;
 
-  /** @param clock replaces the machine's, and `usedPercent` its file system's */
-  constructor(
-    parts: StoreParts,
-    settings: CollectionSettings,
-    clock: { readonly nowMs?: () => number; readonly usedPercent?: () => Promise<number> } = {},
-  ) {
+  constructor(parts: StoreParts, settings: CollectionSettings, machine: Machine = {}) {
     this.#parts = parts;
     this.#settings = settings;
-    this.#nowMs = clock.nowMs ?? Date.now;
-    this.#usedPercent = clock.usedPercent ?? (() => usedPercentOf(parts.paths.root));
+    this.#nowMs = machine.nowMs ?? Date.now;
+    this.#usedPercent = machine.usedPercent ?? (() => usedPercentOf(parts.paths.root));
     this.#startedAtMs = this.#nowMs();
   }
 

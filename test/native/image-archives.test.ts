@@ -4,13 +4,14 @@
  */
 import { execFileSync } from "node:child_process";
 import { createReadStream, createWriteStream, readFileSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { SaveCompression, SaveFormat } from "../../src/image/image-save.js";
+import type { ImageRecord } from "../../src/image/image-record.js";
 import { ImageStore } from "../../src/image/image-store.js";
 import { Paths } from "../../src/settings/paths.js";
 import { fixtureLayout } from "../harness/fixtures.js";
@@ -20,7 +21,17 @@ import { requires } from "../harness/requires.js";
 const NGINX = "minke.test/nginx:1";
 const BUSYBOX = "minke.test/busybox:1";
 
+/** Made once, read by many tests. */
+const SAVED: [string, SaveFormat, SaveCompression, string[]][] = [
+  ["docker-archive", "docker-archive", "none", [NGINX, BUSYBOX]],
+  ["oci-archive", "oci-archive", "none", [NGINX, BUSYBOX]],
+  // podman cannot choose among several images of an OCI layout.
+  ["oci-archive.gz", "oci-archive", "gzip", [NGINX]],
+  ["oci-archive.zst", "oci-archive", "zstd", [NGINX, BUSYBOX]],
+];
+
 let layout: string;
+let nginx: ImageRecord;
 let home: string;
 let peers: Peers;
 let root: string;
@@ -31,6 +42,16 @@ beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), "minke-archives-"));
   peers = await openPeers(home);
   layout = await fixtureLayout();
+  const dir = join(home, "source");
+  const source = await ImageStore.open(new Paths(dir, join(dir, "run")));
+  await source.loadLayout(layout);
+  nginx = source.resolve(NGINX) as ImageRecord;
+  const signal = new AbortController().signal;
+  for (const [name, format, compression, names] of SAVED) {
+    const request = { names, format, compression, signal };
+    await pipeline(await source.care.save(request), createWriteStream(join(home, name)));
+  }
+  await source.close();
 }, 120_000);
 afterAll(() => rm(home, { recursive: true, force: true }));
 beforeEach(requires("root"));
@@ -61,11 +82,8 @@ async function emptyStore(): Promise<void> {
 describe("several images in one archive, saved and loaded, are the same ones", () => {
   test.each<[SaveFormat, SaveCompression]>([
     ["docker-archive", "none"],
-    ["docker-archive", "gzip"],
     ["docker-archive", "zstd"],
-    ["oci-archive", "none"],
     ["oci-archive", "gzip"],
-    ["oci-archive", "zstd"],
   ])("as %s, packed with %s", async (format, compression) => {
     await store.loadLayout(layout);
     await store.remove("minke.test/probe:1");
@@ -88,30 +106,22 @@ describe("what save writes is read by", () => {
     ["docker-archive", "docker-archive"],
     ["oci-archive", "oci-archive"],
   ])("skopeo as %s, with every digest checked", async (format, transport) => {
-    await store.loadLayout(layout);
-    const record = store.resolve(NGINX);
-    const file = join(root, "saved.tar");
-    await save(file, format, "none", [NGINX]);
-    const source = `${transport}:${file}:${NGINX}`;
+    const source = `${transport}:${join(home, format)}:${NGINX}`;
     const inspected = JSON.parse(await peers.run("skopeo", ["inspect", "--config", source])) as {
       rootfs: { diff_ids: string[] };
     };
-    expect(inspected.rootfs.diff_ids).toEqual(record?.layers.map(({ diffId }) => diffId));
+    expect(inspected.rootfs.diff_ids).toEqual(nginx.layers.map(({ diffId }) => diffId));
     const copy = join(root, "copy");
-    await peers.run("skopeo", ["copy", "--insecure-policy", source, `oci:${copy}:t`]);
-    const { manifests } = JSON.parse(readFileSync(join(copy, "index.json"), "utf8")) as {
-      manifests: { digest: string }[];
-    };
-    const manifest = readFileSync(join(copy, "blobs/sha256", manifests[0]?.digest.slice(7) ?? ""), "utf8");
-    expect((JSON.parse(manifest) as { config: { digest: string } }).config.digest).toBe(record?.id);
+    await peers.run("skopeo", ["copy", "--insecure-policy", source, `dir:${copy}`]);
+    const manifest = readFileSync(join(copy, "manifest.json"), "utf8");
+    expect((JSON.parse(manifest) as { config: { digest: string } }).config.digest).toBe(nginx.id);
   });
 
-  test.each<SaveFormat>(["docker-archive", "oci-archive"])(
+  // Debian 12's podman reads no packed docker-archive, its own neither.
+  test.each(["docker-archive", "oci-archive.gz"])(
     "podman as %s, under its tag and id",
-    async (format) => {
-      await store.loadLayout(layout);
-      const file = join(root, "saved.tar");
-      await save(file, format, "gzip", [NGINX]);
+    async (name) => {
+      const file = join(home, name);
       const policy = join(home, "policy.json");
       await writeFile(policy, '{"default":[{"type":"insecureAcceptAnything"}]}');
       const storage = [
@@ -130,74 +140,62 @@ describe("what save writes is read by", () => {
         "--format",
         "{{.ID}} {{.Repository}}:{{.Tag}}",
       ]);
-      expect(listed.trim()).toBe(`${store.resolve(NGINX)?.id} ${NGINX}`);
+      expect(listed.split("\n")).toContain(`${nginx.id} ${NGINX}`);
     },
     120_000,
   );
 });
 
 describe("load reads", () => {
-  test.each(["docker-archive", "oci-archive", "oci", "dir-gzip", "dir-zstd"])(
-    "what skopeo writes as %s",
-    async (kind) => {
-      const target = join(root, "target");
-      const packing = kind === "dir-zstd" ? ["--dest-compress", "--dest-compress-format", "zstd"] : [];
-      const destination =
-        kind.startsWith("dir") || kind === "oci" ? `oci:${target}:${NGINX}` : `${kind}:${target}:${NGINX}`;
-      await peers.run("skopeo", ["copy", "--insecure-policy", ...packing, `oci:${layout}:${NGINX}`, destination]);
-      const [record] = await store.loadLayout(target);
-      await store.loadLayout(layout);
-      expect(record?.layers.map(({ diffId }) => diffId)).toEqual(
-        store.resolve(NGINX)?.layers.map(({ diffId }) => diffId),
-      );
-      expect(record?.repoTags).toEqual([NGINX]);
-    },
-  );
+  test.each(["docker-archive", "oci-archive", "oci", "dir-zstd"])("what skopeo writes as %s", async (kind) => {
+    const target = join(root, "target");
+    const packing = kind === "dir-zstd" ? ["--dest-compress", "--dest-compress-format", "zstd"] : [];
+    const destination = kind === "dir-zstd" || kind === "oci" ? `oci:${target}:${NGINX}` : `${kind}:${target}:${NGINX}`;
+    await peers.run("skopeo", ["copy", "--insecure-policy", ...packing, `oci:${layout}:${NGINX}`, destination]);
+    const [record] = await store.loadLayout(target);
+    await store.loadLayout(layout);
+    expect(record?.layers.map(({ diffId }) => diffId)).toEqual(
+      store.resolve(NGINX)?.layers.map(({ diffId }) => diffId),
+    );
+    expect(record?.repoTags).toEqual([NGINX]);
+  });
 
   test("what podman saves, several images in one", async () => {
     const policy = join(home, "policy.json");
     await writeFile(policy, '{"default":[{"type":"insecureAcceptAnything"}]}');
     const storage = ["--root", join(root, "podman"), "--runroot", join(root, "podman-run"), "--storage-driver", "vfs"];
-    await store.loadLayout(layout);
-    await save(join(root, "in.tar"), "docker-archive", "none", [NGINX, BUSYBOX]);
-    const before = identity().filter(([, tags]) => String(tags) !== "minke.test/probe:1");
-    await peers.run("podman", [...storage, "load", "--signature-policy", policy, "-i", join(root, "in.tar")], {
-      timeoutMs: 120_000,
-    });
-    await peers.run(
-      "podman",
-      [...storage, "save", "--multi-image-archive", "-o", join(root, "out.tar"), NGINX, BUSYBOX],
-      { timeoutMs: 120_000 },
-    );
-    await emptyStore();
+    const load = ["load", "--signature-policy", policy, "-i", join(home, "docker-archive")];
+    await peers.run("podman", [...storage, ...load], { timeoutMs: 120_000 });
+    const saved = ["save", "--multi-image-archive", "-o", join(root, "out.tar"), NGINX, BUSYBOX];
+    await peers.run("podman", [...storage, ...saved], { timeoutMs: 120_000 });
     await store.loadLayout(join(root, "out.tar"));
-    expect(identity().sort()).toEqual(before.sort());
+    expect(
+      identity()
+        .flatMap(([, tags]) => tags)
+        .sort(),
+    ).toEqual([BUSYBOX, NGINX]);
+    expect(store.resolve(NGINX)).toMatchObject({
+      id: nginx.id,
+      layers: nginx.layers.map(({ diffId }) => ({ diffId })),
+    });
   }, 120_000);
 
   test("a directory of docker save", async () => {
-    await store.loadLayout(layout);
-    await save(join(root, "a.tar"), "docker-archive", "none", [NGINX]);
     const dir = join(root, "unpacked");
     await mkdir(dir);
-    execFileSync("tar", ["-xf", join(root, "a.tar"), "-C", dir]);
-    await emptyStore();
-    expect((await store.loadLayout(dir))[0]?.repoTags).toEqual([NGINX]);
+    execFileSync("tar", ["-xf", join(home, "docker-archive"), "-C", dir]);
+    expect((await store.loadLayout(dir)).map(({ repoTags }) => repoTags)).toEqual([[NGINX], [BUSYBOX]]);
   });
 });
 
 describe("a bad archive", () => {
-  test.each<[string, (file: string) => Readable]>([
+  test.each<[string, () => Readable]>([
     ["of random bytes", () => Readable.from([Buffer.alloc(100_000, "x7")], { objectMode: false })],
     ["that is empty", () => Readable.from([], { objectMode: false })],
-    ["that is cut short", (file) => createReadStream(file, { end: 3_000_000 })],
-    ["that is cut short in its zstd frame", (file) => createReadStream(`${file}.zst`, { end: 1_000_000 })],
+    ["that is cut short", () => createReadStream(join(home, "oci-archive"), { end: 3_000_000 })],
+    ["that is cut short in its zstd frame", () => createReadStream(join(home, "oci-archive.zst"), { end: 1_000_000 })],
   ])("%s is ARCHIVE_INVALID and leaves nothing", async (_, open) => {
-    await store.loadLayout(layout);
-    const file = join(root, "a.tar");
-    await save(file, "oci-archive", "none", [NGINX]);
-    await save(`${file}.zst`, "oci-archive", "zstd", [NGINX]);
-    await emptyStore();
-    await expect(store.loadLayout(open(file))).rejects.toMatchObject({
+    await expect(store.loadLayout(open())).rejects.toMatchObject({
       kind: "invalid-argument",
       code: "ARCHIVE_INVALID",
     });
@@ -218,7 +216,7 @@ describe("a bad archive", () => {
 test("saving a layer that was damaged fails instead of writing other bytes", async () => {
   await store.loadLayout(layout);
   const [dir = ""] = store.lowerDirs(store.resolve(NGINX)?.id ?? "");
-  await cp("/etc/hostname", join(dir, "usr/sbin/nginx")).catch(() => writeFile(join(dir, "etc/nginx/nginx.conf"), "x"));
+  await writeFile(join(dir, "usr/sbin/nginx"), "not nginx");
   await expect(save(join(root, "a.tar"), "docker-archive", "none", [NGINX])).rejects.toMatchObject({
     kind: "data-loss",
     code: "LAYER_DAMAGED",
