@@ -16,6 +16,13 @@ export const ERROR_CODES = {
   CANCELLED: "the caller went away or asked to stop",
   CAPABILITY_NOT_AVAILABLE: "a capability was asked for that minke itself does not have",
   CGROUP_BUSY: "processes of a cgroup did not end after SIGKILL",
+  CNI_ARGUMENT_INVALID: "what a pod asks of its CNI network cannot be passed to plugins",
+  CNI_BAD_OUTPUT: "a CNI plugin printed what is no result",
+  CNI_CONFIG_INVALID: "a CNI configuration breaks its specification",
+  CNI_NOT_CONFIGURED: "the network is CNI's to make, and no CNI configuration can be used",
+  CNI_PLUGIN_FAILED: "a CNI plugin reported a failure, or ended with one",
+  CNI_PLUGIN_MISSING: "a CNI plugin is in none of the plugin directories, or cannot be executed",
+  CNI_PLUGIN_TIMEOUT: "a CNI plugin did not end in time and was killed",
   COMMAND_NOT_EXECUTABLE: "the command is not a program that may be executed",
   COMMAND_NOT_FOUND: "the command is not in the image",
   CONFIG_EXISTS: "a ConfigMap or Secret of that name exists in the namespace",
@@ -42,6 +49,7 @@ export const ERROR_CODES = {
   FAILPOINT: "a test asked for this failure",
   HOST_PATH_TYPE: "a hostPath volume is not of the type that it asks for",
   HOST_PORT_IN_USE: "the port of the host is used by another pod or by a process of the host",
+  IDS_EXHAUSTED: "every range of ids for user namespaces belongs to a sandbox",
   IMAGE_DAMAGED: "a layer of the image is not what was unpacked; minke image verify --repair fetches it again",
   IMAGE_FILE_TOO_LARGE: "a file of the image that minke must read is larger than it may be",
   IMAGE_HAS_TAGS: "the image has more than one tag, so its id alone does not say what is to be removed",
@@ -111,7 +119,7 @@ export const ERROR_CODES = {
   STREAM_TOO_SLOW: "the client did not read fast enough and was let go",
   SUBNET_TAKEN: "the pod subnet overlaps a network of the host",
   SUB_PATH_ESCAPES: "a subPath leads out of its volume, or through a symbolic link",
-  SUB_PATH_MISSING: "a subPath is not in a volume whose files are not the container's to make",
+  SUB_PATH_MISSING: "a subPath is not in the image, or in a volume whose files are not the container's to make",
   SYSCTL_NOT_NAMESPACED: "the sysctl belongs to the host or to a namespace that the pod does not have of its own",
   TOO_MANY_CLIENTS: "the monitor serves no more clients at once",
   TOO_MANY_EXECS: "the monitor runs no more execs at once",
@@ -122,6 +130,7 @@ export const ERROR_CODES = {
   UNKNOWN_SIGNAL: "not a name of signal(7)",
   UNKNOWN_USER: "a user name is not in the image's /etc/passwd",
   UNSUPPORTED_FIELD: "a request has a field that this version of minke cannot honour",
+  USER_NAMESPACE_REFUSED: "a sandbox cannot have a user namespace with what else it asks for, or on this kernel",
 } as const satisfies Readonly<Record<string, string>>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;
