@@ -111,7 +111,7 @@ ${settings}
 [network]
 mode = "${networkMode}"
 bridge = "${this.bridge}"
-subnet-ipv4 = "${this.network4}.0/24"
+subnet-ipv4 = "${place.subnetIpv4 ?? `${this.network4}.0/24`}"
 subnet-ipv6 = "fd6d:696e:6b65:${(Number(this.network4.split(".")[1]) * 256 + n).toString(16)}::/64"
 ${tables}`,
     );

@@ -18,7 +18,7 @@ let cri: CriClient;
 beforeEach(requires("root", "cgroup2", "overlayfs"));
 beforeAll(async () => {
   if (lacking) return;
-  daemon = await TestDaemon.startWithImages();
+  daemon = await TestDaemon.startWithImages({ subnetIpv4: "10.207.240.0/21" });
   cri = new CriClient(daemon.criSocket);
 });
 afterAll(async () => {
