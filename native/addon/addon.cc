@@ -13,6 +13,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   addon::RegisterMonitorSpawn(env, exports);
   addon::RegisterProgramSpawn(env, exports);
   addon::RegisterFiles(env, exports);
+  addon::RegisterFileSteps(env, exports);
   addon::RegisterSockets(env, exports);
   return exports;
 }

@@ -90,6 +90,8 @@ export async function openMounts(
         // Files that we write are never the container's to change (kubelet, since CVE-2017-1002102).
         readonly: ofFiles.has(mount.name) || (mount.readOnly ?? false),
         recursiveReadonly: mount.recursiveReadOnly !== undefined && mount.recursiveReadOnly !== "Disabled",
+        // Without effect but in a user namespace, where the files' ids would not be known.
+        mapsIds: true,
         propagation: PROPAGATION[mount.mountPropagation ?? "None"],
       });
     }

@@ -4,7 +4,7 @@
  * The bundle is the contract with the native core and with any other OCI runtime: all that the
  * container will be is decided here, and bad input is refused here.
  */
-import { mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chown, readFile, stat } from "node:fs/promises";
 import { dirname, isAbsolute, join, normalize, relative } from "node:path";
 import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
@@ -14,8 +14,9 @@ import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
 import { readInLayers } from "../image/layer-lookup.js";
-import { specToJson } from "../oci/json.js";
+import { removeTree, runFileSteps } from "../native/index.js";
 import type { LinuxSeccomp } from "../oci/index.js";
+import { specToJson } from "../oci/json.js";
 import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from "../spec/container-spec.js";
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
@@ -33,6 +34,7 @@ import {
 import { devicesAt } from "./host.js";
 import { emptyLayer, imageVolumes, mountedImages } from "./image-mounts.js";
 import { signalNumber } from "./signals.js";
+import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
 
 /** A user database that is larger is no user database (CVE-2024-9676's class). */
@@ -161,17 +163,19 @@ async function build(
   failpoint("after record container");
 
   const dir = ctx.paths.container(id);
-  cleanup.push("remove directory", () => rm(dir, { recursive: true, force: true }));
-  await mkdir(join(dir, "bundle"), { recursive: true, mode: 0o700 });
-  await Promise.all([
-    writeFile(join(dir, "bundle", "config.json"), jsonToBytes(specToJson(spec)), { mode: 0o600 }),
+  cleanup.push("remove directory", () => removeTree(dir));
+  const logDirectory = record.logPath === "" ? undefined : dirname(record.logPath);
+  await runFileSteps([
+    { make: "directories", path: join(dir, "bundle"), mode: 0o700 },
+    { make: "file", path: join(dir, "bundle", "config.json"), mode: 0o600, bytes: jsonToBytes(specToJson(spec)) },
     // The upper directory's own mode is the mode of "/" in the container.
-    mkdir(join(dir, "upper"), { mode: 0o755 }),
-    mkdir(join(dir, "work"), { mode: 0o700 }),
-    mounted.ids.length === 0 ? undefined : mkdir(emptyLayer(ctx, id), { mode: 0o755 }),
-    ...volumes.made.map(({ hostPath }) => mkdir(hostPath, { recursive: true, mode: 0o755 })),
-    record.logPath === "" ? undefined : mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }),
+    { make: "directory", path: join(dir, "upper"), mode: 0o755 },
+    { make: "directory", path: join(dir, "work"), mode: 0o700 },
+    ...(mounted.ids.length === 0 ? [] : [{ make: "directory", path: emptyLayer(ctx, id), mode: 0o755 } as const]),
+    ...volumes.made.map(({ hostPath }) => ({ make: "directories", path: hostPath, mode: 0o755 }) as const),
+    ...(logDirectory === undefined ? [] : [{ make: "directories", path: logDirectory, mode: 0o755 } as const]),
   ]);
+  if (sandbox.idMaps) await chown(join(dir, "upper"), ...mappedRoot(sandbox.idMaps));
   failpoint("after container files");
   cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
   await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
@@ -203,6 +207,7 @@ function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: Co
     netnsPath: monitorFdPath(sandbox, monitor?.netFd),
     ipcnsPath: monitorFdPath(sandbox, monitor?.ipcFd),
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
+    usernsPath: monitorFdPath(sandbox, monitor?.userFd),
     pidnsPath: pidnsPath(ctx, sandbox, container),
     shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
     filesDir: ctx.paths.sandbox(sandbox.id),

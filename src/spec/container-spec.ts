@@ -7,13 +7,13 @@
 import { RuntimeError } from "../base/errors.js";
 import type { LinuxDevice, LinuxDeviceCgroup, LinuxNamespace, LinuxSeccomp, Mount, Spec } from "../oci/index.js";
 import { ambientCapabilities, containerCapabilities } from "./capabilities.js";
-import type { ContainerConfig, ContainerMount, IdMapping } from "./container-config.js";
+import type { ContainerConfig, ContainerMount } from "./container-config.js";
 import { DEFAULT_DEVICE_RULES } from "./default-devices.js";
 import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from "./default-paths.js";
 import { defaultSeccomp } from "./default-seccomp.js";
 import { containerArgs, containerEnv, type ImageDefaults } from "./process-config.js";
 import { type Controllers, toOciResources } from "./resources.js";
-import type { SandboxConfig } from "./sandbox-config.js";
+import type { IdMapping, SandboxConfig } from "./sandbox-config.js";
 import type { ResolvedUser } from "./user.js";
 
 /** What the sandbox offers to its containers; paths on the host. */
@@ -23,6 +23,8 @@ export interface SandboxSurroundings {
   readonly netnsPath: string | undefined;
   readonly ipcnsPath: string | undefined;
   readonly utsnsPath: string | undefined;
+  /** Owner of the others; what is mounted with its ids has them mapped. */
+  readonly usernsPath?: string | undefined;
   /** Of the shared PID namespace; `undefined` where each container has its own, or the host's. */
   readonly pidnsPath: string | undefined;
   /** Source of /dev/shm. */
@@ -41,6 +43,7 @@ export interface HostAbilities {
   /** Nodes of /dev for privileged containers. */
   readonly devices: readonly LinuxDevice[];
   readonly hasAppArmor: boolean;
+  readonly hasUserNamespaces: boolean;
 }
 
 export interface ContainerSpecInput {
@@ -123,8 +126,10 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       ...standardMounts(security.privileged),
       ...sandboxMounts(sandbox, config),
       ...[
-        ...(input.imageVolumes ?? []).map(toVolumeMount),
-        ...config.mounts.map((mount) => toOciMount(mount, input.mountedImages?.get(mount))),
+        ...(input.imageVolumes ?? []).map((volume) => toVolumeMount(volume, sandbox.usernsPath !== undefined)),
+        ...config.mounts.map((mount) =>
+          toOciMount(mount, input.mountedImages?.get(mount), sandbox.usernsPath !== undefined),
+        ),
       ].sort(byDepth),
     ],
     annotations: {},
@@ -157,6 +162,7 @@ function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConf
   return [
     { type: "mount" },
     { type: "cgroup" },
+    ...shared("user", sandbox.usernsPath),
     ...shared("network", sandbox.netnsPath),
     ...shared("ipc", sandbox.ipcnsPath),
     ...shared("uts", sandbox.utsnsPath),
@@ -248,9 +254,9 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount, image: MountedImage | undefined): Mount {
+function toOciMount(mount: ContainerMount, image: MountedImage | undefined, isInUserNamespace: boolean): Mount {
   const destination = mount.containerPath;
-  const imageOptions = ["ro", "nosuid", "nodev", ...(mount.options ?? [])];
+  const imageOptions = ["ro", "nosuid", "nodev", ...(isInUserNamespace ? ["idmap"] : []), ...(mount.options ?? [])];
   if (image && "file" in image) {
     return { destination, type: "bind", source: image.file, options: ["bind", "rprivate", ...imageOptions] };
   }
@@ -259,12 +265,13 @@ function toOciMount(mount: ContainerMount, image: MountedImage | undefined): Mou
     const lowers = image.layers.map((dir) => `lowerdir+=${dir}`);
     return { destination, type: "overlay", source: "overlay", options: [...imageOptions, ...lowers] };
   }
+  const idmap = isInUserNamespace && mount.mapsIds && !mount.uidMappings?.length ? ["idmap"] : [];
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
   return {
     destination,
     type: "bind",
     source: mount.hostPath,
-    options: ["rbind", PROPAGATION[mount.propagation], access, ...(mount.options ?? [])],
+    options: ["rbind", PROPAGATION[mount.propagation], access, ...idmap, ...(mount.options ?? [])],
     ...(mount.uidMappings?.length && {
       uidMappings: mount.uidMappings.map(toOciMapping),
       gidMappings: (mount.gidMappings ?? []).map(toOciMapping),
@@ -273,12 +280,12 @@ function toOciMount(mount: ContainerMount, image: MountedImage | undefined): Mou
 }
 
 /** On a file system of the host and not in the overlay, and writable where the rootfs is read-only: what `VOLUME` is for. */
-function toVolumeMount({ containerPath, hostPath }: ImageVolume): Mount {
+function toVolumeMount({ containerPath, hostPath }: ImageVolume, isInUserNamespace: boolean): Mount {
   return {
     destination: containerPath,
     type: "bind",
     source: hostPath,
-    options: ["bind", "rprivate", "rw", "tmpcopyup"],
+    options: ["bind", "rprivate", "rw", "tmpcopyup", ...(isInUserNamespace ? ["idmap"] : [])],
   };
 }
 

@@ -24,7 +24,6 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "automountServiceAccountToken",
     "enableServiceLinks",
     "ephemeralContainers",
-    "hostUsers",
     "hostnameOverride",
     "imagePullSecrets",
     "nodeName",

@@ -224,6 +224,7 @@ const podSpec = z.strictObject({
   hostNetwork: z.boolean().optional(),
   hostPID: z.boolean().optional(),
   hostIPC: z.boolean().optional(),
+  hostUsers: z.boolean().optional(),
   shareProcessNamespace: z.boolean().optional(),
   terminationGracePeriodSeconds: int64.optional(),
   activeDeadlineSeconds: int64.optional(),

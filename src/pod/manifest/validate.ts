@@ -123,6 +123,10 @@ function checkPodSpec(spec: PodSpec, add: Add): void {
   if (spec.activeDeadlineSeconds !== undefined && spec.activeDeadlineSeconds < 1)
     add("spec.activeDeadlineSeconds", "must be at least 1");
   if (spec.hostPID && spec.shareProcessNamespace) add("spec.shareProcessNamespace", "cannot be combined with hostPID");
+  if (spec.hostUsers === false) {
+    for (const field of ["hostNetwork", "hostPID", "hostIPC"] as const)
+      if (spec[field]) add(`spec.${field}`, "cannot be combined with hostUsers: false");
+  }
   spec.hostAliases?.forEach((alias, i) => {
     if (isIP(alias.ip) === 0) add(`spec.hostAliases[${i}].ip`, `"${alias.ip}" is not an IP address`);
     alias.hostnames?.forEach((name, j) => {
