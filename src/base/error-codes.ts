@@ -49,6 +49,7 @@ export const ERROR_CODES = {
   FAILPOINT: "a test asked for this failure",
   HOST_PATH_TYPE: "a hostPath volume is not of the type that it asks for",
   HOST_PORT_IN_USE: "the port of the host is used by another pod or by a process of the host",
+  HOST_PORT_UNREACHABLE: "a port was asked for on ::1, where this host's settings lose the answers",
   IMAGE_FILE_TOO_LARGE: "a file of the image that minke must read is larger than it may be",
   IMAGE_MALFORMED: "a manifest, index or config breaks its specification or contradicts itself",
   IMAGE_NOT_FOUND: "the image is not on this machine",

@@ -174,6 +174,7 @@ export async function ensureBridge(
   const results = await socket.exchange([
     rt.setLinkUp(index),
     ...subnets.map((subnet) => rt.addAddress(index, gatewayOf(subnet), subnet.prefixLength)),
+    ...(subnets.some(({ family }) => family === 6) ? [rt.addLoopbackRoute(index)] : []),
   ]);
   const refused = results.find(({ errno }) => errno !== 0 && errno !== EEXIST);
   if (refused) throw netlinkError(`${clause} for ${subnets.map(formatSubnet).join(", ")}`, refused);

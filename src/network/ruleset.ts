@@ -4,8 +4,8 @@
  *   table inet minke_<bridge>
  *     map ports4, ports6        protocol . port -> pod address . port
  *     map ports4_at, ports6_at  host address . protocol . port -> pod address . port
- *     protect      prerouting, before conntrack: nothing from a pod reaches the host's 127/8,
- *                  which route_localnet on the bridge would otherwise allow
+ *     protect      prerouting, before conntrack: nothing from a pod reaches the host's 127/8 and
+ *                  ::1, which route_localnet on the bridge and the route to ::1 would otherwise allow
  *     from_outside prerouting  } what is addressed to the host itself goes through `ports`
  *     from_host    output      }
  *     ports        the four maps, the ones with a host address first
@@ -24,7 +24,7 @@ export type HostPort = Pick<PortMapping, "protocol" | "hostIp" | "hostPort" | "c
 /** netinet/in.h */
 export const IP_PROTOCOL = { tcp: 6, udp: 17, sctp: 132 } as const;
 
-const MAPS: readonly nft.MapShape[] = [
+export const MAPS: readonly nft.MapShape[] = [
   { name: "ports4", key: ["inet_proto", "inet_service"], value: ["ipv4_addr", "inet_service"] },
   { name: "ports6", key: ["inet_proto", "inet_service"], value: ["ipv6_addr", "inet_service"] },
   { name: "ports4_at", key: ["ipv4_addr", "inet_proto", "inet_service"], value: ["ipv4_addr", "inet_service"] },
@@ -33,6 +33,7 @@ const MAPS: readonly nft.MapShape[] = [
 
 // linux/netfilter_ipv4.h: raw, dstnat, srcnat
 const PRIORITY = { raw: -300, dstnat: -100, srcnat: 100 } as const;
+const LOOPBACK6 = Buffer.from("00000000000000000000000000000001", "hex");
 const LOOPBACK4 = { network: Buffer.of(127, 0, 0, 0), netmask: Buffer.of(255, 0, 0, 0) };
 
 /** Of a bridge name, which a link of one network namespace has alone. */
@@ -81,14 +82,17 @@ export function deleteEntries(table: string, entries: readonly MapEntry[]): Netl
   return entries.map(({ map, element }) => nft.deleteElements(table, map, [element]));
 }
 
-function portRules(table: string): NetlinkRequest[] {
+/** @param hasLoopback6 false: ::1 is left alone, so that a client is refused there and goes on to 127.0.0.1 */
+function portRules(table: string, hasLoopback6: boolean): NetlinkRequest[] {
   const rules: NetlinkRequest[] = [];
   for (const family of [4, 6] as const) {
     for (const withDestination of [true, false]) {
       const map = `ports${family}${withDestination ? "_at" : ""}`;
-      rules.push(
-        nft.addRule(table, "ports", [...nft.matchFamily(family), ...nft.dnatByMap(map, family, withDestination)]),
-      );
+      const match = [
+        ...nft.matchFamily(family),
+        ...(family === 6 && !hasLoopback6 ? nft.matchExactly("daddr", "!=", LOOPBACK6) : []),
+      ];
+      rules.push(nft.addRule(table, "ports", [...match, ...nft.dnatByMap(map, family, withDestination)]));
     }
   }
   return rules;
@@ -101,6 +105,12 @@ function leavingRules(table: string, bridge: string, subnets: readonly Subnet[])
       ...nft.matchFamily(4),
       ...toBridge,
       ...nft.matchAddress("saddr", "==", LOOPBACK4.network, LOOPBACK4.netmask),
+      ...nft.masquerade(),
+    ]),
+    nft.addRule(table, "leaving", [
+      ...nft.matchFamily(6),
+      ...toBridge,
+      ...nft.matchExactly("saddr", "==", LOOPBACK6),
       ...nft.masquerade(),
     ]),
   ];
@@ -129,6 +139,7 @@ export function replaceTable(
   bridge: string,
   subnets: readonly Subnet[],
   entries: readonly MapEntry[],
+  hasLoopback6: boolean,
 ): NetlinkRequest[] {
   const table = tableName(bridge);
   const toPorts = [...nft.matchLocalDestination(), ...nft.jump("ports")];
@@ -149,9 +160,15 @@ export function replaceTable(
       ...nft.matchAddress("daddr", "==", LOOPBACK4.network, LOOPBACK4.netmask),
       ...nft.drop(),
     ]),
+    nft.addRule(table, "protect", [
+      ...nft.matchFamily(6),
+      ...nft.matchLink("iifname", "==", bridge),
+      ...nft.matchExactly("daddr", "==", LOOPBACK6),
+      ...nft.drop(),
+    ]),
     nft.addRule(table, "from_outside", toPorts),
     nft.addRule(table, "from_host", toPorts),
-    ...portRules(table),
+    ...portRules(table, hasLoopback6),
     ...leavingRules(table, bridge, subnets),
     ...addEntries(table, entries),
   ]);

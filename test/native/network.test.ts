@@ -216,6 +216,18 @@ describe("setup", () => {
   });
 });
 
+test.each([
+  ["deleted", ["link", "del", BRIDGE]],
+  ["taken down", ["link", "set", BRIDGE, "down"]],
+])("a bridge that was %s by hand is put right without another pod coming", async (_, deed) => {
+  const [one, two] = [await addPod(), await addPod()];
+  await serve(one.namespaces, 80);
+  run("ip", ...deed);
+  expect(await network.verify()).toContain("bridge");
+  expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
+  expect(await ask(one.network.ips[1] ?? "", 80)).toBe("fd10:203::1");
+});
+
 describe("host ports", () => {
   test("a host port answers on 127.0.0.1, on the bridge's addresses, from another pod and from the pod itself", async () => {
     const pod = await addPod([port(20_301)]);
@@ -291,6 +303,34 @@ describe("host ports", () => {
     await addPod([port(20_307)]);
     await serve(one.namespaces, 80);
     expect(await ask("127.0.0.1", 20_306)).toBe("10.203.0.1");
+  });
+
+  test("rules flushed by hand are noticed and made again, whether the table is gone, empty or lacks a port", async () => {
+    const pod = await addPod([port(20_311)]);
+    await serve(pod.namespaces, 80);
+    const table = `minke_${BRIDGE}`;
+    for (const deed of [
+      ["delete", "table", "inet", table],
+      ["flush", "table", "inet", table],
+      ["flush", "map", "inet", table, "ports4"],
+      ["flush", "chain", "inet", table, "leaving"],
+    ]) {
+      await network.verify();
+      expect(await network.verify()).toEqual([]);
+      run("nft", ...deed);
+      expect(await network.verify()).toEqual(["rules"]);
+      expect(await ask("127.0.0.1", 20_311)).toBe("10.203.0.1");
+    }
+  });
+
+  test("changes to other tables are none of ours", async () => {
+    await network.verify();
+    run("nft", "add", "table", "inet", "mknet_other");
+    try {
+      expect(await network.verify()).toEqual([]);
+    } finally {
+      run("nft", "delete", "table", "inet", "mknet_other");
+    }
   });
 
   test("a pod cannot reach the host's loopback through the bridge", async () => {
