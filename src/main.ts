@@ -158,7 +158,7 @@ async function open(
   // Until the containers are known, each image may be somebody's root file system.
   const isInUse = (id: string) => opened?.usesImage(id) ?? true;
   const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
-  const runtime = await openRuntime({ paths, host, images, network, log });
+  const runtime = await openRuntime({ paths, host, images, network, idRanges: settings.userNamespaces, log });
   opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
@@ -249,7 +249,9 @@ async function openSockets(
         version: VERSION,
         runtimeReady: () => holds,
         networkReady: () => daemon.network.readiness(),
-        runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
+        runtimeHandlers: [
+          { name: "", hasUserNamespaces: host.abilities.hasUserNamespaces, hasRecursiveReadonlyMounts: true },
+        ],
         configuration: () => ({
           stateDir: paths.root,
           runDir: paths.run,

@@ -16,11 +16,12 @@ import type { Process } from "../oci/index.js";
 import type { Paths } from "../settings/paths.js";
 import type { HostAbilities } from "../spec/container-spec.js";
 import type { ContainerRecord, ExitRecord } from "../state/container.js";
-import type { SandboxRecord } from "../state/sandbox.js";
+import type { IdMaps, SandboxRecord } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
+import type { IdRangeSettings } from "./user-namespaces.js";
 
 export interface RuntimeContext {
   readonly paths: Paths;
@@ -43,6 +44,9 @@ export interface RuntimeContext {
   /** Resolved when a container's exit has been recorded. */
   readonly exitWaiters: Map<ContainerId, Deferred<void>>;
   readonly timelines: Map<SandboxId, Timeline>;
+  /** Of sandboxes that have no record yet; the records hold those of the others. */
+  readonly takenIds: Map<SandboxId, IdMaps>;
+  readonly idRanges: IdRangeSettings;
   /** User databases by image id: an image never changes. */
   readonly userFiles: Map<string, UserFiles>;
   /** What an exec inherits from its container; read from the bundle when first needed. */

@@ -39,6 +39,7 @@ import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
 import { stopSandbox } from "./stop-sandbox.js";
+import type { IdRangeSettings } from "./user-namespaces.js";
 import { updateContainerResources } from "./update-container.js";
 import { containerUsage, sandboxUsage } from "./usage.js";
 import { watchInits } from "./watch-init.js";
@@ -48,6 +49,7 @@ export interface RuntimeOptions {
   readonly host: Host;
   readonly images: ImageStore;
   readonly network: Networks;
+  readonly idRanges: IdRangeSettings;
   readonly log: Logger;
 }
 
@@ -89,6 +91,8 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     exits: new Map(),
     exitWaiters: new Map(),
     timelines: new Map(),
+    takenIds: new Map(),
+    idRanges: options.idRanges,
     userFiles: new Map(),
     processes: new Map(),
   };

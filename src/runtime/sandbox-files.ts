@@ -4,11 +4,13 @@
  * Line-based files that root in a container trusts: control characters in what goes into them
  * are refused (CVE-2022-4318 and its kin), before anything is made.
  */
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { chown, readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
-import type { SandboxConfig, SandboxDns } from "../state/sandbox.js";
+import { runFileSteps } from "../native/index.js";
+import type { IdMaps, SandboxConfig, SandboxDns, SandboxNetwork } from "../state/sandbox.js";
+import { mappedRoot } from "./user-namespaces.js";
 
 /** Everything but printable ASCII and space, tab excluded. */
 const UNPRINTABLE = /[^\x20-\x7e]/;
@@ -52,33 +54,34 @@ function refused(what: string, word: string, why: string): RuntimeError {
   });
 }
 
-/** Makes `dir` with hostname and resolv.conf, which need no address yet. */
-export async function writeNameFiles(dir: string, config: SandboxConfig): Promise<void> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
-  const usesHostNetwork = config.namespaces.network === "node";
-  const [hostname, resolvConf] = await Promise.all([
-    usesHostNetwork ? readHostFile("/etc/hostname") : `${config.hostname}\n`,
-    config.dns ? resolvConfFile(config.dns) : readHostFile("/etc/resolv.conf"),
-  ]);
-  await Promise.all([
-    writeFile(join(dir, "hostname"), hostname, { mode: 0o644 }),
-    writeFile(join(dir, "resolv.conf"), resolvConf, { mode: 0o644 }),
-  ]);
-}
-
 /**
- * Replaces the resolv.conf in `dir` by what the sandbox's network says, for a sandbox that brings none.
+ * Makes `dir` with hosts, hostname and resolv.conf; the latter as the network says where the config says nothing.
  * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
  */
-export async function writeResolvConf(dir: string, dns: SandboxDns): Promise<void> {
+export async function writeSandboxFiles(
+  dir: string,
+  config: SandboxConfig,
+  network: SandboxNetwork | undefined,
+  idMaps?: IdMaps,
+): Promise<void> {
+  const dns = config.dns ?? network?.dns;
   checkWords(dnsWords(dns));
-  await writeFile(join(dir, "resolv.conf"), resolvConfFile(dns), { mode: 0o644 });
-}
-
-/** Writes the hosts file into `dir`, once the addresses are known. */
-export async function writeHostsFile(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
-  const hosts = config.namespaces.network === "node" ? await readHostFile("/etc/hosts") : hostsFile(config, ips);
-  await writeFile(join(dir, "hosts"), hosts + aliasLines(config), { mode: 0o644 });
+  const usesHostNetwork = config.namespaces.network === "node";
+  const [hosts, hostname, resolvConf] = await Promise.all([
+    usesHostNetwork ? readHostFile("/etc/hosts") : hostsFile(config, network?.ips ?? []),
+    usesHostNetwork ? readHostFile("/etc/hostname") : `${config.hostname}\n`,
+    dns ? resolvConfFile(dns) : readHostFile("/etc/resolv.conf"),
+  ]);
+  await runFileSteps([
+    { make: "directories", path: dir, mode: 0o700 },
+    { make: "file", path: join(dir, "hosts"), mode: 0o644, bytes: hosts + aliasLines(config) },
+    { make: "file", path: join(dir, "hostname"), mode: 0o644, bytes: hostname },
+    { make: "file", path: join(dir, "resolv.conf"), mode: 0o644, bytes: resolvConf },
+  ]);
+  if (!idMaps) return;
+  // Root in the containers may change these files, so they are its own where it is not the host's.
+  const owner = mappedRoot(idMaps);
+  await Promise.all(["hosts", "hostname", "resolv.conf"].map((name) => chown(join(dir, name), ...owner)));
 }
 
 function hostsFile(config: SandboxConfig, ips: readonly string[]): string {

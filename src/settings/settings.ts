@@ -89,6 +89,8 @@ export interface Settings {
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
+  readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
   readonly pods: {
     /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
     readonly gracePeriodMs: number;
@@ -198,6 +200,24 @@ const imagesSchema = z
     }),
   );
 
+const userNamespacesSchema = z
+  .strictObject({
+    // Behind the containers of systemd-nspawn, and before what else it has a use for (systemd.io, UIDS-GIDS).
+    "first-id": z.int().min(65_536).default(0x7000_0000),
+    // POSIX users up to nobody, 65534.
+    "ids-per-pod": z.int().min(65_536).default(65_536),
+    "max-pods": z.int().min(1).max(65_535).default(4_000),
+  })
+  // The highest id is none (setresuid(2)).
+  .refine((file) => file["first-id"] + file["ids-per-pod"] * file["max-pods"] <= 0xffff_ffff, {
+    error: "the ranges do not fit below id 4294967295",
+  })
+  .transform((file) => ({
+    firstId: file["first-id"],
+    idsPerPod: file["ids-per-pod"],
+    maxPods: file["max-pods"],
+  }));
+
 const fileSchema = z
   .strictObject({
     "log-level": z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
@@ -232,6 +252,7 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
       .transform((file) => ({ gracePeriodMs: file["grace-period-ms"] }))
@@ -248,6 +269,7 @@ const fileSchema = z
       images: file.images,
       logs: file.logs,
       backoff: file.backoff,
+      userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),
   );

@@ -25,6 +25,7 @@ test("an empty file gives the defaults", () => {
     network: { bridge: "minke0", mtu: 1500 },
     logs: { maxBytes: 10_485_760, maxFiles: 5 },
     backoff: { baseMs: 10_000, maxMs: 300_000 },
+    userNamespaces: { firstId: 1_879_048_192, idsPerPod: 65_536, maxPods: 4_000 },
     pods: { gracePeriodMs: 30_000 },
   });
 });
@@ -67,6 +68,10 @@ test("every key of a full file is taken", () => {
     [backoff]
     base-ms = 5
     max-ms = 50
+    [user-namespaces]
+    first-id = 100000
+    ids-per-pod = 131072
+    max-pods = 2
     [pods]
     grace-period-ms = 0
   `);
@@ -109,6 +114,7 @@ test("every key of a full file is taken", () => {
     },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
+    userNamespaces: { firstId: 100_000, idsPerPod: 131_072, maxPods: 2 },
     pods: { gracePeriodMs: 0 },
   });
 });
@@ -135,6 +141,7 @@ test.each([
   ["a cgroup root with ..", 'cgroup-root = "a/../b"', "cgroup-root"],
   ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
   ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
+  ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
   ["a word for a number", '[logs]\nmax-bytes = "10Mi"', "logs.max-bytes"],
 ])("%s is refused by its path", (_, text, path) => {
   const err = refusal(text);
