@@ -10,7 +10,7 @@ import { hostAddress, type Subnet } from "./address.js";
 import * as bridge from "./bridge.js";
 import { type LeaseRecord, linkAlias, toAddresses } from "./lease.js";
 import { linkPrefix, podMac, retiredGroup } from "./link-names.js";
-import { LinkReaper } from "./link-reaper.js";
+import type { LinkReaper } from "./link-reaper.js";
 import * as rt from "./netlink/rtnetlink.js";
 import { netlinkError, NetlinkSocket } from "./netlink/socket.js";
 
