@@ -27,6 +27,8 @@ export interface NetworkSettings {
   readonly subnet6?: string | undefined;
   /** undefined: the smallest of the host's physical links, 1500 without one. */
   readonly mtu?: number | undefined;
+  /** Links of other networks, with which pods have nothing to do but host ports. */
+  readonly isolateFrom?: readonly string[] | undefined;
   /** What the bridge is marked with: the daemon's root directory. */
   readonly owner: string;
 }

@@ -107,7 +107,11 @@ export class PodNetwork {
       if (!own) undo.push("remove bridge", () => bridge.removeBridge(route, settings.bridge));
       const bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
       await switchForwardingOn(subnets, record, store, log, undo);
-      const published = await PublishedPorts.open(settings.bridge, subnets);
+      const published = await PublishedPorts.open({
+        bridge: settings.bridge,
+        subnets,
+        isolateFrom: settings.isolateFrom ?? [],
+      });
       undo.push("close netfilter sockets", () => published.close());
       const reaper = await LinkReaper.open(retiredGroup(settings.bridge));
       undo.push("close reaper", () => reaper.close());

@@ -5,7 +5,6 @@
  */
 import { readFile } from "node:fs/promises";
 import { failpoint } from "../base/failpoints.js";
-import type { Subnet } from "./address.js";
 import { deleteConntrack, dumpConntrack, parseConntrack } from "./netlink/conntrack.js";
 import {
   deleteTable,
@@ -26,14 +25,15 @@ import {
   type MapEntry,
   portEntries,
   replaceTable,
+  type TableShape,
   tableName,
 } from "./ruleset.js";
 
 const ENOENT = 2;
 
 export class PublishedPorts {
-  readonly #bridge: string;
-  readonly #subnets: readonly Subnet[];
+  readonly #shape: TableShape;
+  readonly #table: string;
   readonly #rules: NetlinkSocket;
   /** A dump of all connections may be long: never in front of the rules. */
   readonly #connections: NetlinkSocket;
@@ -44,16 +44,16 @@ export class PublishedPorts {
   /** The generation of the rulesets at which the table was last seen whole. */
   #verified: number | undefined;
 
-  private constructor(bridge: string, subnets: readonly Subnet[], rules: NetlinkSocket, connections: NetlinkSocket) {
-    this.#bridge = bridge;
-    this.#subnets = subnets;
+  private constructor(shape: TableShape, rules: NetlinkSocket, connections: NetlinkSocket) {
+    this.#shape = shape;
+    this.#table = tableName(shape.bridge);
     this.#rules = rules;
     this.#connections = connections;
   }
 
-  static async open(bridge: string, subnets: readonly Subnet[]): Promise<PublishedPorts> {
+  static async open(shape: TableShape): Promise<PublishedPorts> {
     const rules = await NetlinkSocket.open("netfilter");
-    return new PublishedPorts(bridge, subnets, rules, await NetlinkSocket.open("netfilter"));
+    return new PublishedPorts(shape, rules, await NetlinkSocket.open("netfilter"));
   }
 
   /** Takes over a pod's ports without touching the kernel: `rebuild` follows. */
@@ -69,9 +69,9 @@ export class PublishedPorts {
   async rebuild(): Promise<void> {
     this.#hasLoopback6 = await canAnswerLoopback6();
     const entries = [...this.#entries.values()].flat();
-    const requests = replaceTable(this.#bridge, this.#subnets, entries, this.#hasLoopback6);
+    const requests = replaceTable(this.#shape, entries, this.#hasLoopback6);
     this.#ruleCount = requests.filter(({ name }) => name === "NFT_MSG_NEWRULE").length;
-    await this.#rules.run(`make nftables table "${tableName(this.#bridge)}"`, requests);
+    await this.#rules.run(`make nftables table "${this.#table}"`, requests);
   }
 
   /** True where a host port answers on ::1 too. */
@@ -101,11 +101,10 @@ export class PublishedPorts {
   }
 
   async #isWhole(): Promise<boolean> {
-    const table = tableName(this.#bridge);
-    const [rules] = await this.#rules.exchange([dumpRules(table)]);
+    const [rules] = await this.#rules.exchange([dumpRules(this.#table)]);
     if (rules?.errno !== 0 || rules.messages.length !== this.#ruleCount) return false;
     for (const { name } of MAPS) {
-      const [elements] = await this.#rules.exchange([dumpElements(table, name)]);
+      const [elements] = await this.#rules.exchange([dumpElements(this.#table, name)]);
       // Counted after the answer: a pod that comes meanwhile is in both or in none.
       const expected = [...this.#entries.values()].flat().filter(({ map }) => map === name).length;
       const found = elements?.messages.reduce((count, message) => count + elementCount(message), 0);
@@ -118,7 +117,7 @@ export class PublishedPorts {
     if (ports.length === 0) return;
     failpoint("publish ports");
     this.restore(owner, ports, ips);
-    const requests = transaction(addEntries(tableName(this.#bridge), this.#entries.get(owner) ?? []));
+    const requests = transaction(addEntries(this.#table, this.#entries.get(owner) ?? []));
     const results = await this.#rules.exchange(requests);
     const refused = results.find(({ errno }) => errno !== 0);
     // Somebody flushed the ruleset, or removed our table.
@@ -135,7 +134,7 @@ export class PublishedPorts {
     this.#entries.delete(owner);
     try {
       failpoint("withdraw ports");
-      const results = await this.#rules.exchange(transaction(deleteEntries(tableName(this.#bridge), entries)));
+      const results = await this.#rules.exchange(transaction(deleteEntries(this.#table, entries)));
       const refused = results.find(({ errno }) => errno !== 0);
       if (refused?.errno === ENOENT) await this.rebuild();
       else if (refused) throw netlinkError("withdraw host ports", refused);
@@ -147,9 +146,9 @@ export class PublishedPorts {
   }
 
   async removeTable(): Promise<void> {
-    const results = await this.#rules.exchange(transaction([deleteTable(tableName(this.#bridge))]));
+    const results = await this.#rules.exchange(transaction([deleteTable(this.#table)]));
     const refused = results.find(({ errno }) => errno !== 0 && errno !== ENOENT);
-    if (refused) throw netlinkError(`remove nftables table "${tableName(this.#bridge)}"`, refused);
+    if (refused) throw netlinkError(`remove nftables table "${this.#table}"`, refused);
   }
 
   close(): void {

@@ -9,6 +9,7 @@
  *     from_outside prerouting  } what is addressed to the host itself goes through `ports`
  *     from_host    output      }
  *     ports        the four maps, the ones with a host address first
+ *     isolate      forward: nothing between pods and the links of `network.isolate-from`
  *     leaving      postrouting: masquerade what leaves the pod subnet, and what was sent from
  *                  loopback or from a pod to a host port, so that answers come back through here
  *
@@ -31,8 +32,8 @@ export const MAPS: readonly nft.MapShape[] = [
   { name: "ports6_at", key: ["ipv6_addr", "inet_proto", "inet_service"], value: ["ipv6_addr", "inet_service"] },
 ];
 
-// linux/netfilter_ipv4.h: raw, dstnat, srcnat
-const PRIORITY = { raw: -300, dstnat: -100, srcnat: 100 } as const;
+// linux/netfilter_ipv4.h: raw, dstnat, filter, srcnat
+const PRIORITY = { raw: -300, dstnat: -100, filter: 0, srcnat: 100 } as const;
 const LOOPBACK6 = Buffer.from("00000000000000000000000000000001", "hex");
 const LOOPBACK4 = { network: Buffer.of(127, 0, 0, 0), netmask: Buffer.of(255, 0, 0, 0) };
 
@@ -131,16 +132,36 @@ function leavingRules(table: string, bridge: string, subnets: readonly Subnet[])
   return rules;
 }
 
+/** What is as long as the daemon runs. */
+export interface TableShape {
+  readonly bridge: string;
+  readonly subnets: readonly Subnet[];
+  readonly isolateFrom: readonly string[];
+}
+
+/** Both ways, but for what was addressed to a host port, and answers. */
+function isolationRules(table: string, { bridge, isolateFrom }: TableShape): NetlinkRequest[] {
+  return isolateFrom.flatMap((other) =>
+    [
+      [bridge, other],
+      [other, bridge],
+    ].map(([from = "", to = ""]) =>
+      nft.addRule(table, "isolate", [
+        ...nft.matchLink("iifname", "==", from),
+        ...nft.matchLink("oifname", "==", to),
+        ...nft.matchNotDnatted(),
+        ...nft.drop(),
+      ]),
+    ),
+  );
+}
+
 /**
  * Replaces the table by one with these entries, in one transaction: connections under way go on,
  * and no packet meets half a table.
  */
-export function replaceTable(
-  bridge: string,
-  subnets: readonly Subnet[],
-  entries: readonly MapEntry[],
-  hasLoopback6: boolean,
-): NetlinkRequest[] {
+export function replaceTable(shape: TableShape, entries: readonly MapEntry[], hasLoopback6: boolean): NetlinkRequest[] {
+  const { bridge, subnets } = shape;
   const table = tableName(bridge);
   const toPorts = [...nft.matchLocalDestination(), ...nft.jump("ports")];
   return nft.transaction([
@@ -154,6 +175,7 @@ export function replaceTable(
     nft.addChain(table, "from_outside", { type: "nat", hook: "prerouting", priority: PRIORITY.dstnat }),
     nft.addChain(table, "from_host", { type: "nat", hook: "output", priority: PRIORITY.dstnat }),
     nft.addChain(table, "leaving", { type: "nat", hook: "postrouting", priority: PRIORITY.srcnat }),
+    nft.addChain(table, "isolate", { type: "filter", hook: "forward", priority: PRIORITY.filter }),
     nft.addRule(table, "protect", [
       ...nft.matchFamily(4),
       ...nft.matchLink("iifname", "==", bridge),
@@ -170,6 +192,7 @@ export function replaceTable(
     nft.addRule(table, "from_host", toPorts),
     ...portRules(table, hasLoopback6),
     ...leavingRules(table, bridge, subnets),
+    ...isolationRules(table, shape),
     ...addEntries(table, entries),
   ]);
 }

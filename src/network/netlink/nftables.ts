@@ -294,6 +294,12 @@ export function matchDnatted(): Expression[] {
   return [load, mask(REG, u32(IPS_DST_NAT)), compare(REG, "!=", u32(0))];
 }
 
+/** `ct status != dnat` */
+export function matchNotDnatted(): Expression[] {
+  const load = expression("ct", [attribute(2, be32(NFT_CT_STATUS)), attribute(1, be32(REG))]);
+  return [load, mask(REG, u32(IPS_DST_NAT)), compare(REG, "==", u32(0))];
+}
+
 /** `fib daddr type local`: addressed to the host itself. */
 export function matchLocalDestination(): Expression[] {
   const load = expression("fib", [
