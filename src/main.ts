@@ -141,7 +141,15 @@ async function open(
   // Until the containers are known, each image may be somebody's root file system.
   const isInUse = (id: string) => opened?.usesImage(id) ?? true;
   const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
-  const runtime = await openRuntime({ paths, host, images, network, idRanges: settings.userNamespaces, log });
+  const runtime = await openRuntime({
+    paths,
+    host,
+    images,
+    network,
+    idRanges: settings.userNamespaces,
+    cdiDirs: settings.cdiDirs,
+    log,
+  });
   opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");

@@ -15,6 +15,8 @@ export const ERROR_CODES = {
   BUNDLE_DAMAGED: "a container's OCI bundle cannot be read any more",
   CANCELLED: "the caller went away or asked to stop",
   CAPABILITY_NOT_AVAILABLE: "a capability was asked for that minke itself does not have",
+  CDI_DEVICE_NOT_FOUND: "no CDI specification of this host describes the device",
+  CDI_SPEC_INVALID: "a CDI specification breaks the format, or two describe the same device",
   CGROUP_BUSY: "processes of a cgroup did not end after SIGKILL",
   COMMAND_NOT_EXECUTABLE: "the command is not a program that may be executed",
   COMMAND_NOT_FOUND: "the command is not in the image",

@@ -20,6 +20,7 @@ import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from ".
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
+import { withCdiDevices } from "./cdi-devices.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
 import {
   containersOf,
@@ -125,7 +126,7 @@ async function build(
   const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
   const mounted = mountedImages(ctx, id, config);
-  const { spec, warnings } = toContainerSpec({
+  const { spec: planned, warnings } = toContainerSpec({
     config,
     image: image.config,
     user,
@@ -136,6 +137,7 @@ async function build(
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: new Map(mounted.map(({ name, layers }) => [name, layers])),
   });
+  const spec = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
   await checkAppArmorProfile(spec.process?.apparmorProfile);
   const record: ContainerRecord = {
     id,

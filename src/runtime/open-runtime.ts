@@ -50,6 +50,7 @@ export interface RuntimeOptions {
   readonly images: ImageStore;
   readonly network: PodNetwork;
   readonly idRanges: IdRangeSettings;
+  readonly cdiDirs: readonly string[];
   readonly log: Logger;
 }
 
@@ -93,6 +94,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     timelines: new Map(),
     takenIds: new Map(),
     idRanges: options.idRanges,
+    cdiDirs: options.cdiDirs,
     userFiles: new Map(),
     processes: new Map(),
   };

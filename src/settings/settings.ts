@@ -75,6 +75,8 @@ export interface Settings {
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
   /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
   readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
+  /** Directories of CDI specifications; the last one wins. */
+  readonly cdiDirs: readonly string[];
   readonly pods: {
     /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
     readonly gracePeriodMs: number;
@@ -212,6 +214,10 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    cdi: z
+      // SPEC.md of CDI, "CDI JSON Specification".
+      .strictObject({ "spec-dirs": z.array(absolutePath).default(["/etc/cdi", "/var/run/cdi"]) })
+      .prefault({}),
     "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
@@ -229,6 +235,7 @@ const fileSchema = z
       images: file.images,
       logs: file.logs,
       backoff: file.backoff,
+      cdiDirs: file.cdi["spec-dirs"],
       userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),

@@ -25,6 +25,7 @@ test("an empty file gives the defaults", () => {
     network: { bridge: "minke0", mtu: 1500 },
     logs: { maxBytes: 10_485_760, maxFiles: 5 },
     backoff: { baseMs: 10_000, maxMs: 300_000 },
+    cdiDirs: ["/etc/cdi", "/var/run/cdi"],
     userNamespaces: { firstId: 1_879_048_192, idsPerPod: 65_536, maxPods: 4_000 },
     pods: { gracePeriodMs: 30_000 },
   });
@@ -61,6 +62,8 @@ test("every key of a full file is taken", () => {
     [backoff]
     base-ms = 5
     max-ms = 50
+    [cdi]
+    spec-dirs = ["/srv/cdi"]
     [user-namespaces]
     first-id = 100000
     ids-per-pod = 131072
@@ -94,6 +97,7 @@ test("every key of a full file is taken", () => {
     },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
+    cdiDirs: ["/srv/cdi"],
     userNamespaces: { firstId: 100_000, idsPerPod: 131_072, maxPods: 2 },
     pods: { gracePeriodMs: 0 },
   });
