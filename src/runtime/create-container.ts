@@ -32,6 +32,7 @@ import {
   type UserFiles,
 } from "./context.js";
 import { devicesAt } from "./host.js";
+import type { StillWanted } from "./in-flight.js";
 import { signalNumber } from "./signals.js";
 import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -47,9 +48,10 @@ export function createContainer(
   ctx: RuntimeContext,
   sandboxId: SandboxId,
   config: ContainerConfig,
+  signal?: AbortSignal,
 ): Promise<ContainerId> {
   const { name, attempt } = config.metadata;
-  return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, async () => {
+  const work = async (stillWanted: StillWanted) => {
     const sandbox = requireReady(ctx, sandboxId);
     const existing = containersOf(ctx, sandboxId).find(
       ({ config: { metadata } }) => metadata.name === name && metadata.attempt === attempt,
@@ -68,6 +70,7 @@ export function createContainer(
     const id = newContainerId();
     try {
       await build(ctx, id, sandbox, config, cleanup);
+      stillWanted();
       cleanup.commit();
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
@@ -75,7 +78,8 @@ export function createContainer(
       await undoContainer(ctx, id, sandboxId, cleanup);
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
     }
-  });
+  };
+  return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, work, signal);
 }
 
 function requireReady(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
