@@ -199,7 +199,7 @@ async function open(
   });
   parts.push("close the pod engine", () => engine.close());
   daemon = { runtime, engine, leavesNothing: false, onStop: () => undefined };
-  await openSockets(options, paths, host, images, daemon, log, parts);
+  await openSockets(options, settings, paths, host, images, daemon, log, parts);
   return daemon;
 }
 
@@ -219,6 +219,7 @@ function imageOptions({ registries, registryConfigPath, images }: Settings): Ima
 
 async function openSockets(
   options: DaemonOptions,
+  settings: Settings,
   paths: Paths,
   host: Host,
   images: ImageStore,
@@ -227,7 +228,7 @@ async function openSockets(
   parts: CleanupStack,
 ): Promise<void> {
   const holds = { holds: true, reason: "", message: "" };
-  const streaming = await StreamingServer.listen({ host: "127.0.0.1", port: 0, failure: failureStatus });
+  const streaming = await StreamingServer.listen({ ...settings.streaming, failure: failureStatus });
   parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
     socketPath: options.cri ?? paths.criSocket,
