@@ -87,6 +87,11 @@ export function pidfdHasExited(pidfd: Fd): boolean {
   return call("ask whether a process has ended", (native) => native.pidfdHasExited(pidfd.number));
 }
 
+/** /proc/PID/stat, empty where no such process is (proc_pid_stat(5)). */
+export function processStat(pid: number): string {
+  return call(`read the status of process ${pid}`, (native) => native.processStat(pid));
+}
+
 export interface ChildExit {
   readonly exitCode: number;
   /** 0: it exited by itself. */

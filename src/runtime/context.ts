@@ -11,7 +11,7 @@ import { Timeline } from "../base/timeline.js";
 import type { ImageStore } from "../image/image-store.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import type { PodNetwork } from "../network/pod-network.js";
+import type { Networks } from "../network/networks.js";
 import type { Process } from "../oci/index.js";
 import type { Paths } from "../settings/paths.js";
 import type { HostAbilities } from "../spec/container-spec.js";
@@ -31,7 +31,7 @@ export interface RuntimeContext {
   readonly sandboxes: RecordStore<SandboxRecord>;
   readonly containers: RecordStore<ContainerRecord>;
   readonly images: ImageStore;
-  readonly network: PodNetwork;
+  readonly network: Networks;
   /** Sealed memfd of minke-oci: every monitor runs from it. */
   readonly executable: Fd;
   readonly log: Logger;

@@ -11,7 +11,7 @@ import type { SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import type { ImageStore } from "../image/image-store.js";
 import { dialInNetns, sealedExecutable } from "../native/index.js";
-import type { PodNetwork } from "../network/pod-network.js";
+import type { Networks } from "../network/networks.js";
 import type { Paths } from "../settings/paths.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
@@ -48,7 +48,7 @@ export interface RuntimeOptions {
   readonly paths: Paths;
   readonly host: Host;
   readonly images: ImageStore;
-  readonly network: PodNetwork;
+  readonly network: Networks;
   readonly idRanges: IdRangeSettings;
   readonly cdiDirs: readonly string[];
   readonly log: Logger;

@@ -6,7 +6,7 @@
  * every sandbox that may own something. Knows no gRPC and no caller; cri/ and pod/ both come
  * through here.
  */
-import { chown, rm } from "node:fs/promises";
+import { chown } from "node:fs/promises";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, withContext } from "../base/errors.js";
@@ -15,14 +15,14 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
+import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import type { StillWanted } from "./in-flight.js";
-import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
-import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { mappedRoot, takeIdMaps } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -128,14 +128,13 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
   try {
     const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
     stillWanted();
-    cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
-      timeline.step("name files", () => writeNameFiles(ctx.paths.sandbox(id), config, idMaps)),
     ]);
     stillWanted();
-    await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? [], idMaps));
+    cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(id)));
+    await timeline.step("files", () => writeSandboxFiles(ctx.paths.sandbox(id), config, network, idMaps));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     stillWanted();
@@ -189,8 +188,10 @@ async function makeKernelObjects(
       return made;
     }),
     hasOwnIpc ? openShm(ctx, record, opened) : undefined,
-    makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
-    makeCgroup(ctx.cgroups, monitors, { handDown: false }),
+    makeCgroups(ctx.cgroups, [
+      { cgroup: record.cgroupPath, handDown: true },
+      { cgroup: monitors, handDown: false },
+    ]),
   ]);
   const { net, ipc, uts, netlink, user } = namespaces;
   return { net, ipc, uts, netlink, user, shm };
@@ -215,7 +216,7 @@ async function setUpNetwork(
 ): Promise<SandboxNetwork | undefined> {
   if (!made.net || !made.netlink) return undefined;
   cleanup.push("remove network", () => ctx.network.teardown(id));
-  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, portMappings: config.portMappings });
+  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config });
 }
 
 async function startMonitor(
@@ -238,7 +239,7 @@ async function startMonitor(
     adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {
       pid,
-      startTicks: await processStartTicks(pid),
+      startTicks: processStartTicks(pid),
       netFd: made.net && MONITOR_FD.net,
       ipcFd: made.ipc && MONITOR_FD.ipc,
       utsFd: made.uts && MONITOR_FD.uts,

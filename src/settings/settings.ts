@@ -18,7 +18,23 @@ const MAX_FILE_BYTES = 1024 * 1024;
 
 export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "silent";
 
+export interface CniSettings {
+  /** Where configurations are looked for; absolute. */
+  readonly configDir: string;
+  /** The one configuration, instead of the directory; absolute. */
+  readonly configFile?: string | undefined;
+  /** Searched for plugins in this order; absolute. */
+  readonly pluginDirs: readonly string[];
+  /** For one run of one plugin. */
+  readonly timeoutMs: number;
+  /** Where network namespaces are bound for plugins; absolute. `undefined`: `netns` below `--run`. */
+  readonly netnsDir?: string | undefined;
+}
+
 export interface NetworkSettings {
+  /** Who makes it: `auto` is CNI where it has a configuration, else built in. */
+  readonly mode: "auto" | "builtin" | "cni";
+  readonly cni: CniSettings;
   /** The bridge's name: 1 to 15 bytes. */
   readonly bridge: string;
   /** IPv4 subnet of the pods, CIDR; its first address is the bridge's. */
@@ -95,8 +111,31 @@ export interface Settings {
   };
 }
 
+const absolutePath = z.string().startsWith("/", "must be an absolute path");
+
+const cniSchema = z
+  .strictObject({
+    "config-dir": absolutePath.default("/etc/cni/net.d"),
+    "config-file": absolutePath.optional(),
+    // Where plugins are by CNI's own convention, and where Debian puts them.
+    "plugin-dirs": z.array(absolutePath).min(1).max(16).default(["/opt/cni/bin", "/usr/lib/cni"]),
+    "timeout-ms": z.int().min(100).max(600_000).default(60_000),
+    "netns-dir": absolutePath.optional(),
+  })
+  .transform(
+    (file): CniSettings => ({
+      configDir: file["config-dir"],
+      ...(file["config-file"] === undefined ? {} : { configFile: file["config-file"] }),
+      pluginDirs: file["plugin-dirs"],
+      timeoutMs: file["timeout-ms"],
+      ...(file["netns-dir"] === undefined ? {} : { netnsDir: file["netns-dir"] }),
+    }),
+  );
+
 const networkSchema = z
   .strictObject({
+    mode: z.enum(["auto", "builtin", "cni"]).default("auto"),
+    cni: cniSchema.prefault({}),
     bridge: z
       .string()
       .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent")
@@ -115,6 +154,8 @@ const networkSchema = z
   })
   .transform(
     (file): NetworkSettings => ({
+      mode: file.mode,
+      cni: file.cni,
       bridge: file.bridge,
       subnet4: file["subnet-ipv4"],
       subnet6: file["subnet-ipv6"],
@@ -125,7 +166,6 @@ const networkSchema = z
 const address = z
   .url({ protocol: /^https?$/, error: "must be an http or https address" })
   .transform((text) => text.replace(/\/+$/, ""));
-const absolutePath = z.string().startsWith("/", "must be an absolute path");
 
 const registrySchema = z
   .strictObject({

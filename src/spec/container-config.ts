@@ -13,6 +13,8 @@ export interface ContainerMount {
   readonly hostPath: string;
   /** Reference or id of an image whose files are mounted read-only. */
   readonly image?: string | undefined;
+  /** What of the image is mounted, relative; empty or `undefined`: all. A directory or a file. */
+  readonly imageSubPath?: string | undefined;
   readonly readonly: boolean;
   /** Makes every mount below read-only too; needs `readonly`. */
   readonly recursiveReadonly: boolean;

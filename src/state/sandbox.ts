@@ -9,7 +9,7 @@
  */
 import type { SandboxId } from "../base/ids.js";
 import type { Span } from "../base/timeline.js";
-import type { IdMaps, SandboxConfig } from "../spec/sandbox-config.js";
+import type { IdMaps, SandboxConfig, SandboxDns } from "../spec/sandbox-config.js";
 
 export type {
   IdMapping,
@@ -26,8 +26,12 @@ export type SandboxState = "creating" | "ready" | "stopping" | "stopped" | "remo
 
 export interface SandboxNetwork {
   readonly interface: string;
-  /** Without prefix length; IPv4 first. */
+  /** Without prefix length; the first is the pod's main one. */
   readonly ips: readonly string[];
+  /** As a CNI result names them; the built-in network has a default route of each family. */
+  readonly routes?: readonly { readonly destination: string; readonly gateway?: string }[] | undefined;
+  /** Of a CNI result: for a pod that brings none of its own. */
+  readonly dns?: SandboxDns | undefined;
 }
 
 /** The monitor of a sandbox. The start time tells a reused pid from the same process. */

@@ -148,7 +148,7 @@ function toMount(mount: ContainerMount, container: ContainerStatus): Mount {
     gidMappings: [...(mount.gidMappings ?? [])],
     recursiveReadOnly: mount.recursiveReadonly,
     image: mount.image === undefined ? undefined : { ...toImageSpec(mount.image), imageRef },
-    imageSubPath: "",
+    imageSubPath: mount.imageSubPath ?? "",
     mountOptions: [...(mount.options ?? [])],
   };
 }

@@ -62,7 +62,6 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "gcePersistentDisk",
     "gitRepo",
     "glusterfs",
-    "image",
     "iscsi",
     "nfs",
     "persistentVolumeClaim",

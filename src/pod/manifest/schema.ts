@@ -180,6 +180,12 @@ const volume = z.strictObject({
     .optional(),
   downwardAPI: z.strictObject({ items: downwardItems.optional(), defaultMode: int32.nullish() }).optional(),
   projected: z.strictObject({ sources: z.array(fileSource), defaultMode: int32.nullish() }).optional(),
+  image: z
+    .strictObject({
+      reference: text.optional(),
+      pullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional(),
+    })
+    .optional(),
   hostPath: z
     .strictObject({
       path: text,

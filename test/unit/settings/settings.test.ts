@@ -43,6 +43,13 @@ test("every key of a full file is taken", () => {
     subnet-ipv4 = "10.9.0.0/24"
     subnet-ipv6 = "fd00:1::/64"
     mtu = 9000
+    mode = "cni"
+    [network.cni]
+    config-dir = "/etc/net.d"
+    config-file = "/etc/net.d/10.conflist"
+    plugin-dirs = ["/usr/libexec/cni"]
+    timeout-ms = 5000
+    netns-dir = "/run/netns"
     [registries."docker.io"]
     endpoint = "http://127.0.0.1:5000/"
     mirrors = ["https://mirror.example/hub/"]
@@ -82,7 +89,20 @@ test("every key of a full file is taken", () => {
     logLevel: "debug",
     cgroupRoot: "machine/minke",
     tolerateMissingControllers: true,
-    network: { bridge: "br-pods", subnet4: "10.9.0.0/24", subnet6: "fd00:1::/64", mtu: 9000 },
+    network: {
+      mode: "cni",
+      cni: {
+        configDir: "/etc/net.d",
+        configFile: "/etc/net.d/10.conflist",
+        pluginDirs: ["/usr/libexec/cni"],
+        timeoutMs: 5000,
+        netnsDir: "/run/netns",
+      },
+      bridge: "br-pods",
+      subnet4: "10.9.0.0/24",
+      subnet6: "fd00:1::/64",
+      mtu: 9000,
+    },
     registries: {
       "docker.io": {
         endpoint: "http://127.0.0.1:5000",
@@ -126,6 +146,8 @@ test.each([
   ["a link name of 16 bytes", '[network]\nbridge = "abcdefghijklmnop"', "network.bridge"],
   ["an IPv6 subnet for IPv4", '[network]\nsubnet-ipv4 = "fd00::/64"', "network.subnet-ipv4"],
   ["a subnet without length", '[network]\nsubnet-ipv6 = "fd00::"', "network.subnet-ipv6"],
+  ["a network mode that is none", '[network]\nmode = "docker"', "network.mode"],
+  ["a relative plugin directory", '[network.cni]\nplugin-dirs = ["bin"]', "network.cni.plugin-dirs.0"],
   ["an MTU below IPv6's least", "[network]\nmtu = 576", "network.mtu"],
   ["an absolute cgroup root", 'cgroup-root = "/minke"', "cgroup-root"],
   ["a cgroup root with ..", 'cgroup-root = "a/../b"', "cgroup-root"],
