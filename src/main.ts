@@ -169,7 +169,15 @@ async function open(
     ]),
   ];
   const images: ImageStore = await ImageStore.open(paths, { ...imageOptions(settings), isInUse, usersOf });
-  const runtime = await openRuntime({ paths, host, images, network, idRanges: settings.userNamespaces, log });
+  const runtime = await openRuntime({
+    paths,
+    host,
+    images,
+    network,
+    idRanges: settings.userNamespaces,
+    cdiDirs: settings.cdiDirs,
+    log,
+  });
   opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
@@ -287,7 +295,7 @@ async function openSockets(
   parts: CleanupStack,
 ): Promise<void> {
   const holds = { holds: true, reason: "", message: "" };
-  const streaming = await StreamingServer.listen({ host: "127.0.0.1", port: 0, failure: failureStatus });
+  const streaming = await StreamingServer.listen({ ...settings.streaming, failure: failureStatus });
   parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
     socketPath: options.cri ?? paths.criSocket,

@@ -15,6 +15,8 @@ export const ERROR_CODES = {
   BUNDLE_DAMAGED: "a container's OCI bundle cannot be read any more",
   CANCELLED: "the caller went away or asked to stop",
   CAPABILITY_NOT_AVAILABLE: "a capability was asked for that minke itself does not have",
+  CDI_DEVICE_NOT_FOUND: "no CDI specification of this host describes the device",
+  CDI_SPEC_INVALID: "a CDI specification breaks the format, or two describe the same device",
   CGROUP_BUSY: "processes of a cgroup did not end after SIGKILL",
   CNI_ARGUMENT_INVALID: "what a pod asks of its CNI network cannot be passed to plugins",
   CNI_BAD_OUTPUT: "a CNI plugin printed what is no result",

@@ -50,6 +50,7 @@ export interface RuntimeOptions {
   readonly images: ImageStore;
   readonly network: Networks;
   readonly idRanges: IdRangeSettings;
+  readonly cdiDirs: readonly string[];
   readonly log: Logger;
 }
 
@@ -97,6 +98,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     timelines: new Map(),
     takenIds: new Map(),
     idRanges: options.idRanges,
+    cdiDirs: options.cdiDirs,
     userFiles: new Map(),
     processes: new Map(),
   };
@@ -130,12 +132,12 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
 
 function bindVerbs(ctx: RuntimeContext): Runtime {
   return {
-    runSandbox: (config) => runSandbox(ctx, config),
+    runSandbox: (config, signal) => runSandbox(ctx, config, signal),
     stopSandbox: (id) => stopSandbox(ctx, id),
     removeSandbox: (id) => removeSandbox(ctx, id),
     sandboxStatus: (id) => sandboxStatus(ctx, id),
     listSandboxes: (owner) => listSandboxes(ctx, owner),
-    createContainer: (sandboxId, config) => createContainer(ctx, sandboxId, config),
+    createContainer: (sandboxId, config, signal) => createContainer(ctx, sandboxId, config, signal),
     startContainer: (id) => startContainer(ctx, id),
     stopContainer: (id, graceMs) => stopContainer(ctx, id, graceMs),
     removeContainer: (id) => removeContainer(ctx, id),

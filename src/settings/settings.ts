@@ -62,6 +62,16 @@ export interface RegistrySettings {
   readonly plainHttp?: boolean | undefined;
 }
 
+export interface StreamingSettings {
+  /** An IP address of this machine. */
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  readonly tls?:
+    | { readonly certificate: string; readonly key: string; readonly clientCa?: string | undefined }
+    | undefined;
+}
+
 export interface ImageSettings {
   /** Layers fetched and unpacked at once, over all pulls. */
   readonly parallelLayers: number;
@@ -112,6 +122,10 @@ export interface Settings {
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
   /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
   readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
+  /** Directories of CDI specifications; the last one wins. */
+  readonly cdiDirs: readonly string[];
+  /** Where exec, attach and port-forward of CRI find their streams. */
+  readonly streaming: StreamingSettings;
   readonly pods: {
     /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
     readonly gracePeriodMs: number;
@@ -254,6 +268,39 @@ const imagesSchema = z
     }),
   );
 
+const LOOPBACK = /^(127\.|::1$)/;
+
+const streamingSchema = z
+  .strictObject({
+    // The URLs name it, so it must be an address that clients can connect to.
+    address: z
+      .string()
+      .refine((text) => isIP(text) > 0 && !/^[0:.]+$/.test(text), "must be an IP address of this machine")
+      .default("127.0.0.1"),
+    port: z.int().min(0).max(65_535).default(0),
+    "tls-cert": absolutePath.optional(),
+    "tls-key": absolutePath.optional(),
+    "tls-client-ca": absolutePath.optional(),
+  })
+  .refine((file) => (file["tls-cert"] === undefined) === (file["tls-key"] === undefined), {
+    path: ["tls-key"],
+    error: "and tls-cert go together",
+  })
+  .refine((file) => file["tls-client-ca"] === undefined || file["tls-cert"] !== undefined, {
+    path: ["tls-client-ca"],
+    error: "needs a tls-cert",
+  })
+  // Whoever sees a URL on its way can use it.
+  .refine((file) => LOOPBACK.test(file.address) || file["tls-cert"] !== undefined, {
+    path: ["address"],
+    error: "beyond loopback needs tls-cert and tls-key",
+  })
+  .transform((file): StreamingSettings => {
+    const { "tls-cert": certificate, "tls-key": key, "tls-client-ca": clientCa } = file;
+    const tls = certificate !== undefined && key !== undefined ? { certificate, key, clientCa } : undefined;
+    return { host: file.address, port: file.port, ...(tls && { tls }) };
+  });
+
 const userNamespacesSchema = z
   .strictObject({
     // Behind the containers of systemd-nspawn, and before what else it has a use for (systemd.io, UIDS-GIDS).
@@ -306,6 +353,11 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    cdi: z
+      // SPEC.md of CDI, "CDI JSON Specification".
+      .strictObject({ "spec-dirs": z.array(absolutePath).default(["/etc/cdi", "/var/run/cdi"]) })
+      .prefault({}),
+    streaming: streamingSchema.prefault({}),
     "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
@@ -323,6 +375,8 @@ const fileSchema = z
       images: file.images,
       logs: file.logs,
       backoff: file.backoff,
+      cdiDirs: file.cdi["spec-dirs"],
+      streaming: file.streaming,
       userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),
