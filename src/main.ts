@@ -5,6 +5,7 @@
  * containers go on without it unless the request says otherwise.
  */
 import { mkdir, rm } from "node:fs/promises";
+import { createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { createApiServer } from "./api/server.js";
@@ -19,6 +20,7 @@ import { runDoctor } from "./doctor/doctor.js";
 import { ImageStore, type ImageStoreOptions } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
 import { type NetworkRecord, PodNetwork } from "./network/pod-network.js";
+import { Nri } from "./nri/nri.js";
 import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
 import type { HistoryRecord } from "./pod/history.js";
@@ -141,7 +143,8 @@ async function open(
   // Until the containers are known, each image may be somebody's root file system.
   const isInUse = (id: string) => opened?.usesImage(id) ?? true;
   const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
-  const runtime = await openRuntime({ paths, host, images, network, log });
+  const nri = new Nri({ ...settings.nri, runtimeVersion: VERSION, log });
+  const runtime = await openRuntime({ paths, host, images, network, nri, log });
   opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
@@ -191,6 +194,7 @@ async function open(
   });
   parts.push("close the pod engine", () => engine.close());
   daemon = { runtime, engine, leavesNothing: false, onStop: () => undefined };
+  if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
   await openSockets(options, paths, host, images, daemon, log, parts);
   return daemon;
 }
@@ -207,6 +211,17 @@ function imageOptions({ registries, registryConfigPath, images }: Settings): Ima
     maxLayerBytes: images.maxLayerBytes,
     times: { stallMs: images.progressTimeoutMs },
   };
+}
+
+async function openNri(nri: Nri, socketPath: string, parts: CleanupStack): Promise<void> {
+  const listening = await listenOnSocket(
+    createServer((socket) => void nri.accept(socket)),
+    socketPath,
+  );
+  parts.push("close the NRI socket", () => {
+    nri.close();
+    return listening.close();
+  });
 }
 
 async function openSockets(

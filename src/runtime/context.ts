@@ -12,6 +12,7 @@ import type { ImageStore } from "../image/image-store.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
 import type { PodNetwork } from "../network/pod-network.js";
+import type { Nri } from "../nri/nri.js";
 import type { Process } from "../oci/index.js";
 import type { Paths } from "../settings/paths.js";
 import type { HostAbilities } from "../spec/container-spec.js";
@@ -31,6 +32,7 @@ export interface RuntimeContext {
   readonly containers: RecordStore<ContainerRecord>;
   readonly images: ImageStore;
   readonly network: PodNetwork;
+  readonly nri: Nri;
   /** Sealed memfd of minke-oci: every monitor runs from it. */
   readonly executable: Fd;
   readonly log: Logger;

@@ -31,6 +31,7 @@ import {
   type UserFiles,
 } from "./context.js";
 import { devicesAt } from "./host.js";
+import { adjustedByPlugins, tellOfContainer } from "./nri-events.js";
 import { signalNumber } from "./signals.js";
 import { unwound } from "./unwound.js";
 
@@ -67,11 +68,14 @@ export function createContainer(
     try {
       await build(ctx, id, sandbox, config, cleanup);
       cleanup.commit();
+      await tellOfContainer(ctx, "PostCreateContainer", id);
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
     } catch (err) {
       await undoContainer(ctx, id, sandboxId, cleanup);
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
+    } finally {
+      ctx.nri.containerSettled(id);
     }
   });
 }
@@ -121,22 +125,22 @@ async function build(
   }
   const stopSignal = config.stopSignal ?? image.config.stopSignal ?? "SIGTERM";
   signalNumber(stopSignal);
-  const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
+  const askedCgroup = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
   const mounted = mountedImages(ctx, id, config);
-  const { spec, warnings } = toContainerSpec({
+  const { spec: made, warnings } = toContainerSpec({
     config,
     image: image.config,
     user,
     sandbox: surroundings(ctx, sandbox, config),
     host: ctx.host,
-    cgroupsPath: cgroupPath,
+    cgroupsPath: askedCgroup,
     localSeccomp: await readLocalSeccomp(config.security),
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: new Map(mounted.map(({ name, layers }) => [name, layers])),
   });
-  await checkAppArmorProfile(spec.process?.apparmorProfile);
-  const record: ContainerRecord = {
+  await checkAppArmorProfile(made.process?.apparmorProfile);
+  const asked: ContainerRecord = {
     id,
     sandboxId: sandbox.id,
     bootId: ctx.bootId,
@@ -145,13 +149,15 @@ async function build(
     imageRef: config.image,
     state: "created",
     createdAtNs: nowNs().toString(),
-    cgroupPath,
+    cgroupPath: askedCgroup,
     logPath: containerLogPath(sandbox, config),
     stopSignal,
     user: { uid: user.uid, gid: user.gid, supplementalGroups: user.additionalGids },
     ...(mounted.length > 0 && { mountedImageIds: mounted.map((image) => image.id) }),
     ...(warnings.length > 0 && { warnings }),
   };
+  const { record, spec } = await adjustedByPlugins(ctx, sandbox, { record: asked, spec: made }, cleanup);
+  const { cgroupPath } = record;
   failpoint("record container");
   await ctx.containers.put(id, record);
   failpoint("after record container");

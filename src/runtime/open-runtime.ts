@@ -12,6 +12,7 @@ import type { Logger } from "../base/log.js";
 import type { ImageStore } from "../image/image-store.js";
 import { dialInNetns, sealedExecutable } from "../native/index.js";
 import type { PodNetwork } from "../network/pod-network.js";
+import type { Nri } from "../nri/nri.js";
 import type { Paths } from "../settings/paths.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
@@ -30,6 +31,8 @@ import { createContainer } from "./create-container.js";
 import { attach, exec, execSync } from "./exec.js";
 import type { Host } from "./host.js";
 import { InFlight } from "./in-flight.js";
+import { tellOfExit } from "./nri-events.js";
+import { nriHost } from "./nri-host.js";
 import { type Recovered, recover } from "./recover.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
@@ -40,6 +43,7 @@ import { containerStatus, listContainers, listSandboxes, sandboxStatus } from ".
 import { stopContainer } from "./stop-container.js";
 import { stopSandbox } from "./stop-sandbox.js";
 import { updateContainerResources } from "./update-container.js";
+import { updateSandboxResources } from "./update-sandbox.js";
 import { containerUsage, sandboxUsage } from "./usage.js";
 import { watchInits } from "./watch-init.js";
 
@@ -48,6 +52,8 @@ export interface RuntimeOptions {
   readonly host: Host;
   readonly images: ImageStore;
   readonly network: PodNetwork;
+  /** Its plugins connect once the runtime is open. */
+  readonly nri: Nri;
   readonly log: Logger;
 }
 
@@ -81,6 +87,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     containers,
     images: options.images,
     network: options.network,
+    nri: options.nri,
     executable: await sealedExecutable(EXECUTABLE),
     log,
     inFlight: new InFlight(),
@@ -94,6 +101,10 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
   };
   watchInits(ctx);
   const recovered = await recover(ctx);
+  ctx.events.on("event", (event) => {
+    if (event.type === "container-exited" && ctx.nri.hasPlugins) void tellOfExit(ctx, event.containerId);
+  });
+  ctx.nri.attach(nriHost(ctx));
   return {
     runtime: bindVerbs(ctx),
     recovered,
@@ -120,6 +131,7 @@ function bindVerbs(ctx: RuntimeContext): Runtime {
     containerStatus: (id) => containerStatus(ctx, id),
     listContainers: (owner, sandboxId) => listContainers(ctx, owner, sandboxId),
     updateContainerResources: (id, changes) => updateContainerResources(ctx, id, changes),
+    updateSandboxResources: (id, overhead, sum) => updateSandboxResources(ctx, id, overhead, sum),
     containerUsage: (id) => containerUsage(ctx, id),
     sandboxUsage: (id) => sandboxUsage(ctx, id),
     execSync: (id, command, timeoutMs) => execSync(ctx, id, command, timeoutMs),

@@ -85,6 +85,8 @@ export interface Runtime {
   listContainers(owner: Owner, sandboxId?: SandboxId): ContainerStatus[];
   /** New limits in place; what is `undefined` stays as it is. Of a container that has ended: CONTAINER_NOT_RUNNING. */
   updateContainerResources(id: ContainerId, changes: ContainerResources): Promise<void>;
+  /** The limits of the pod's cgroup, which is the caller's: @param sum of all its containers */
+  updateSandboxResources(id: SandboxId, overhead: ContainerResources, sum: ContainerResources): Promise<void>;
   containerUsage(id: ContainerId): Promise<ContainerUsage>;
   sandboxUsage(id: SandboxId): Promise<SandboxUsage>;
 

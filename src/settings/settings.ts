@@ -57,6 +57,16 @@ export interface ImageSettings {
   readonly dockerConfigPath?: string | undefined;
 }
 
+export interface NriSettings {
+  readonly enabled: boolean;
+  /** Absolute; `undefined`: `<run>/nri.sock`. */
+  readonly socketPath?: string | undefined;
+  /** Configuration of plugins, a file each; absolute. */
+  readonly configDir: string;
+  readonly registrationTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+}
+
 export interface Settings {
   readonly logLevel: LogLevel;
   /** Below the cgroup v2 mount; everything that minke makes lies below this. */
@@ -73,6 +83,7 @@ export interface Settings {
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  readonly nri: NriSettings;
   readonly pods: {
     /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
     readonly gracePeriodMs: number;
@@ -158,6 +169,25 @@ const imagesSchema = z
     }),
   );
 
+// The time-outs are those of NRI itself.
+const nriSchema = z
+  .strictObject({
+    enabled: z.boolean().default(true),
+    socket: absolutePath.optional(),
+    "config-dir": absolutePath.default("/etc/nri/conf.d"),
+    "registration-timeout-ms": z.int().min(100).max(60_000).default(5_000),
+    "request-timeout-ms": z.int().min(100).max(60_000).default(2_000),
+  })
+  .transform(
+    (file): NriSettings => ({
+      enabled: file.enabled,
+      ...(file.socket === undefined ? {} : { socketPath: file.socket }),
+      configDir: file["config-dir"],
+      registrationTimeoutMs: file["registration-timeout-ms"],
+      requestTimeoutMs: file["request-timeout-ms"],
+    }),
+  );
+
 const fileSchema = z
   .strictObject({
     "log-level": z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
@@ -192,6 +222,7 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    nri: nriSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
       .transform((file) => ({ gracePeriodMs: file["grace-period-ms"] }))
@@ -208,6 +239,7 @@ const fileSchema = z
       images: file.images,
       logs: file.logs,
       backoff: file.backoff,
+      nri: file.nri,
       pods: file.pods,
     }),
   );

@@ -137,6 +137,10 @@ export class MemoryRuntime implements Runtime {
     throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
   }
 
+  async updateSandboxResources(): Promise<never> {
+    throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
+  }
+
   async containerUsage(): Promise<never> {
     throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
   }

@@ -60,6 +60,12 @@ test("every key of a full file is taken", () => {
     [backoff]
     base-ms = 5
     max-ms = 50
+    [nri]
+    enabled = false
+    socket = "/run/nri/nri.sock"
+    config-dir = "/etc/nri.d"
+    registration-timeout-ms = 200
+    request-timeout-ms = 300
     [pods]
     grace-period-ms = 0
   `);
@@ -89,6 +95,13 @@ test("every key of a full file is taken", () => {
     },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
+    nri: {
+      enabled: false,
+      socketPath: "/run/nri/nri.sock",
+      configDir: "/etc/nri.d",
+      registrationTimeoutMs: 200,
+      requestTimeoutMs: 300,
+    },
     pods: { gracePeriodMs: 0 },
   });
 });
