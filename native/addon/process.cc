@@ -1,9 +1,11 @@
 // Processes by pidfd: a number may be reused, a pidfd never is.
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 
 #include "addon/async_op.h"
 #include "addon/registration.h"
+#include "sys/files.h"
 #include "sys/process.h"
 
 namespace addon {
@@ -27,7 +29,10 @@ Napi::Value PidfdSendSignal(const Napi::CallbackInfo& info) {
 // and whoever its parent is (pidfd_open(2)).
 Napi::Value PidfdHasExited(const Napi::CallbackInfo& info) {
   pollfd poll_fd{IntArgument(info, 0), POLLIN, 0};
-  const int ready = ::poll(&poll_fd, 1, 0);
+  int ready;
+  do {
+    ready = ::poll(&poll_fd, 1, 0);
+  } while (ready < 0 && errno == EINTR);
   if (ready < 0) return Throw(info.Env(), sys::FailedWithErrno("poll"));
   return Napi::Boolean::New(info.Env(), ready > 0);
 }
@@ -44,6 +49,13 @@ Napi::Value ReapChild(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// processStat(pid) -> string: /proc/PID/stat, empty where there is no such process. No disk is read.
+Napi::Value ProcessStat(const Napi::CallbackInfo& info) {
+  const std::string path = "/proc/" + std::to_string(IntArgument(info, 0)) + "/stat";
+  sys::Result<std::string> text = sys::ReadFileAt(AT_FDCWD, path.c_str(), 4096);
+  return Napi::String::New(info.Env(), text ? *text : "");
+}
+
 }  // namespace
 
 void RegisterProcess(Napi::Env env, Napi::Object exports) {
@@ -51,6 +63,7 @@ void RegisterProcess(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "pidfdSendSignal", PidfdSendSignal);
   Export(env, exports, "pidfdHasExited", PidfdHasExited);
   Export(env, exports, "reapChild", ReapChild);
+  Export(env, exports, "processStat", ProcessStat);
 }
 
 }  // namespace addon
