@@ -260,6 +260,7 @@ async function openSockets(
       images,
       streaming,
       root: paths.root,
+      missedEvents: daemon.runtime.missedEvents,
       introspection: {
         version: VERSION,
         runtimeReady: () => holds,
@@ -272,6 +273,10 @@ async function openSockets(
           runDir: paths.run,
           cgroupMount: host.cgroups.mount,
           cgroupControllers: [...host.cgroups.controllers],
+          // Without a controller, figures are sums over the processes that run now.
+          figuresFrom: Object.fromEntries(
+            ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
+          ),
         }),
       },
     }),

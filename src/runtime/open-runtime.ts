@@ -29,6 +29,7 @@ import {
 } from "./context.js";
 import { createContainer } from "./create-container.js";
 import { attach, exec, execSync } from "./exec.js";
+import { containerFigures, sandboxFigures } from "./figures.js";
 import type { Host } from "./host.js";
 import { InFlight } from "./in-flight.js";
 import { tellOfExit } from "./nri-events.js";
@@ -62,6 +63,8 @@ export interface RuntimeOptions {
 export interface OpenedRuntime {
   readonly runtime: Runtime;
   readonly recovered: Recovered;
+  /** What recovery found to have happened: nobody could subscribe before. */
+  readonly missedEvents: readonly RuntimeEvent[];
   readonly quarantined: readonly QuarantinedRecord[];
   /** True while a container of any owner uses the image. */
   usesImage(imageId: string): boolean;
@@ -104,7 +107,11 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     processes: new Map(),
   };
   watchInits(ctx);
+  const missedEvents: RuntimeEvent[] = [];
+  const keep = (event: RuntimeEvent) => void missedEvents.push(event);
+  ctx.events.on("event", keep);
   const recovered = await recover(ctx);
+  ctx.events.off("event", keep);
   ctx.events.on("event", (event) => {
     if (event.type === "container-exited" && ctx.nri.hasPlugins) void tellOfExit(ctx, event.containerId);
   });
@@ -112,6 +119,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
   return {
     runtime: bindVerbs(ctx),
     recovered,
+    missedEvents,
     quarantined: [...sandboxes.quarantined, ...containers.quarantined],
     usesImage: (imageId) =>
       containers
@@ -138,6 +146,8 @@ function bindVerbs(ctx: RuntimeContext): Runtime {
     updateSandboxResources: (id, overhead, sum) => updateSandboxResources(ctx, id, overhead, sum),
     containerUsage: (id) => containerUsage(ctx, id),
     sandboxUsage: (id) => sandboxUsage(ctx, id),
+    containerFigures: (id) => containerFigures(ctx, id),
+    sandboxFigures: (id) => sandboxFigures(ctx, id),
     execSync: (id, command, timeoutMs) => execSync(ctx, id, command, timeoutMs),
     exec: (id, request) => exec(ctx, id, request),
     attach: (id) => attach(ctx, id),
