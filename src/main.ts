@@ -5,6 +5,7 @@
  * containers go on without it unless the request says otherwise.
  */
 import { mkdir, rm } from "node:fs/promises";
+import { createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
@@ -22,6 +23,7 @@ import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/i
 import type { AttachmentRecord } from "./network/cni/cni-network.js";
 import { Networks } from "./network/networks.js";
 import type { NetworkRecord } from "./network/pod-network.js";
+import { Nri } from "./nri/nri.js";
 import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
 import type { HistoryRecord } from "./pod/history.js";
@@ -169,11 +171,13 @@ async function open(
     ]),
   ];
   const images: ImageStore = await ImageStore.open(paths, { ...imageOptions(settings), isInUse, usersOf });
+  const nri = new Nri({ ...settings.nri, runtimeVersion: VERSION, log });
   const runtime = await openRuntime({
     paths,
     host,
     images,
     network,
+    nri,
     idRanges: settings.userNamespaces,
     cdiDirs: settings.cdiDirs,
     log,
@@ -230,6 +234,7 @@ async function open(
   const stopCollecting = collectImages(images, settings, log);
   parts.push("stop the collection of images", stopCollecting);
   daemon = { runtime, engine, network, leavesNothing: false, onStop: () => undefined };
+  if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
   await openSockets(options, settings, paths, host, images, daemon, log, parts);
   return daemon;
 }
@@ -284,6 +289,17 @@ function collectImages(images: ImageStore, settings: Settings, log: Logger): () 
   };
 }
 
+async function openNri(nri: Nri, socketPath: string, parts: CleanupStack): Promise<void> {
+  const listening = await listenOnSocket(
+    createServer((socket) => void nri.accept(socket)),
+    socketPath,
+  );
+  parts.push("close the NRI socket", () => {
+    nri.close();
+    return listening.close();
+  });
+}
+
 async function openSockets(
   options: DaemonOptions,
   settings: Settings,
@@ -304,6 +320,7 @@ async function openSockets(
       images,
       streaming,
       root: paths.root,
+      missedEvents: daemon.runtime.missedEvents,
       introspection: {
         version: VERSION,
         runtimeReady: () => holds,
@@ -316,6 +333,10 @@ async function openSockets(
           runDir: paths.run,
           cgroupMount: host.cgroups.mount,
           cgroupControllers: [...host.cgroups.controllers],
+          // Without a controller, figures are sums over the processes that run now.
+          figuresFrom: Object.fromEntries(
+            ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
+          ),
         }),
       },
     }),

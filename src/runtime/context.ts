@@ -12,6 +12,7 @@ import type { ImageStore } from "../image/image-store.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
 import type { Networks } from "../network/networks.js";
+import type { Nri } from "../nri/nri.js";
 import type { Process } from "../oci/index.js";
 import type { Paths } from "../settings/paths.js";
 import type { HostAbilities } from "../spec/container-spec.js";
@@ -32,6 +33,7 @@ export interface RuntimeContext {
   readonly containers: RecordStore<ContainerRecord>;
   readonly images: ImageStore;
   readonly network: Networks;
+  readonly nri: Nri;
   /** Sealed memfd of minke-oci: every monitor runs from it. */
   readonly executable: Fd;
   readonly log: Logger;

@@ -35,6 +35,7 @@ import {
 import { devicesAt } from "./host.js";
 import { emptyLayer, imageVolumes, mountedImages } from "./image-mounts.js";
 import type { StillWanted } from "./in-flight.js";
+import { adjustedByPlugins, tellOfContainer } from "./nri-events.js";
 import { signalNumber } from "./signals.js";
 import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -74,11 +75,14 @@ export function createContainer(
       await build(ctx, id, sandbox, config, cleanup);
       stillWanted();
       cleanup.commit();
+      await tellOfContainer(ctx, "PostCreateContainer", id);
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
     } catch (err) {
       await undoContainer(ctx, id, sandboxId, cleanup);
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
+    } finally {
+      ctx.nri.containerSettled(id);
     }
   };
   return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, work, signal);
@@ -129,7 +133,7 @@ async function build(
   }
   const stopSignal = config.stopSignal ?? image.config.stopSignal ?? "SIGTERM";
   signalNumber(stopSignal);
-  const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
+  const askedCgroup = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
   const mounted = await mountedImages(ctx, id, config);
   const volumes = imageVolumes(ctx, id, config, image.config.volumes);
@@ -139,16 +143,16 @@ async function build(
     user,
     sandbox: surroundings(ctx, sandbox, config),
     host: ctx.host,
-    cgroupsPath: cgroupPath,
+    cgroupsPath: askedCgroup,
     localSeccomp: await readLocalSeccomp(config.security),
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: mounted.trees,
     imageVolumes: volumes.made,
   });
-  const spec = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
+  const made = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
   const warnings = [...unforced, ...volumes.warnings];
-  await checkAppArmorProfile(spec.process?.apparmorProfile);
-  const record: ContainerRecord = {
+  await checkAppArmorProfile(made.process?.apparmorProfile);
+  const asked: ContainerRecord = {
     id,
     sandboxId: sandbox.id,
     bootId: ctx.bootId,
@@ -157,13 +161,15 @@ async function build(
     imageRef: config.image,
     state: "created",
     createdAtNs: nowNs().toString(),
-    cgroupPath,
+    cgroupPath: askedCgroup,
     logPath: containerLogPath(sandbox, config),
     stopSignal,
     user: { uid: user.uid, gid: user.gid, supplementalGroups: user.additionalGids },
     ...(mounted.ids.length > 0 && { mountedImageIds: mounted.ids }),
     ...(warnings.length > 0 && { warnings }),
   };
+  const { record, spec } = await adjustedByPlugins(ctx, sandbox, { record: asked, spec: made }, cleanup);
+  const { cgroupPath } = record;
   failpoint("record container");
   await ctx.containers.put(id, record);
   failpoint("after record container");

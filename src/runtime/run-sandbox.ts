@@ -78,6 +78,8 @@ async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig, stillWant
   } catch (err) {
     await undoSandbox(ctx, id, cleanup);
     throw withContext(err, `run sandbox "${config.metadata.namespace}/${config.metadata.name}"`);
+  } finally {
+    ctx.nri.sandboxSettled(id);
   }
 }
 
@@ -139,6 +141,10 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     stillWanted();
     const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
+    if (ctx.nri.hasPlugins) {
+      cleanup.push("tell plugins", () => ctx.nri.sandboxEvent("RemovePodSandbox", ready));
+      await timeline.step("NRI plugins", () => ctx.nri.sandboxEvent("RunPodSandbox", ready));
+    }
     await timeline.step("record ready", () => ctx.sandboxes.put(id, ready));
     // It may have died before there was a ready sandbox to be stopped.
     if (!ctx.monitors.has(id)) {

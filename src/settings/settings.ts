@@ -104,6 +104,16 @@ export interface CollectionSettings {
   readonly pinned: readonly string[];
 }
 
+export interface NriSettings {
+  readonly enabled: boolean;
+  /** Absolute; `undefined`: `<run>/nri.sock`. */
+  readonly socketPath?: string | undefined;
+  /** Configuration of plugins, a file each; absolute. */
+  readonly configDir: string;
+  readonly registrationTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+}
+
 export interface Settings {
   readonly logLevel: LogLevel;
   /** Below the cgroup v2 mount; everything that minke makes lies below this. */
@@ -120,6 +130,7 @@ export interface Settings {
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  readonly nri: NriSettings;
   /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
   readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
   /** Directories of CDI specifications; the last one wins. */
@@ -300,6 +311,24 @@ const streamingSchema = z
     const tls = certificate !== undefined && key !== undefined ? { certificate, key, clientCa } : undefined;
     return { host: file.address, port: file.port, ...(tls && { tls }) };
   });
+// The time-outs are those of NRI itself.
+const nriSchema = z
+  .strictObject({
+    enabled: z.boolean().default(true),
+    socket: absolutePath.optional(),
+    "config-dir": absolutePath.default("/etc/nri/conf.d"),
+    "registration-timeout-ms": z.int().min(100).max(60_000).default(5_000),
+    "request-timeout-ms": z.int().min(100).max(60_000).default(2_000),
+  })
+  .transform(
+    (file): NriSettings => ({
+      enabled: file.enabled,
+      ...(file.socket === undefined ? {} : { socketPath: file.socket }),
+      configDir: file["config-dir"],
+      registrationTimeoutMs: file["registration-timeout-ms"],
+      requestTimeoutMs: file["request-timeout-ms"],
+    }),
+  );
 
 const userNamespacesSchema = z
   .strictObject({
@@ -358,6 +387,7 @@ const fileSchema = z
       .strictObject({ "spec-dirs": z.array(absolutePath).default(["/etc/cdi", "/var/run/cdi"]) })
       .prefault({}),
     streaming: streamingSchema.prefault({}),
+    nri: nriSchema.prefault({}),
     "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
@@ -377,6 +407,7 @@ const fileSchema = z
       backoff: file.backoff,
       cdiDirs: file.cdi["spec-dirs"],
       streaming: file.streaming,
+      nri: file.nri,
       userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),

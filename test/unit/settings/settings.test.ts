@@ -88,6 +88,12 @@ test("every key of a full file is taken", () => {
     tls-client-ca = "/ca.pem"
     [cdi]
     spec-dirs = ["/srv/cdi"]
+    [nri]
+    enabled = false
+    socket = "/run/nri/nri.sock"
+    config-dir = "/etc/nri.d"
+    registration-timeout-ms = 200
+    request-timeout-ms = 300
     [user-namespaces]
     first-id = 100000
     ids-per-pod = 131072
@@ -147,6 +153,13 @@ test("every key of a full file is taken", () => {
     backoff: { baseMs: 5, maxMs: 50 },
     streaming: { host: "10.0.0.1", port: 10250, tls: { certificate: "/c.pem", key: "/k.pem", clientCa: "/ca.pem" } },
     cdiDirs: ["/srv/cdi"],
+    nri: {
+      enabled: false,
+      socketPath: "/run/nri/nri.sock",
+      configDir: "/etc/nri.d",
+      registrationTimeoutMs: 200,
+      requestTimeoutMs: 300,
+    },
     userNamespaces: { firstId: 100_000, idsPerPod: 131_072, maxPods: 2 },
     pods: { gracePeriodMs: 0 },
   });
