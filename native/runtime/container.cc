@@ -121,7 +121,7 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
 
 // What the spec asks for and the child will not get; the start goes on without.
 std::vector<std::string> Warnings(const Plan& plan, const SeccompFilter& filter) {
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings = plan.warnings;
   std::string names;
   for (const std::string& name : filter.unknown_names) names += (names.empty() ? "" : ", ") + name;
   if (!names.empty()) {
