@@ -11,6 +11,7 @@
 #include "runtime/describe_report.h"
 #include "runtime/device_policy.h"
 #include "runtime/hooks.h"
+#include "runtime/labels.h"
 #include "runtime/launch.h"
 #include "runtime/limits.h"
 #include "runtime/plan.h"
@@ -173,7 +174,7 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
   SeccompFilter filter;
   ChildHooks hooks;
   ChildContext context;
-  if (!CompileSeccomp(plan.spec.seccomp, &filter, problem) ||
+  if (!CheckLabels(plan, problem) || !CompileSeccomp(plan.spec.seccomp, &filter, problem) ||
       !OpenSources(request, plan, &sources, problem) ||
       !hooks.Prepare(plan.spec, problem)) {
     return false;

@@ -107,6 +107,15 @@ bool RunHooks(const std::vector<HookSpec>& hooks, const char* kind, const HookSt
   return true;
 }
 
+std::vector<std::string> RunPoststop(const HookState& state) {
+  std::vector<std::string> warnings;
+  for (const HookSpec& hook : state.spec->poststop) {
+    Problem failure;
+    if (!RunHooks({hook}, "poststop", state, &failure)) warnings.push_back(failure.message + ", ignoring");
+  }
+  return warnings;
+}
+
 bool ChildHooks::Prepare(const Spec& spec, Problem* problem) {
   if (spec.create_container.empty() && spec.start_container.empty()) return true;
   const int raw = ::memfd_create("state", MFD_CLOEXEC);

@@ -147,7 +147,7 @@ test("exec in a paused container is refused", () => {
   startSleeper("paused");
   expect(oci("pause", id("paused")).status).toBe(0);
   expect(oci("exec", id("paused"), "true")).toEqual({
-    status: 1,
+    status: 255,
     output: `minke-oci: exec in container "${id("paused")}": it is paused\n`,
   });
   expect(oci("resume", id("paused")).status).toBe(0);
