@@ -1,4 +1,5 @@
 // Processes by pidfd: a number may be reused, a pidfd never is.
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -27,7 +28,10 @@ Napi::Value PidfdSendSignal(const Napi::CallbackInfo& info) {
 // and whoever its parent is (pidfd_open(2)).
 Napi::Value PidfdHasExited(const Napi::CallbackInfo& info) {
   pollfd poll_fd{IntArgument(info, 0), POLLIN, 0};
-  const int ready = ::poll(&poll_fd, 1, 0);
+  int ready;
+  do {
+    ready = ::poll(&poll_fd, 1, 0);
+  } while (ready < 0 && errno == EINTR);
   if (ready < 0) return Throw(info.Env(), sys::FailedWithErrno("poll"));
   return Napi::Boolean::New(info.Env(), ready > 0);
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -128,6 +129,30 @@ Result<void> WriteFileAt(int dirfd, const char* path, std::string_view text) {
   return {};
 }
 
+namespace {
+
+Result<void> Rename(int dirfd, const char* temporary, const char* name) {
+  if (::renameat(dirfd, temporary, dirfd, name) < 0) return FailedWithErrno("rename");
+  return {};
+}
+
+// As Rename, with no write to the disk behind it: ext4 starts one for a file that is renamed over
+// another (ext4(5), "auto_da_alloc"), which costs a millisecond and more. Two names that are
+// exchanged are not that.
+Result<void> Exchange(int dirfd, const char* temporary, const char* name) {
+  if (::renameat2(dirfd, temporary, dirfd, name, RENAME_EXCHANGE) == 0) {
+    // The old contents. Left by a process that dies here, they are a temporary file as any other.
+    if (::unlinkat(dirfd, temporary, 0) == 0 || errno != EISDIR) return {};
+    if (::renameat2(dirfd, temporary, dirfd, name, RENAME_EXCHANGE) < 0) return FailedWithErrno("rename");
+    return Failure{"rename", EISDIR};
+  }
+  // ENOENT: there is no old one. EINVAL: the file system cannot exchange.
+  if (errno != ENOENT && errno != EINVAL) return FailedWithErrno("rename");
+  return Rename(dirfd, temporary, name);
+}
+
+}  // namespace
+
 Result<void> WriteAtomically(int dirfd, const char* name, std::string_view text, mode_t mode,
                              bool durable) {
   static std::atomic<unsigned> counter{0};
@@ -142,9 +167,7 @@ Result<void> WriteAtomically(int dirfd, const char* name, std::string_view text,
   if (!fd) return fd.failure();
   Result<void> done = WriteAll(fd->get(), text);
   if (done && durable && ::fsync(fd->get()) < 0) done = FailedWithErrno("fsync");
-  if (done && ::renameat(dirfd, temporary.c_str(), dirfd, name) < 0) {
-    done = FailedWithErrno("rename");
-  }
+  if (done) done = durable ? Rename(dirfd, temporary.c_str(), name) : Exchange(dirfd, temporary.c_str(), name);
   if (!done) {
     ::unlinkat(dirfd, temporary.c_str(), 0);
     return done;

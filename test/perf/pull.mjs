@@ -24,6 +24,7 @@ import { availableParallelism, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { unpackedPackages } from "../../rootfs-fixtures/debian.mjs";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
@@ -52,8 +53,17 @@ const PEERS = [
   "golang-github-containers-image",
 ];
 
-/** @param {number} runs */
-export async function benchPull(runs) {
+const { values } = parseArgs({ allowPositionals: true, options: { runs: { type: "string", default: "10" } } });
+const runs = Number(values.runs);
+if (process.getuid() !== 0 || !(runs > 0)) {
+  console.error("usage (as root): npm run bench -- pull [--runs N]");
+  process.exit(2);
+}
+await benchPull();
+// A registry's connections would keep the process.
+process.exit();
+
+async function benchPull() {
   const folder = mkdtempSync(join(tmpdir(), "minke-bench-pull-"));
   const undo = [async () => rmSync(folder, { recursive: true, force: true })];
   try {
@@ -102,13 +112,13 @@ export async function benchPull(runs) {
         }
       }
     }
-    print(figures, image, runs, env);
+    print(figures, image, env);
   } finally {
     for (const step of undo.reverse()) await step();
   }
 }
 
-function print(figures, { tarBytes, packedBytes }, runs, env) {
+function print(figures, { tarBytes, packedBytes }, env) {
   const sorted = (list) => list.toSorted((a, b) => a - b);
   const median = (list) => sorted(list)[Math.floor(list.length / 2)];
   const version = (...command) =>

@@ -1,0 +1,151 @@
+/**
+ * `npm run bench -- cri [--runs N] [--pods N] [--workers N] [--skip-peer]`: what the verbs of CRI cost.
+ *
+ * A pod's life through CRI, verb by verb, median and p95; then pods started per second by several workers; beside the floor
+ * program and containerd (cri-peer.mjs), interleaved in one run on the same machine. Images are cached.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { criClient } from "./cri-client.mjs";
+import { startContainerd } from "./cri-peer.mjs";
+import { startDaemon } from "./daemon.mjs";
+import { heading, median, quantile, row } from "./figures.mjs";
+import { startFloor } from "./floor.mjs";
+
+const WARM_UP_RUNS = 3;
+const { values } = parseArgs({
+  allowPositionals: true,
+  options: {
+    runs: { type: "string", default: "50" },
+    pods: { type: "string", default: "100" },
+    workers: { type: "string", default: "10" },
+    "skip-peer": { type: "boolean", default: false },
+  },
+});
+const [runs, pods, workers] = [values.runs, values.pods, values.workers].map(Number);
+if (process.getuid() !== 0 || !(runs > 0) || !(pods >= 0) || !(workers > 0)) {
+  console.error("usage (as root): npm run bench -- cri [--runs N] [--pods N] [--workers N] [--skip-peer]");
+  process.exit(2);
+}
+
+const folder = mkdtempSync(join(tmpdir(), "minke-bench-"));
+const cgroupRoot = `minke-bench-${process.pid}`;
+const undo = [() => rmSync(folder, { recursive: true, force: true })];
+try {
+  const floor = startFloor(folder, `${cgroupRoot}-floor`, undo);
+  const daemon = await startDaemon(folder, cgroupRoot, undo);
+  const contenders = [{ name: "minke", ...criClient(daemon.criSocket), image: "minke.test/busybox:1" }];
+  const peer = values["skip-peer"] ? undefined : await startContainerd(folder, undo);
+  if (peer) contenders.push({ name: peer.version, ...criClient(peer.socket), image: peer.image });
+  const floorMs = [];
+  for (let i = -WARM_UP_RUNS; i < runs; i++) {
+    const ms = await floor();
+    if (i >= 0) floorMs.push(ms);
+    for (const contender of contenders) {
+      const times = await podLife(contender, `life-${i + WARM_UP_RUNS}`);
+      if (i >= 0) for (const [verb, value] of Object.entries(times)) ((contender.ms ??= {})[verb] ??= []).push(value);
+    }
+  }
+  printLives(contenders, floorMs);
+  if (pods > 0) {
+    console.log(`\n${pods} pods of one container by ${workers} workers, started per second`);
+    for (const contender of contenders) console.log(row(contender.name, [await podsPerSecond(contender)]));
+  }
+  for (const { close } of contenders) close();
+} finally {
+  for (const step of undo.reverse()) await step();
+}
+
+/** @returns {Promise<Record<string, number>>} milliseconds of each verb */
+async function podLife({ call, image }, name) {
+  const times = {};
+  const timed = async (verb, fields) => {
+    const startedAt = performance.now();
+    const answer = await call(verb, fields);
+    times[verb] = performance.now() - startedAt;
+    return answer;
+  };
+  const config = sandboxConfig(name);
+  const { podSandboxId } = await timed("runPodSandbox", { config });
+  const { containerId } = await timed("createContainer", {
+    podSandboxId,
+    sandboxConfig: config,
+    config: containerConfig(image),
+  });
+  await timed("startContainer", { containerId });
+  times.start = times.runPodSandbox + times.createContainer + times.startContainer;
+  await timed("execSync", { containerId, cmd: ["true"], timeout: 10n });
+  await timed("stopContainer", { containerId, timeout: 0n });
+  await timed("removeContainer", { containerId });
+  await timed("stopPodSandbox", { podSandboxId });
+  await timed("removePodSandbox", { podSandboxId });
+  times.end = times.stopContainer + times.removeContainer + times.stopPodSandbox + times.removePodSandbox;
+  return times;
+}
+
+/** As a kubelet asks for it: network and IPC of the pod, a PID namespace for each container. */
+function sandboxConfig(name) {
+  const namespaceOptions = { network: 0, pid: 1, ipc: 0, targetId: "" };
+  return {
+    metadata: { name, uid: name, namespace: "bench", attempt: 0 },
+    linux: { securityContext: { namespaceOptions } },
+  };
+}
+
+function containerConfig(image) {
+  return { metadata: { name: "main", attempt: 0 }, image: { image }, command: ["sleep", "1000"] };
+}
+
+async function podsPerSecond({ call, image }) {
+  const started = [];
+  let next = 0;
+  const startedAt = performance.now();
+  const work = async () => {
+    for (let i = next++; i < pods; i = next++) {
+      const config = sandboxConfig(`many-${i}`);
+      const { podSandboxId } = await call("runPodSandbox", { config });
+      started.push(podSandboxId);
+      const { containerId } = await call("createContainer", {
+        podSandboxId,
+        sandboxConfig: config,
+        config: containerConfig(image),
+      });
+      await call("startContainer", { containerId });
+    }
+  };
+  await Promise.all(Array.from({ length: workers }, work));
+  const seconds = (performance.now() - startedAt) / 1000;
+  for (const podSandboxId of started) {
+    await call("stopPodSandbox", { podSandboxId });
+    await call("removePodSandbox", { podSandboxId });
+  }
+  return pods / seconds;
+}
+
+function printLives(contenders, floorMs) {
+  console.log(heading(`${runs} runs, in ms`));
+  console.log(row("floor", [median(floorMs)]));
+  console.log(
+    row(
+      "",
+      contenders.flatMap(({ name }) => [name, "p95"]),
+    ),
+  );
+  const verbs = Object.keys(contenders[0].ms);
+  for (const verb of verbs) {
+    console.log(
+      row(
+        verb,
+        contenders.flatMap(({ ms }) => [median(ms[verb]), quantile(ms[verb], 0.95)]),
+      ),
+    );
+  }
+  const [ours, peer] = contenders.map(({ ms }) => ms);
+  console.log(`start (run + create + start) / floor: ${(median(ours.start) / median(floorMs)).toFixed(2)}`);
+  if (!peer) return;
+  for (const part of ["start", "execSync", "end"]) {
+    console.log(`${part}: ${contenders[1].name} / minke: ${(median(peer[part]) / median(ours[part])).toFixed(1)}`);
+  }
+}
