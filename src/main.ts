@@ -143,6 +143,7 @@ async function open(
   const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
   const runtime = await openRuntime({ paths, host, images, network, log });
   opened = runtime;
+  for (const { path, why } of images.dropped) log.warn({ path, why }, "dropped from the image store");
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
   const pods = await FileStore.open<PodRecord>({
@@ -168,7 +169,7 @@ async function open(
     ),
   );
   if (!configMaps || !secrets) throw new Error("two stores are opened");
-  const stores = [leases, runtime, pods, history, configMaps, secrets];
+  const stores = [leases, images, runtime, pods, history, configMaps, secrets];
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -134,6 +135,9 @@ int Unpack(const Arguments& arguments) {
 int main(int argc, char** argv) {
   ::umask(0);
   ::signal(SIGPIPE, SIG_IGN);
+  // A daemon that is killed takes its unpacking with it: the next one removes what is half made,
+  // and must not meet somebody who still writes there.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   Arguments arguments;
   if (!ParseArguments(argc, argv, &arguments)) {
     fputs("usage: minke-layer --dest DIR [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]\n"
