@@ -64,11 +64,13 @@ function settingsArguments() {
   const mount = cgroup2();
   const controllers = mount ? readFileSync(`${mount}/cgroup.controllers`, "utf8").trim().split(/\s+/) : [];
   const missing = ["cpu", "memory", "pids"].filter((name) => !controllers.includes(name));
-  rmSync(CONFIG, { force: true });
-  if (missing.length === 0) return [];
+  // The page is fetched by every way of the built-in network, whatever CNI this machine has for others.
+  const network = '[network]\nmode = "builtin"\n';
+  writeFileSync(CONFIG, network);
+  if (missing.length === 0) return ["--config", CONFIG];
   say(`WARNING  cgroup v2 at ${mount} has no ${missing.join(", ")} controller (a hybrid host: v1 holds them).`);
   say("         Limits of these kinds are not enforced here; tolerate-missing-controllers is switched on.");
-  writeFileSync(CONFIG, "tolerate-missing-controllers = true\n");
+  writeFileSync(CONFIG, `tolerate-missing-controllers = true\n${network}`);
   return ["--config", CONFIG];
 }
 

@@ -77,10 +77,10 @@ export function fixtureImages(cacheDir) {
 /**
  * A layer of these entries and of every directory above them that they do not name.
  *
- * @param {readonly TarEntry[]} entries @param {string} comment
+ * @param {readonly TarEntry[]} entries @param {string} [comment]
  * @returns {Layer}
  */
-export function layer(entries, comment) {
+export function layer(entries, comment = "") {
   const named = new Set(entries.map((entry) => entry.path));
   /** @type {TarEntry[]} */
   const parents = [];

@@ -18,7 +18,9 @@ import { failureStatus } from "./cri/streams.js";
 import { runDoctor } from "./doctor/doctor.js";
 import { ImageStore, type ImageStoreOptions } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
-import { type NetworkRecord, PodNetwork } from "./network/pod-network.js";
+import type { AttachmentRecord } from "./network/cni/cni-network.js";
+import { Networks } from "./network/networks.js";
+import type { NetworkRecord } from "./network/pod-network.js";
 import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
 import type { HistoryRecord } from "./pod/history.js";
@@ -106,6 +108,7 @@ async function takeLock(paths: Paths): Promise<Fd> {
 interface Daemon {
   readonly runtime: OpenedRuntime;
   readonly engine: PodEngine;
+  readonly network: Networks;
   /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
   leavesNothing: boolean;
   /** Called by the API's stop route; settles `stopRequested`. */
@@ -135,13 +138,27 @@ async function open(
     quarantine: paths.quarantine,
     version: 1,
   });
-  const network = await PodNetwork.open({ ...settings.network, owner: paths.root }, leases, log);
+  const attachments = await FileStore.open<AttachmentRecord>({
+    dir: paths.durableState("attachments"),
+    storeClass: "durable",
+    quarantine: paths.quarantine,
+    version: 1,
+  });
+  const { mode, cni } = settings.network;
+  const network = await Networks.open({
+    mode,
+    builtin: { ...settings.network, owner: paths.root },
+    cni: { ...cni, netnsDir: cni.netnsDir ?? paths.netns },
+    leases,
+    attachments,
+    log,
+  });
   parts.push("close the network", () => network.close({ removeAll: leavesNothing() }));
   let opened: OpenedRuntime | undefined;
   // Until the containers are known, each image may be somebody's root file system.
   const isInUse = (id: string) => opened?.usesImage(id) ?? true;
   const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
-  const runtime = await openRuntime({ paths, host, images, network, log });
+  const runtime = await openRuntime({ paths, host, images, network, idRanges: settings.userNamespaces, log });
   opened = runtime;
   for (const { path, why } of images.dropped) log.warn({ path, why }, "dropped from the image store");
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
@@ -169,7 +186,7 @@ async function open(
     ),
   );
   if (!configMaps || !secrets) throw new Error("two stores are opened");
-  const stores = [leases, images, runtime, pods, history, configMaps, secrets];
+  const stores = [leases, attachments, images, runtime, pods, history, configMaps, secrets];
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
@@ -191,7 +208,7 @@ async function open(
     log,
   });
   parts.push("close the pod engine", () => engine.close());
-  daemon = { runtime, engine, leavesNothing: false, onStop: () => undefined };
+  daemon = { runtime, engine, network, leavesNothing: false, onStop: () => undefined };
   await openSockets(options, paths, host, images, daemon, log, parts);
   return daemon;
 }
@@ -232,8 +249,10 @@ async function openSockets(
       introspection: {
         version: VERSION,
         runtimeReady: () => holds,
-        networkReady: () => holds,
-        runtimeHandlers: [{ name: "", hasUserNamespaces: false, hasRecursiveReadonlyMounts: true }],
+        networkReady: () => daemon.network.readiness(),
+        runtimeHandlers: [
+          { name: "", hasUserNamespaces: host.abilities.hasUserNamespaces, hasRecursiveReadonlyMounts: true },
+        ],
         configuration: () => ({
           stateDir: paths.root,
           runDir: paths.run,

@@ -12,6 +12,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   addon::RegisterProcess(env, exports);
   addon::RegisterMonitorSpawn(env, exports);
   addon::RegisterFiles(env, exports);
+  addon::RegisterFileSteps(env, exports);
   addon::RegisterSockets(env, exports);
   return exports;
 }

@@ -3,7 +3,7 @@
 //
 // A fork of the daemon would copy its page tables (1.8 ms); this takes about 0.1 ms and only
 // the calling thread sleeps meanwhile. The monitor finds its descriptors at fixed numbers:
-// 3 control, 4 net, 5 ipc, 6 uts, 7 shm; everything else is closed by the exec.
+// 3 control, 4 net, 5 ipc, 6 uts, 7 shm, 8 user; everything else is closed by the exec.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -29,7 +29,7 @@
 namespace addon {
 namespace {
 
-constexpr int kFdCount = 5;
+constexpr int kFdCount = 6;
 // Copies land above this before they move to their numbers, so that no source is overwritten.
 constexpr int kScratchFd = 16;
 constexpr size_t kStackBytes = 64 * 1024;
@@ -59,7 +59,7 @@ int RunChild(void* argument) {
   auto* plan = static_cast<ChildPlan*>(argument);
   const int sources[3 + kFdCount] = {plan->null_fd, plan->null_fd, plan->log_fd,
                                      plan->fds[0],  plan->fds[1],  plan->fds[2],
-                                     plan->fds[3],  plan->fds[4]};
+                                     plan->fds[3],  plan->fds[4],  plan->fds[5]};
   int copies[3 + kFdCount];
   for (int i = 0; i < 3 + kFdCount; ++i) {
     copies[i] = -1;
@@ -175,7 +175,7 @@ sys::Result<Spawned> SpawnMonitor(const SpawnRequest& request) {
   return spawned;
 }
 
-// spawnMonitor(executable, cgroup, log, control, net, ipc, uts, shm, ...args) -> [pid, pidfd, control]
+// spawnMonitor(executable, cgroup, log, control, net, ipc, uts, shm, user, ...args) -> [pid, pidfd, control]
 // Descriptors are borrowed, -1 means none; control -1: a socket pair is made and our end returned.
 Napi::Value SpawnMonitorCall(const Napi::CallbackInfo& info) {
   SpawnRequest request;

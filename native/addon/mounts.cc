@@ -1,5 +1,5 @@
-// Mounts of the daemon itself: its tmpfs for secrets and memory-backed volumes, and the
-// /dev/shm of a sandbox. A container's mounts are made by native/runtime.
+// Mounts of the daemon itself: its tmpfs for secrets and memory-backed volumes, the /dev/shm of
+// a sandbox, and network namespaces bound to paths for CNI plugins. A container's mounts are made by native/runtime.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -79,12 +79,43 @@ Napi::Value Unmount(const Napi::CallbackInfo& info) {
       NothingToValue);
 }
 
+// bindMount(source, target) -> Promise<void>
+Napi::Value BindMount(const Napi::CallbackInfo& info) {
+  const std::string source = StringArgument(info, 0);
+  const std::string target = StringArgument(info, 1);
+  return SettleOnPool<Nothing>(
+      info.Env(),
+      [source, target]() -> sys::Result<Nothing> {
+        sys::Result<void> bound = sys::bind_mount(source.c_str(), target.c_str());
+        if (!bound) return bound.failure();
+        return Nothing{};
+      },
+      NothingToValue);
+}
+
+// makeShared(path) -> Promise<void>. Of the mount at `path`: what is mounted below it later
+// reaches every mount namespace that has a copy, and so does its going.
+Napi::Value MakeShared(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  return SettleOnPool<Nothing>(
+      info.Env(),
+      [path]() -> sys::Result<Nothing> {
+        sys::Result<void> shared =
+            sys::mount_setattr(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW, 0, 0, MS_SHARED);
+        if (!shared) return shared.failure();
+        return Nothing{};
+      },
+      NothingToValue);
+}
+
 }  // namespace
 
 void RegisterMounts(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "createShm", CreateShm);
   Export(env, exports, "mountTmpfs", MountTmpfs);
   Export(env, exports, "unmount", Unmount);
+  Export(env, exports, "bindMount", BindMount);
+  Export(env, exports, "makeShared", MakeShared);
 }
 
 }  // namespace addon

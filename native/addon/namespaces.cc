@@ -15,6 +15,7 @@
 #include "addon/async_op.h"
 #include "addon/netlink_socket.h"
 #include "addon/registration.h"
+#include "addon/user_namespace.h"
 #include "sys/files.h"
 #include "sys/namespaces.h"
 
@@ -22,12 +23,13 @@ namespace addon {
 namespace {
 
 struct SandboxNamespaces {
-  sys::UniqueFd net, ipc, uts, netlink;
+  sys::UniqueFd user, net, ipc, uts, netlink;
 };
 
 struct NamespaceRequest {
   int flags = 0;  // CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
   std::string hostname, domainname;
+  IdMaps maps;  // empty: the namespaces belong to the host's user namespace
   std::string sysctls;  // "net/ipv4/ip_forward\0001\000…": path below /proc/sys, value, in turns
 };
 
@@ -50,7 +52,15 @@ sys::Result<void> ConfigureNewNetwork() {
   return {};
 }
 
-sys::Result<void> WriteSysctls(std::string_view pairs) {
+// Since Linux 6.4 those of an IPC namespace can be written by its own root alone.
+sys::Result<void> WriteSysctl(const char* path, std::string_view value, const IdMaps& maps) {
+  sys::Result<void> written = sys::WriteFileAt(AT_FDCWD, path, value);
+  if (written || maps.empty() || written.failure().error != EACCES) return written;
+  const MappedRoot root(maps);
+  return sys::WriteFileAt(AT_FDCWD, path, value);
+}
+
+sys::Result<void> WriteSysctls(std::string_view pairs, const IdMaps& maps) {
   while (!pairs.empty()) {
     const size_t path_end = pairs.find('\0');
     const size_t value_end = pairs.find('\0', path_end + 1);
@@ -60,9 +70,47 @@ sys::Result<void> WriteSysctls(std::string_view pairs) {
     std::string path = "/proc/sys/";
     path += pairs.substr(0, path_end);
     const std::string_view value = pairs.substr(path_end + 1, value_end - path_end - 1);
-    sys::Result<void> written = sys::WriteFileAt(AT_FDCWD, path.c_str(), value);
+    sys::Result<void> written = WriteSysctl(path.c_str(), value, maps);
     if (!written) return sys::Failure{"sysctl", written.failure().error};
     pairs.remove_prefix(value_end + 1);
+  }
+  return {};
+}
+
+// The calling thread enters new namespaces of the host's user namespace.
+sys::Result<void> EnterNew(int flags, SandboxNamespaces* made) {
+  sys::Result<void> step = sys::unshare(flags);
+  if (!step) return step;
+  struct {
+    int flag;
+    const char* path;
+    sys::UniqueFd* into;
+  } const namespaces[] = {
+      {CLONE_NEWNET, "/proc/thread-self/ns/net", &made->net},
+      {CLONE_NEWIPC, "/proc/thread-self/ns/ipc", &made->ipc},
+      {CLONE_NEWUTS, "/proc/thread-self/ns/uts", &made->uts},
+  };
+  for (const auto& ns : namespaces) {
+    if ((flags & ns.flag) == 0) continue;
+    sys::Result<sys::UniqueFd> fd = sys::open_at(AT_FDCWD, ns.path, O_RDONLY);
+    if (!fd) return fd.failure();
+    *ns.into = std::move(fd).value();
+  }
+  return {};
+}
+
+// The same with a user namespace, which no thread can enter: setns(2). The host's root needs
+// none of its rights there.
+sys::Result<void> EnterMapped(const IdMaps& maps, int flags, SandboxNamespaces* made) {
+  sys::Result<UserNamespaces> user = MakeUserNamespaces(maps, flags);
+  if (!user) return user.failure();
+  made->user = std::move(user->user);
+  made->net = std::move(user->net);
+  made->ipc = std::move(user->ipc);
+  made->uts = std::move(user->uts);
+  for (const sys::UniqueFd* fd : {&made->net, &made->ipc, &made->uts}) {
+    if (!fd->valid()) continue;
+    if (auto joined = sys::setns(fd->get(), 0); !joined) return joined;
   }
   return {};
 }
@@ -72,10 +120,10 @@ sys::Result<void> WriteSysctls(std::string_view pairs) {
 // it happens here, on the thread. /proc/self would be the main thread: namespaces(7).
 // THREADS: only a thread that ends afterwards.
 sys::Result<SandboxNamespaces> MakeNamespaces(const NamespaceRequest& request) {
-  sys::Result<void> step = sys::unshare(request.flags);
-  if (!step) return step.failure();
-
   SandboxNamespaces made;
+  sys::Result<void> step = request.maps.empty() ? EnterNew(request.flags, &made)
+                                                : EnterMapped(request.maps, request.flags, &made);
+  if (!step) return step.failure();
   if (request.flags & CLONE_NEWUTS) {
     if (::sethostname(request.hostname.data(), request.hostname.size()) < 0) {
       return sys::FailedWithErrno("sethostname");
@@ -92,29 +140,13 @@ sys::Result<SandboxNamespaces> MakeNamespaces(const NamespaceRequest& request) {
     if (!netlink) return netlink.failure();
     made.netlink = std::move(netlink).value();
   }
-  step = WriteSysctls(request.sysctls);
+  step = WriteSysctls(request.sysctls, request.maps);
   if (!step) return step.failure();
-
-  struct {
-    int flag;
-    const char* path;
-    sys::UniqueFd* into;
-  } const namespaces[] = {
-      {CLONE_NEWNET, "/proc/thread-self/ns/net", &made.net},
-      {CLONE_NEWIPC, "/proc/thread-self/ns/ipc", &made.ipc},
-      {CLONE_NEWUTS, "/proc/thread-self/ns/uts", &made.uts},
-  };
-  for (const auto& ns : namespaces) {
-    if ((request.flags & ns.flag) == 0) continue;
-    sys::Result<sys::UniqueFd> fd = sys::open_at(AT_FDCWD, ns.path, O_RDONLY);
-    if (!fd) return fd.failure();
-    *ns.into = std::move(fd).value();
-  }
   return made;
 }
 
-// createSandboxNamespaces(network, ipc, uts, hostname, domainname, sysctls)
-//   -> Promise<[net, ipc, uts, netlink]>, -1 for what was not asked for
+// createSandboxNamespaces(network, ipc, uts, hostname, domainname, sysctls, uidMap, gidMap)
+//   -> Promise<[net, ipc, uts, netlink, user]>, -1 for what was not asked for
 Napi::Value CreateSandboxNamespaces(const Napi::CallbackInfo& info) {
   NamespaceRequest request;
   if (info[0].ToBoolean().Value()) request.flags |= CLONE_NEWNET;
@@ -123,14 +155,16 @@ Napi::Value CreateSandboxNamespaces(const Napi::CallbackInfo& info) {
   request.hostname = StringArgument(info, 3);
   request.domainname = StringArgument(info, 4);
   request.sysctls = StringArgument(info, 5);
+  request.maps = {StringArgument(info, 6), StringArgument(info, 7)};
   return SettleOnOwnThread<SandboxNamespaces>(
       info.Env(), [request = std::move(request)] { return MakeNamespaces(request); },
       [](Napi::Env env, SandboxNamespaces& made) -> Napi::Value {
-        Napi::Array fds = Napi::Array::New(env, 4);
+        Napi::Array fds = Napi::Array::New(env, 5);
         fds.Set(0u, Napi::Number::New(env, made.net.release()));
         fds.Set(1u, Napi::Number::New(env, made.ipc.release()));
         fds.Set(2u, Napi::Number::New(env, made.uts.release()));
         fds.Set(3u, Napi::Number::New(env, made.netlink.release()));
+        fds.Set(4u, Napi::Number::New(env, made.user.release()));
         return fds;
       });
 }

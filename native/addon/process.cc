@@ -5,6 +5,7 @@
 
 #include "addon/async_op.h"
 #include "addon/registration.h"
+#include "sys/files.h"
 #include "sys/process.h"
 
 namespace addon {
@@ -48,6 +49,13 @@ Napi::Value ReapChild(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// processStat(pid) -> string: /proc/PID/stat, empty where there is no such process. No disk is read.
+Napi::Value ProcessStat(const Napi::CallbackInfo& info) {
+  const std::string path = "/proc/" + std::to_string(IntArgument(info, 0)) + "/stat";
+  sys::Result<std::string> text = sys::ReadFileAt(AT_FDCWD, path.c_str(), 4096);
+  return Napi::String::New(info.Env(), text ? *text : "");
+}
+
 }  // namespace
 
 void RegisterProcess(Napi::Env env, Napi::Object exports) {
@@ -55,6 +63,7 @@ void RegisterProcess(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "pidfdSendSignal", PidfdSendSignal);
   Export(env, exports, "pidfdHasExited", PidfdHasExited);
   Export(env, exports, "reapChild", ReapChild);
+  Export(env, exports, "processStat", ProcessStat);
 }
 
 }  // namespace addon

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "layer/content_hash.h"
 #include "layer/remove_tree.h"
 #include "sys/files.h"
 
@@ -23,6 +24,12 @@ constexpr std::string_view kOpaqueMarker = ".wh..wh..opq";
 bool IsWhiteoutDevice(const struct stat& st) { return S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0); }
 
 }  // namespace
+
+Applier::Applier(int root, const Limits* limits, RecordWriter* record)
+    : root_(root), limits_(limits), record_(record) {
+  root_path_ = KernelPath(root);
+  if (!root_path_.empty()) root_path_ += '/';
+}
 
 bool Applier::Refuse(Problem* problem, std::string message) {
   *problem = {kRefused, std::move(message), nullptr, 0, entry_path_};
@@ -40,12 +47,14 @@ bool Applier::Run(TarReader* reader, ApplyFacts* facts, Problem* problem) {
     Entry entry;
     switch (reader->Next(&entry, problem)) {
       case TarReader::Step::kError: return false;
-      case TarReader::Step::kEnd: return FinishDirectories(problem);
+      case TarReader::Step::kEnd:
+        return FinishDirectories(problem) && (record_ == nullptr || record_->Finish(problem));
       case TarReader::Step::kEntry: break;
     }
     facts->entries++;
     entry_path_ = entry.path;
     if (!Apply(reader, entry, problem)) return false;
+    if (record_ != nullptr && !record_->Check(problem)) return false;
   }
 }
 
@@ -83,6 +92,7 @@ bool Applier::OpenParent(const std::vector<std::string>& parts, Problem* problem
     return FailedCall(problem, parent.failure().op, error);
   }
   parent_ = std::move(*parent);
+  parent_stored_ = PathOf(parent_.get(), path.substr(1));
   parent_path_ = std::move(path);
   return true;
 }
@@ -104,7 +114,8 @@ bool Applier::Apply(TarReader* reader, const Entry& entry, Problem* problem) {
 
 bool Applier::ApplyRoot(const Entry& entry, Problem* problem) {
   if (entry.type != EntryType::kDirectory) return Refuse(problem, "the root is not a directory");
-  return SetMetadataOf(root_, entry, problem) && RememberDirectory(root_, entry, problem);
+  return SetMetadataOf(root_, entry, problem) && RememberDirectory(root_, entry, problem) &&
+         RecordEntry(entry, 0, problem, true);
 }
 
 // image-spec layer.md, "Whiteouts": they hide what lower layers hold, never what this one does.
@@ -112,6 +123,7 @@ bool Applier::ApplyWhiteout(const std::string& name, Problem* problem) {
   if (name == kOpaqueMarker) {
     auto dir = sys::openat2_in_root(root_, parent_path_.c_str(), O_RDONLY | O_DIRECTORY, 0);
     if (!dir) return FailedCall(problem, dir.failure().op, dir.failure().error);
+    RecordOnly('O', parent_stored_.substr(0, parent_stored_.empty() ? 0 : parent_stored_.size() - 1));
     return MakeOpaque(dir->get(), problem);
   }
   // AUFS's own files (".wh..wh.plnk", ".wh..wh.aufs") mean nothing elsewhere.
@@ -124,12 +136,14 @@ bool Applier::ApplyWhiteout(const std::string& name, Problem* problem) {
     if (!S_ISDIR(st.st_mode)) return true;
     auto dir = sys::open_at(parent_.get(), hidden.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!dir) return FailedCall(problem, dir.failure().op, dir.failure().error);
+    RecordOnly('O', parent_stored_ + hidden);
     return MakeOpaque(dir->get(), problem);
   }
   if (errno != ENOENT) return FailedCall(problem, "newfstatat", errno);
   if (::mknodat(parent_.get(), hidden.c_str(), S_IFCHR, makedev(0, 0)) < 0) {
     return FailedCall(problem, "mknodat", errno);
   }
+  RecordOnly('W', parent_stored_ + hidden);
   return true;
 }
 
@@ -146,6 +160,9 @@ bool Applier::RemoveExisting(Problem* problem) {
     return errno == ENOENT ? true : FailedCall(problem, "newfstatat", errno);
   }
   replaces_whiteout_ = IsWhiteoutDevice(st);
+  // The archive cannot be made again without their bytes.
+  if (record_ != nullptr && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) return MoveAside(problem);
+  RecordOnly('D', StoredPath());
   if (auto removed = RemoveTree(parent_.get(), name_.c_str()); !removed) {
     return FailedCall(problem, removed.failure().op, removed.failure().error);
   }
@@ -170,10 +187,21 @@ bool Applier::CreateFile(TarReader* reader, const Entry& entry, Problem* problem
     fd = sys::open_at(parent_.get(), name_.c_str(), kFlags, 0600);
   }
   if (!fd) return FailedCall(problem, fd.failure().op, fd.failure().error);
-  return WriteBody(reader, fd->get(), entry, problem) && SetMetadataOf(fd->get(), entry, problem);
+  uint64_t hash = 0;
+  return WriteBody(reader, fd->get(), entry, &hash, problem) && SetMetadataOf(fd->get(), entry, problem) &&
+         RecordEntry(entry, hash, problem);
 }
 
-bool Applier::WriteBody(TarReader* reader, int fd, const Entry& entry, Problem* problem) {
+bool Applier::WriteBody(TarReader* reader, int fd, const Entry& entry, uint64_t* hash, Problem* problem) {
+  if (record_ != nullptr && entry.stored_bytes > 0) {
+    RecordOp op;
+    op.kind = 'B';
+    op.path = StoredPath();
+    op.number = entry.stored_bytes;
+    op.segments = entry.segments;
+    record_->Add(op);
+  }
+  ContentHash sum;
   const uint8_t* bytes = nullptr;
   size_t size = 0, segment = 0;
   uint64_t in_segment = 0, offset = 0;
@@ -181,6 +209,7 @@ bool Applier::WriteBody(TarReader* reader, int fd, const Entry& entry, Problem* 
     if (size == 0) {
       if (!reader->Body(&bytes, &size, problem)) return false;
       if (size == 0) break;
+      if (record_ != nullptr) sum.Update(bytes, size);
     }
     size_t part = size;
     if (entry.is_sparse) {
@@ -204,6 +233,7 @@ bool Applier::WriteBody(TarReader* reader, int fd, const Entry& entry, Problem* 
   if (entry.is_sparse && ::ftruncate(fd, static_cast<off_t>(entry.file_bytes)) < 0) {
     return FailedCall(problem, "ftruncate", errno);
   }
+  *hash = sum.Finish();
   return true;
 }
 
@@ -225,7 +255,10 @@ bool Applier::CreateDirectory(const Entry& entry, Problem* problem) {
   auto dir = sys::open_at(parent_.get(), name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!dir) return FailedCall(problem, dir.failure().op, dir.failure().error);
   if (opaque && !MakeOpaque(dir->get(), problem)) return false;
-  return SetMetadataOf(dir->get(), entry, problem) && RememberDirectory(dir->get(), entry, problem);
+  if (!SetMetadataOf(dir->get(), entry, problem) || !RememberDirectory(dir->get(), entry, problem)) return false;
+  if (!RecordEntry(entry, 0, problem)) return false;
+  if (opaque) RecordOnly('O', StoredPath());
+  return true;
 }
 
 bool Applier::CreateHardLink(const Entry& entry, Problem* problem) {
@@ -250,6 +283,13 @@ bool Applier::CreateHardLink(const Entry& entry, Problem* problem) {
   if (::linkat(dir->get(), parts.back().c_str(), parent_.get(), name_.c_str(), 0) < 0) {
     return FailedCall(problem, "linkat", errno);
   }
+  if (record_ != nullptr) {
+    RecordOp op;
+    op.kind = 'H';
+    op.path = StoredPath();
+    op.target = PathOf(dir->get(), dir_path.substr(1)) + parts.back();
+    record_->Add(op);
+  }
   return true;
 }
 
@@ -258,13 +298,13 @@ bool Applier::CreateNode(const Entry& entry, Problem* problem) {
   if (entry.type == EntryType::kSymlink) {
     if (entry.link.empty()) return Refuse(problem, "symbolic link to nothing");
     if (::symlinkat(entry.link.c_str(), parent_.get(), name_.c_str()) < 0) return FailedCall(problem, "symlinkat", errno);
-    return SetMetadataAt(entry, problem);
+    return SetMetadataAt(entry, problem) && RecordEntry(entry, 0, problem);
   }
   const mode_t kind = entry.type == EntryType::kFifo ? S_IFIFO : entry.type == EntryType::kCharDevice ? S_IFCHR : S_IFBLK;
   const dev_t device = kind == S_IFIFO ? 0 : makedev(entry.device_major, entry.device_minor);
   if (kind == S_IFCHR && device == makedev(0, 0)) return Refuse(problem, "device 0:0, which is a whiteout to overlayfs");
   if (::mknodat(parent_.get(), name_.c_str(), kind, device) < 0) return FailedCall(problem, "mknodat", errno);
-  return SetMetadataAt(entry, problem);
+  return SetMetadataAt(entry, problem) && RecordEntry(entry, 0, problem);
 }
 
 }  // namespace layer

@@ -18,6 +18,7 @@
 #include "layer/byte_source.h"
 #include "layer/tar_entry.h"
 #include "layer/tar_reader.h"
+#include "layer/tar_record.h"
 #include "sys/unique_fd.h"
 
 namespace layer {
@@ -33,14 +34,15 @@ class Applier {
  public:
   // root is borrowed: a directory opened for reading, of which the caller is the only user.
   // The process must be root and its umask 0.
-  Applier(int root, const Limits* limits) : root_(root), limits_(limits) {}
+  // record is borrowed, or nullptr: it is told what became of every entry.
+  Applier(int root, const Limits* limits, RecordWriter* record);
 
   // Applies every entry until the archive ends.
   bool Run(TarReader* reader, ApplyFacts* facts, Problem* problem);
 
  private:
   struct Directory {
-    std::string path;
+    std::string path;  // without links, below the root
     dev_t device;
     ino_t inode;
     timespec mtime;
@@ -55,7 +57,7 @@ class Applier {
   bool CreateDirectory(const Entry& entry, Problem* problem);
   bool CreateHardLink(const Entry& entry, Problem* problem);
   bool CreateNode(const Entry& entry, Problem* problem);
-  bool WriteBody(TarReader* reader, int fd, const Entry& entry, Problem* problem);
+  bool WriteBody(TarReader* reader, int fd, const Entry& entry, uint64_t* hash, Problem* problem);
   bool SetMetadataAt(const Entry& entry, Problem* problem);
   bool SetMetadataOf(int fd, const Entry& entry, Problem* problem);
   bool SetXattr(int fd, const Xattr& xattr, Problem* problem);
@@ -64,6 +66,14 @@ class Applier {
   bool RemoveExisting(Problem* problem);
   bool MakeOpaque(int fd, Problem* problem);
 
+  static std::string KernelPath(int directory);
+  std::string PathOf(int directory, const std::string& written) const;
+  std::string StoredPath() const;
+  void RecordOnly(char kind, std::string path);
+  bool RecordEntry(const Entry& entry, uint64_t hash, Problem* problem, bool is_root = false);
+  bool RecordTimes(int fd, const Directory& directory, Problem* problem);
+  bool MoveAside(Problem* problem);
+
   bool SplitPath(const std::string& path, std::vector<std::string>* parts, Problem* problem);
   bool OpenParent(const std::vector<std::string>& parts, Problem* problem);
   bool Refuse(Problem* problem, std::string message);
@@ -71,6 +81,8 @@ class Applier {
 
   const int root_;
   const Limits* const limits_;
+  RecordWriter* const record_;
+  std::string root_path_;  // as the kernel names it
   ApplyFacts* facts_ = nullptr;
   std::vector<Directory> directories_;
 
@@ -79,6 +91,7 @@ class Applier {
   std::string name_;            // last component
   sys::UniqueFd parent_;        // of name_; kept from entry to entry while the parent's path stays
   std::string parent_path_;     // what parent_ was opened by
+  std::string parent_stored_;   // where that is, without links: "" or "a/b/"
   bool replaces_whiteout_ = false;
 };
 

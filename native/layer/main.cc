@@ -1,90 +1,92 @@
 // minke-layer: a layer's bytes on standard input, its tree in a directory, one JSON line on
 // standard output.
 //
-//   minke-layer --dest DIR [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]
+//   minke-layer --dest DIR [--record DIR] [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]
+//   minke-layer --emit DIR [--expect-diffid D]   the archive of a stored layer on standard output
+//   minke-layer --verify DIR                     compares a stored layer with its record
+//   minke-layer --usage DIR                      what DIR and each of its children occupy
+//   minke-layer --compress zstd | --decompress auto   standard input to standard output
 //   minke-layer --syncfs DIR     syncfs(2) of the file system that holds DIR
 //   minke-layer --remove PATH    removes a tree, whatever its names
 //
+// --record: DIR is the parent of --dest and gets the record of the archive (tar_record.h).
+// --background 1: with the lowest priority for processor and disk.
 // Success: {"digest","diffId","compressedBytes","bytes","entries","compression","unsupportedXattrs"}, exit 0.
-// Failure: {"error":{"code","message","syscall","errno","entry"}}, exit 1; exit 2 for bad usage.
-// What a failed run leaves in DIR is the caller's to remove. Text is latin1 of the raw bytes.
+// Failure: {"error":{"code","message","syscall","errno","entry"}}, exit 1; exit 2 for bad usage; on
+// standard error where standard output carries bytes. What a failed run leaves in DIR is the
+// caller's to remove. Text is latin1 of the raw bytes.
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <optional>
 #include <string>
 
+#include "layer/answer.h"
 #include "layer/applier.h"
+#include "layer/archive_replay.h"
 #include "layer/layer_stream.h"
+#include "layer/recompress.h"
 #include "layer/remove_tree.h"
 #include "layer/tar_reader.h"
+#include "layer/usage.h"
+#include "layer/verify.h"
 #include "sys/files.h"
 
 namespace {
 
+using layer::Print;
+using layer::PrintFailure;
+using layer::PrintProblem;
+using layer::Quoted;
+
 struct Arguments {
-  std::string dest, syncfs, remove, expect_digest, expect_diff_id;
+  std::string dest, syncfs, remove, emit, verify, usage, compress, decompress;
+  std::string record, expect_digest, expect_diff_id, background;
   layer::Limits limits;
 };
 
-std::string Quoted(const std::string& text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const unsigned char byte = static_cast<unsigned char>(c);
-    if (byte == '"' || byte == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20 || byte > 0x7e) {
-      char escape[8];
-      snprintf(escape, sizeof escape, "\\u%04x", byte);
-      out += escape;
-    } else {
-      out += c;
-    }
-  }
-  return out + "\"";
-}
-
-int Print(const std::string& line, int code) {
-  const auto written = sys::WriteAll(STDOUT_FILENO, line + "\n");
-  return written ? code : 1;
-}
-
-int PrintProblem(const layer::Problem& problem) {
-  std::string line = "{\"error\":{\"code\":" + Quoted(problem.code) + ",\"message\":" + Quoted(problem.message);
-  if (problem.syscall != nullptr) {
-    const char* name = ::strerrorname_np(problem.error);
-    line += ",\"syscall\":" + Quoted(problem.syscall);
-    line += ",\"errno\":" + Quoted(name != nullptr ? name : std::to_string(problem.error));
-  }
-  if (!problem.entry.empty()) line += ",\"entry\":" + Quoted(problem.entry);
-  return Print(line + "}}", 1);
-}
-
-int PrintFailure(const char* message, const sys::Failure& failure) {
-  return PrintProblem({layer::kSystem, message, failure.op, failure.error, ""});
-}
-
 bool ParseArguments(int argc, char** argv, Arguments* arguments) {
+  const std::pair<const char*, std::string*> texts[] = {
+      {"--dest", &arguments->dest},         {"--syncfs", &arguments->syncfs},
+      {"--remove", &arguments->remove},     {"--emit", &arguments->emit},
+      {"--verify", &arguments->verify},     {"--usage", &arguments->usage},
+      {"--compress", &arguments->compress}, {"--decompress", &arguments->decompress},
+      {"--record", &arguments->record},     {"--expect-digest", &arguments->expect_digest},
+      {"--background", &arguments->background}, {"--expect-diffid", &arguments->expect_diff_id}};
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string name = argv[i], value = argv[i + 1];
     const auto number = layer::ParseDecimal(value);
-    if (name == "--dest") arguments->dest = value;
-    else if (name == "--syncfs") arguments->syncfs = value;
-    else if (name == "--remove") arguments->remove = value;
-    else if (name == "--expect-digest") arguments->expect_digest = value;
-    else if (name == "--expect-diffid") arguments->expect_diff_id = value;
-    else if (name == "--max-bytes" && number) arguments->limits.max_bytes = *number;
+    bool known = false;
+    for (const auto& [option, to] : texts) {
+      if (name != option) continue;
+      *to = value;
+      known = true;
+    }
+    if (known) continue;
+    if (name == "--max-bytes" && number) arguments->limits.max_bytes = *number;
     else if (name == "--max-entries" && number) arguments->limits.max_entries = *number;
     else return false;
   }
-  const int verbs = !arguments->dest.empty() + !arguments->syncfs.empty() + !arguments->remove.empty();
+  const Arguments& a = *arguments;
+  const int verbs = !a.dest.empty() + !a.syncfs.empty() + !a.remove.empty() + !a.emit.empty() + !a.verify.empty() +
+                    !a.usage.empty() + !a.compress.empty() + !a.decompress.empty();
+  if (!a.compress.empty() && a.compress != "zstd") return false;
   return argc % 2 == 1 && verbs == 1;
+}
+
+// ioprio_set(2): the class idle gets the disk when nobody else wants it. Both are hints.
+void GoToBackground() {
+  constexpr int kWhoProcess = 1, kClassIdle = 3 << 13;
+  ::syscall(SYS_ioprio_set, kWhoProcess, 0, kClassIdle);
+  ::setpriority(PRIO_PROCESS, 0, 19);
 }
 
 int SyncFileSystem(const std::string& path) {
@@ -105,14 +107,26 @@ int Remove(std::string path) {
   return removed ? Print("{}", 0) : PrintFailure("remove the tree", removed.failure());
 }
 
+std::string Number(const char* name, uint64_t value) { return std::string(",\"") + name + "\":" + std::to_string(value); }
+
 int Unpack(const Arguments& arguments) {
   auto root = sys::open_at(AT_FDCWD, arguments.dest.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!root) return PrintFailure("open the layer's directory", root.failure());
+  layer::Problem problem;
+  std::optional<layer::RecordWriter> record;
+  sys::UniqueFd directory;
+  if (!arguments.record.empty()) {
+    auto opened = sys::open_at(AT_FDCWD, arguments.record.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (!opened) return PrintFailure("open the directory of the record", opened.failure());
+    directory = std::move(*opened);
+    record.emplace();
+    if (!record->Open(directory.get(), &problem)) return PrintProblem(problem);
+  }
   layer::LayerStream stream(STDIN_FILENO, arguments.limits.max_bytes);
   layer::TarReader reader(&stream, &arguments.limits);
-  layer::Applier applier(root->get(), &arguments.limits);
+  if (record) reader.set_tap(&*record);
+  layer::Applier applier(root->get(), &arguments.limits, record ? &*record : nullptr);
   layer::ApplyFacts applied;
-  layer::Problem problem;
   if (!stream.Start(&problem) || !applier.Run(&reader, &applied, &problem)) return PrintProblem(problem);
 
   const layer::StreamFacts& facts = stream.facts();
@@ -122,12 +136,64 @@ int Unpack(const Arguments& arguments) {
   if (!arguments.expect_diff_id.empty() && facts.diff_id != arguments.expect_diff_id) {
     return PrintProblem({layer::kMismatch, "diffID is " + facts.diff_id + ", expected " + arguments.expect_diff_id, nullptr, 0, ""});
   }
-  return Print("{\"digest\":" + Quoted(facts.digest) + ",\"diffId\":" + Quoted(facts.diff_id) +
-                   ",\"compressedBytes\":" + std::to_string(facts.compressed_bytes) +
-                   ",\"bytes\":" + std::to_string(facts.bytes) + ",\"entries\":" + std::to_string(applied.entries) +
-                   ",\"compression\":" + Quoted(facts.compression) +
-                   ",\"unsupportedXattrs\":" + std::to_string(applied.unsupported_xattrs) + "}",
-               0);
+  std::string line = "{\"digest\":" + Quoted(facts.digest) + ",\"diffId\":" + Quoted(facts.diff_id) +
+                     Number("compressedBytes", facts.compressed_bytes) + Number("bytes", facts.bytes) +
+                     Number("entries", applied.entries) + ",\"compression\":" + Quoted(facts.compression) +
+                     Number("unsupportedXattrs", applied.unsupported_xattrs);
+  if (record) line += ",\"recordDigest\":" + Quoted(record->digest()) + Number("recordBytes", record->bytes());
+  return Print(line + "}", 0);
+}
+
+int Emit(const Arguments& arguments) {
+  auto directory = sys::open_at(AT_FDCWD, arguments.emit.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  layer::Problem problem;
+  if (!directory) {
+    return PrintProblem({layer::kDamaged, "open the layer", directory.failure().op, directory.failure().error, ""}, STDERR_FILENO);
+  }
+  layer::ArchiveReplay replay(directory->get());
+  replay.on_bytes = [](const uint8_t* bytes, size_t size) {
+    return sys::WriteAll(STDOUT_FILENO, {reinterpret_cast<const char*>(bytes), size}).ok();
+  };
+  layer::ReplayFacts facts;
+  if (!replay.Run(&facts, &problem)) return PrintProblem(problem, STDERR_FILENO);
+  if (arguments.expect_diff_id.empty() || facts.diff_id == arguments.expect_diff_id) return 0;
+  problem = {layer::kDamaged, "diffID is " + facts.diff_id + ", expected " + arguments.expect_diff_id, nullptr, 0, ""};
+  return PrintProblem(problem, STDERR_FILENO);
+}
+
+int Verify(const Arguments& arguments) {
+  auto directory = sys::open_at(AT_FDCWD, arguments.verify.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  layer::VerifyFacts facts;
+  layer::Problem problem;
+  if (!directory && directory.failure().error == ENOENT) {
+    facts.damage_count = 1;
+    facts.damage.push_back({"missing", "", "the layer is gone"});
+  } else if (!directory) {
+    return PrintFailure("open the layer", directory.failure());
+  } else if (!layer::VerifyLayer(directory->get(), &facts, &problem)) {
+    return PrintProblem(problem);
+  }
+  std::string line = "{\"diffId\":" + Quoted(facts.diff_id) + ",\"recordDigest\":" + Quoted(facts.record_digest) +
+                     Number("bytes", facts.bytes) + Number("entries", facts.entries) +
+                     Number("damageCount", facts.damage_count) + ",\"damage\":[";
+  for (const layer::Damage& damage : facts.damage) {
+    if (line.back() != '[') line += ',';
+    line += "{\"kind\":" + Quoted(damage.kind) + ",\"path\":" + Quoted(damage.path) + ",\"message\":" + Quoted(damage.message) + "}";
+  }
+  return Print(line + "]}", 0);
+}
+
+int MeasureUsage(const std::string& path) {
+  layer::TreeUsage usage;
+  layer::Problem problem;
+  if (!layer::MeasureTree(path, &usage, &problem)) return PrintProblem(problem);
+  std::string line = "{\"bytes\":" + std::to_string(usage.own.bytes) + Number("inodes", usage.own.inodes) + ",\"children\":[";
+  for (const layer::NamedUsage& child : usage.children) {
+    if (line.back() != '[') line += ',';
+    line += "{\"name\":" + Quoted(child.name) + ",\"isDirectory\":" + (child.is_directory ? "true" : "false") +
+            Number("bytes", child.usage.bytes) + Number("inodes", child.usage.inodes) + "}";
+  }
+  return Print(line + "]}", 0);
 }
 
 }  // namespace
@@ -140,11 +206,18 @@ int main(int argc, char** argv) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   Arguments arguments;
   if (!ParseArguments(argc, argv, &arguments)) {
-    fputs("usage: minke-layer --dest DIR [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]\n"
-          "       minke-layer --syncfs DIR | --remove PATH\n", stderr);
+    fputs("usage: minke-layer --dest DIR [--record DIR] [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]\n"
+          "       minke-layer --emit DIR [--expect-diffid D] | --verify DIR | --usage DIR\n"
+          "       minke-layer --compress zstd | --decompress auto | --syncfs DIR | --remove PATH\n", stderr);
     return 2;
   }
+  if (!arguments.background.empty()) GoToBackground();
   if (!arguments.syncfs.empty()) return SyncFileSystem(arguments.syncfs);
   if (!arguments.remove.empty()) return Remove(arguments.remove);
+  if (!arguments.emit.empty()) return Emit(arguments);
+  if (!arguments.verify.empty()) return Verify(arguments);
+  if (!arguments.usage.empty()) return MeasureUsage(arguments.usage);
+  if (!arguments.compress.empty()) return layer::CompressStream();
+  if (!arguments.decompress.empty()) return layer::DecompressStream(arguments.limits.max_bytes);
   return Unpack(arguments);
 }

@@ -69,7 +69,7 @@ bool Applier::SetMetadataAt(const Entry& entry, Problem* problem) {
 bool Applier::RememberDirectory(int fd, const Entry& entry, Problem* problem) {
   struct stat st;
   if (::fstat(fd, &st) < 0) return FailedCall(problem, "newfstatat", errno);
-  Directory directory{entry.path, st.st_dev, st.st_ino, MtimeOf(entry), ""};
+  Directory directory{fd == root_ ? "" : StoredPath(), st.st_dev, st.st_ino, MtimeOf(entry), ""};
   for (const Xattr& xattr : entry.xattrs) {
     if (xattr.name == kDefaultAcl) directory.default_acl = xattr.value;
   }
@@ -97,6 +97,7 @@ bool Applier::FinishDirectories(Problem* problem) {
     }
     const timespec times[2] = {{0, UTIME_NOW}, directory.mtime};
     if (::futimens(fd->get(), times) < 0) return FailedCall(problem, "utimensat", errno);
+    if (!RecordTimes(fd->get(), directory, problem)) return false;
   }
   return true;
 }

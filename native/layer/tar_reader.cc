@@ -23,6 +23,12 @@ bool TarReader::Refill(Problem* problem) {
   return true;
 }
 
+void TarReader::Consume(size_t size) {
+  if (tap_ != nullptr) tap_->Bytes(view_, size);
+  view_ += size;
+  view_size_ -= size;
+}
+
 // *at_end: the source ended before the first byte. Ending in the middle is a failure.
 bool TarReader::ReadExactly(uint8_t* to, size_t size, bool* at_end, Problem* problem) {
   *at_end = false;
@@ -34,8 +40,7 @@ bool TarReader::ReadExactly(uint8_t* to, size_t size, bool* at_end, Problem* pro
     }
     const size_t part = std::min(view_size_, size - got);
     memcpy(to + got, view_, part);
-    view_ += part;
-    view_size_ -= part;
+    Consume(part);
     got += part;
   }
   return true;
@@ -60,8 +65,7 @@ bool TarReader::Skip(uint64_t size, Problem* problem) {
     if (!Refill(problem)) return false;
     if (view_size_ == 0) return Fail(problem, kTruncated, "the archive ends inside of an entry");
     const size_t part = static_cast<size_t>(std::min<uint64_t>(view_size_, size));
-    view_ += part;
-    view_size_ -= part;
+    Consume(part);
     size -= part;
   }
   return true;
@@ -69,7 +73,7 @@ bool TarReader::Skip(uint64_t size, Problem* problem) {
 
 bool TarReader::Drain(Problem* problem) {
   do {
-    view_size_ = 0;
+    Consume(view_size_);
     if (!Refill(problem)) return false;
   } while (view_size_ > 0);
   return true;

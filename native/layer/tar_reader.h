@@ -17,12 +17,22 @@
 
 namespace layer {
 
+// Is given every byte of the archive, in order, that is not handed out by Body().
+class ArchiveTap {
+ public:
+  virtual ~ArchiveTap() = default;
+  virtual void Bytes(const uint8_t* bytes, size_t size) = 0;
+};
+
 class TarReader {
  public:
   enum class Step { kEntry, kEnd, kError };
 
   // Both are borrowed.
   TarReader(ByteSource* source, const Limits* limits) : source_(source), limits_(limits) {}
+
+  // Borrowed; before the first Next().
+  void set_tap(ArchiveTap* tap) { tap_ = tap; }
 
   // The next entry; what is left of the former's body is skipped. After kEnd the source is
   // read to its end, so that whoever hashes it has seen every byte.
@@ -33,6 +43,7 @@ class TarReader {
 
  private:
   bool Refill(Problem* problem);
+  void Consume(size_t size);
   bool ReadExactly(uint8_t* to, size_t size, bool* at_end, Problem* problem);
   bool ReadBlock(uint8_t* block, bool* at_end, Problem* problem);
   bool ReadMeta(uint64_t size, uint64_t cap, std::string* text, Problem* problem);
@@ -50,6 +61,7 @@ class TarReader {
 
   ByteSource* const source_;
   const Limits* const limits_;
+  ArchiveTap* tap_ = nullptr;
   const uint8_t* view_ = nullptr;
   size_t view_size_ = 0;
   bool source_ended_ = false;

@@ -23,11 +23,14 @@ class InitProcess {
   InitProcess(Loop* loop, InitOwner* owner) : owner_(owner), ready_watch_(loop, this) {}
 
   // Runs this program once more, as minke-init, in a new PID and mount namespace and in `cgroup`.
-  sys::Result<void> Start(const std::string& cgroup);
+  // userns: whom both belong to, -1 for the caller's.
+  sys::Result<void> Start(const std::string& cgroup, int userns);
   // 0: none.
   pid_t pid() const { return pid_; }
   bool is_ready() const { return pid_ > 0 && !ready_.valid(); }
   void Kill();
+  // Kills and reaps it: nobody else would do so soon once its parent is gone.
+  void End();
   void NoteExit();
 
  private:

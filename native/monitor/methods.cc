@@ -48,6 +48,7 @@ bool ReadStart(const JsonValue* object, ContainerRequest* request, std::string* 
     root.upper = overlay.String("upper");
     root.work = overlay.String("work");
     root.is_volatile = overlay.Boolean("volatile");
+    root.is_idmapped = overlay.Boolean("idmapped");
     if (!overlay.ok()) {
       *wrong = "overlay." + overlay.wrong();
       return false;
@@ -239,7 +240,7 @@ void Monitor::StartInit(const Request& request) {
     ReplyError(request, "INIT_EXISTS", "startInit: the sandbox has its init process already");
     return;
   }
-  const auto started = init_.Start(cgroup);
+  const auto started = init_.Start(cgroup, FindHeld("user"));
   if (!started) {
     const char* const name = strerrorname_np(started.failure().error);
     runtime::Problem problem;

@@ -201,9 +201,16 @@ bool Monitor::HasRunningContainer() const {
 
 void Monitor::BeginShutdown() {
   is_shutting_down_ = true;
-  init_.Kill();
+  init_.End();
   // A client that does not read its answer must not hold the monitor.
   linger_alarm_.ArmIn(kLingerMs);
+}
+
+int Monitor::FindHeld(std::string_view name) const {
+  for (const HeldFd& held : settings_.held) {
+    if (held.name == name) return held.number;
+  }
+  return -1;
 }
 
 Container* Monitor::FindContainer(std::string_view id) const {

@@ -22,7 +22,7 @@ namespace monitor {
 
 // A descriptor that the monitor only holds, so that /proc/<monitor>/fd/<number> names it.
 struct HeldFd {
-  std::string name;  // net, ipc, uts, shm
+  std::string name;  // net, ipc, uts, shm, user
   int number;
 };
 
@@ -84,6 +84,7 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   void SendHello(Connection* client);
   void OpenStream(Connection* client, const JsonValue& stream);
   Container* FindContainer(std::string_view id) const;
+  int FindHeld(std::string_view name) const;  // -1: not held
   Exec* FindExec(std::string_view id) const;
   Process* FindProcess(pid_t pid) const;
   bool HasRunningContainer() const;

@@ -65,13 +65,13 @@ bool TakeFd(std::string name, int number, MonitorSettings* settings) {
   return true;
 }
 
-// Without --fd: what is open of 3 control, 4 net, 5 ipc, 6 uts and 7 shm.
+// Without --fd: what is open of 3 control, 4 net, 5 ipc, 6 uts, 7 shm and 8 user.
 void TakeUsualFds(MonitorSettings* settings) {
   int type = 0;
   socklen_t size = sizeof type;
   if (::getsockopt(3, SOL_SOCKET, SO_TYPE, &type, &size) == 0) TakeFd("control", 3, settings);
   int number = 4;
-  for (const char* const name : {"net", "ipc", "uts", "shm"}) TakeFd(name, number++, settings);
+  for (const char* const name : {"net", "ipc", "uts", "shm", "user"}) TakeFd(name, number++, settings);
 }
 
 // `--fd control=3 net=4 ...` is the end of the arguments.

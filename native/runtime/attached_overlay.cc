@@ -25,7 +25,7 @@ constexpr size_t kStackBytes = 64 << 10;
 // Shared with the child, which borrows the memory and the descriptors of its parent.
 struct Helper {
   const OverlayRoot* overlay;
-  std::vector<int> layers;  // lowers topmost first, upper, work; -1 where not opened
+  std::vector<int> layers;  // lowers topmost first, and where there are any upper, work; -1 where not opened
   std::string options;      // has room for a page: the child must not allocate
   int tree = -1;
   sys::Failure failure{nullptr, 0};
@@ -76,7 +76,9 @@ int RunHelper(void* argument) {
   if (const int failed = OpenLayers(helper); failed != 0) return failed;
   if (!WriteOptions(helper)) return Fail(helper, "mount", E2BIG);
   if (::chdir("/proc/self/fd") < 0) return Fail(helper, "chdir", errno);
-  const char* target = helper->overlay->upper.c_str();
+  // Any directory does: nobody else sees this namespace.
+  const OverlayRoot& overlay = *helper->overlay;
+  const char* target = overlay.upper.empty() ? overlay.lower[0].c_str() : overlay.upper.c_str();
   if (::mount("overlay", target, "overlay", 0, helper->options.data()) < 0) {
     return Fail(helper, "mount", errno);
   }
@@ -91,7 +93,7 @@ int RunHelper(void* argument) {
 sys::Result<sys::UniqueFd> MakeAttachedOverlay(const OverlayRoot& overlay) {
   Helper helper;
   helper.overlay = &overlay;
-  helper.layers.assign(overlay.lower.size() + 2, -1);
+  helper.layers.assign(overlay.lower.size() + (overlay.upper.empty() ? 0 : 2), -1);
   helper.options.assign(kOptionBytes, '\0');
   std::vector<char> stack(kStackBytes);
 

@@ -1,5 +1,5 @@
-// tmpcopyup: the contents of a directory of the rootfs, copied into a new tmpfs before it is put
-// in its place. SIGNAL-SAFE; see child_calls.h.
+// tmpcopyup: the contents of a directory of the rootfs, copied into a new tmpfs, or into the empty
+// directory of a bind mount, before it is put in its place. SIGNAL-SAFE; see child_calls.h.
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>

@@ -110,7 +110,8 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
   // A new pid namespace must belong to the user namespace that is joined, if one is.
   const bool is_inside = sources.joined_user >= 0 && (clone_flags & CLONE_NEWPID) != 0;
   context->is_in_user = is_inside;
-  auto pid = is_inside ? CloneInUserNamespace(sources.joined_user, clone, *context, &out->pidfd)
+  const auto run_child = [](const void* child) { ChildMain(*static_cast<const ChildContext*>(child)); };
+  auto pid = is_inside ? CloneInUserNamespace(sources.joined_user, clone, run_child, context, &out->pidfd)
                        : sys::clone3(clone, &out->pidfd);
   if (!pid) return FailStep(Step::kSetup, "clone", pid.failure(), problem);
   if (*pid == 0) ChildMain(*context);

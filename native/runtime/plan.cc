@@ -42,13 +42,22 @@ void PlanNamespaces(Plan* plan) {
 // The mapping of an id-mapped mount is its own, or the container's where it has none.
 bool CheckIdmap(const Spec& spec, const PlanMount& mount, const std::string& path,
                 SpecError* error) {
-  if (mount.kind != PlanMount::kBind) {
+  if (mount.kind == PlanMount::kFilesystem) {
     *error = {path, "asks for an id-mapped mount, and is no bind mount"};
     return false;
   }
   if (mount.spec->uid_mappings.empty() && spec.Namespace(CLONE_NEWUSER) == nullptr) {
     *error = {path + ".uidMappings", "is missing, and there is no user namespace to take it from"};
     return false;
+  }
+  return true;
+}
+
+bool IsLayersOnly(const PlanMount& mount) {
+  if (mount.kind != PlanMount::kFilesystem || strcmp(mount.type, "overlay") != 0) return false;
+  if (mount.options == nullptr) return false;
+  for (const char* const* option = mount.options; *option != nullptr; option++) {
+    if (strncmp(*option, kLayerOption, strlen(kLayerOption)) != 0) return false;
   }
   return true;
 }
@@ -87,6 +96,7 @@ bool PlanMounts(Plan* plan, SpecError* error) {
     }
     // Kernels know the unified hierarchy as "cgroup2"; specs say "cgroup" for either.
     mount.type = type;
+    if (IsLayersOnly(mount)) mount.kind = PlanMount::kLayers;
     if (mount.kind == PlanMount::kBind && spec.source[0] == '\0') {
       *error = {path + ".source", "is missing or empty"};
       return false;
@@ -95,8 +105,8 @@ bool PlanMounts(Plan* plan, SpecError* error) {
       *error = {path + ".type", "is missing or empty"};
       return false;
     }
-    if (mount.copy_up && strcmp(mount.type, "tmpfs") != 0) {
-      *error = {path + ".options", "has tmpcopyup, which is for tmpfs alone"};
+    if (mount.copy_up && mount.kind != PlanMount::kBind && strcmp(mount.type, "tmpfs") != 0) {
+      *error = {path + ".options", "has tmpcopyup, which is for tmpfs and empty bind sources alone"};
       return false;
     }
     if (!spec.uid_mappings.empty() && mount.idmap == PlanMount::kNoIdmap) {

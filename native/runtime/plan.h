@@ -33,8 +33,13 @@ class Arena {
   char* next_ = nullptr;
 };
 
+constexpr char kLayerOption[] = "lowerdir+=";
+
 struct PlanMount {
-  enum Kind : uint8_t { kBind, kFilesystem };
+  // kLayers: an overlay of nothing but `lowerdir+` layers. The parent makes it: it opens them by
+  // descriptor, so that neither long paths nor kernels without that option are a matter, and may
+  // map their ids, which a process in a user namespace may not.
+  enum Kind : uint8_t { kBind, kFilesystem, kLayers };
   Kind kind = kFilesystem;
   bool recursive = false;  // rbind
   const char* destination = "";

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <utility>
+
 #include "runtime/attached_overlay.h"
 #include "runtime/describe_report.h"
 #include "runtime/spec_names.h"
@@ -43,6 +45,22 @@ bool ContainerUserNamespace(const Plan& plan, Sources* sources, int* userns, Pro
   return true;
 }
 
+// The user namespace whose mappings an id-mapped mount has: its own, kept in `own`, or the container's.
+bool MappingOf(const Plan& plan, const PlanMount& mount, Sources* sources, sys::UniqueFd* own,
+               int* userns, Problem* problem) {
+  if (mount.spec->uid_mappings.empty()) {
+    return ContainerUserNamespace(plan, sources, userns, problem);
+  }
+  auto made = MakeUserNamespace(mount.spec->uid_mappings, mount.spec->gid_mappings);
+  if (!made) {
+    return FailStep(Step::kMount, "mount " + Quote(mount.destination) + ": map ids",
+                    made.failure(), problem);
+  }
+  *own = std::move(*made);
+  *userns = own->get();
+  return true;
+}
+
 // mount_setattr(2), "ID-mapped mounts": the tree is detached and nobody has seen it yet.
 bool MapIds(const Plan& plan, const PlanMount& mount, int tree, Sources* sources,
             Problem* problem) {
@@ -50,14 +68,7 @@ bool MapIds(const Plan& plan, const PlanMount& mount, int tree, Sources* sources
   const std::string doing = "mount " + Quote(mount.destination) + ": map ids";
   sys::UniqueFd own;
   int userns = -1;
-  if (mount.spec->uid_mappings.empty()) {
-    if (!ContainerUserNamespace(plan, sources, &userns, problem)) return false;
-  } else {
-    auto made = MakeUserNamespace(mount.spec->uid_mappings, mount.spec->gid_mappings);
-    if (!made) return FailStep(Step::kMount, doing, made.failure(), problem);
-    own = std::move(*made);
-    userns = own.get();
-  }
+  if (!MappingOf(plan, mount, sources, &own, &userns, problem)) return false;
   auto set = sys::mount_setattr_idmap(tree, mount.idmap == PlanMount::kRecursiveIdmap, userns);
   return set || FailStep(Step::kMount, doing, set.failure(), problem);
 }
@@ -107,12 +118,43 @@ sys::Result<sys::UniqueFd> OpenBind(const PlanMount& mount, const std::string& s
   return tree;
 }
 
+// An overlay of lower layers only is read-only, whatever its flags say.
+bool OpenLayers(const LaunchRequest& request, const Plan& plan, const PlanMount& mount,
+                Sources* sources, sys::UniqueFd* tree, Problem* problem) {
+  OverlayRoot overlay;
+  overlay.is_volatile = false;
+  for (const char* const* option = mount.options; *option != nullptr; option++) {
+    overlay.lower.push_back(InBundle(request, *option + strlen(kLayerOption)));
+  }
+  sys::UniqueFd own;
+  int userns = -1;
+  if (mount.idmap != PlanMount::kNoIdmap &&
+      !MappingOf(plan, mount, sources, &own, &userns, problem)) {
+    return false;
+  }
+  const std::string doing = "mount " + Quote(mount.destination);
+  if (!MakeOverlay(overlay, userns, tree, problem)) {
+    problem->step = StepName(Step::kMount);
+    problem->message = doing + ": " + problem->message;
+    return false;
+  }
+  auto set = sys::mount_setattr(tree->get(), "", AT_EMPTY_PATH, mount.set, mount.clear, MS_PRIVATE);
+  return set || FailStep(Step::kMount, doing, set.failure(), problem);
+}
+
 bool OpenMounts(const LaunchRequest& request, const Plan& plan, Sources* sources,
                 Problem* problem) {
   sources->mounts.reserve(plan.mounts.size());
   for (const PlanMount& mount : plan.mounts) {
-    if (mount.kind != PlanMount::kBind) {
+    if (mount.kind == PlanMount::kFilesystem) {
       sources->mounts.push_back(-1);
+      continue;
+    }
+    if (mount.kind == PlanMount::kLayers) {
+      sys::UniqueFd layers;
+      if (!OpenLayers(request, plan, mount, sources, &layers, problem)) return false;
+      sources->mounts.push_back(layers.get());
+      sources->owned.push_back(std::move(layers));
       continue;
     }
     const std::string source = InBundle(request, mount.source);
@@ -190,11 +232,14 @@ bool MakeDetachedOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* 
       return FailStep(Step::kRootfs, "overlay layer " + Quote(lower), added.failure(), problem);
     }
   }
-  if (auto added = AddLayer(fs->get(), "upperdir", overlay.upper, -1, &opened); !added) {
-    return FailStep(Step::kRootfs, "overlay upper " + Quote(overlay.upper), added.failure(), problem);
-  }
-  if (auto added = AddLayer(fs->get(), "workdir", overlay.work, -1, &opened); !added) {
-    return FailStep(Step::kRootfs, "overlay work " + Quote(overlay.work), added.failure(), problem);
+  const std::pair<const char*, const std::string&> writable[] = {{"upperdir", overlay.upper},
+                                                                 {"workdir", overlay.work}};
+  for (const auto& [key, path] : writable) {
+    if (path.empty()) continue;
+    if (auto added = AddLayer(fs->get(), key, path, -1, &opened); !added) {
+      return FailStep(Step::kRootfs, std::string("overlay ") + key + " " + Quote(path), added.failure(),
+                      problem);
+    }
   }
   sys::Result<void> done;
   if (overlay.is_volatile) done = sys::fsconfig_set_flag(fs->get(), "volatile");

@@ -32,7 +32,8 @@ std::string MapText(const std::vector<IdMapping>& mappings) {
 struct Job {
   int userns;
   sys::CloneRequest request;
-  const ChildContext& context;
+  void (*run)(const void*);
+  const void* argument;
   sys::UniqueFd* pidfd;
   sys::Result<pid_t> made;
 };
@@ -44,7 +45,7 @@ int RunJob(void* argument) {
     return 1;
   }
   job->made = sys::clone3(job->request, job->pidfd);
-  if (job->made.ok() && *job->made == 0) ChildMain(job->context);
+  if (job->made.ok() && *job->made == 0) job->run(job->argument);
   return 0;
 }
 
@@ -83,11 +84,12 @@ sys::Result<sys::UniqueFd> MakeUserNamespace(const std::vector<IdMapping>& uids,
 // SAFETY: the intermediate shares memory and descriptors while this process is suspended (vfork);
 // the child it clones has copies of both, as of a plain clone3.
 sys::Result<pid_t> CloneInUserNamespace(int userns, const sys::CloneRequest& request,
-                                        const ChildContext& context, sys::UniqueFd* pidfd) {
+                                        void (*run)(const void*), const void* argument,
+                                        sys::UniqueFd* pidfd) {
   void* stack = ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
   if (stack == MAP_FAILED) return sys::FailedWithErrno("mmap");
-  Job job{userns, request, context, pidfd, sys::Failure{"clone3", ECHILD}};
+  Job job{userns, request, run, argument, pidfd, sys::Failure{"clone3", ECHILD}};
   job.request.flags |= CLONE_PARENT;
   job.request.exit_signal = 0;  // clone(2): with CLONE_PARENT it is the intermediate's
   sys::CloneRequest intermediate;

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "runtime/child.h"
 #include "runtime/spec.h"
 #include "sys/process.h"
 #include "sys/result.h"
@@ -22,8 +21,10 @@ sys::Result<sys::UniqueFd> MakeUserNamespace(const std::vector<IdMapping>& uids,
 
 // clone3 by an intermediate process that has joined the user namespace first, so that a new pid
 // namespace belongs to it and its /proc can be mounted (pid_namespaces(7): the owner is the
-// maker's user namespace). The child runs ChildMain and is the caller's own (CLONE_PARENT).
+// maker's user namespace). The child runs `run(argument)`, which does not return, and is the
+// caller's own (CLONE_PARENT).
 sys::Result<pid_t> CloneInUserNamespace(int userns, const sys::CloneRequest& request,
-                                        const ChildContext& context, sys::UniqueFd* pidfd);
+                                        void (*run)(const void*), const void* argument,
+                                        sys::UniqueFd* pidfd);
 
 }  // namespace runtime

@@ -110,6 +110,11 @@ Result<void> mount_setattr_idmap(int mount, bool recursive, int userns) {
                        MountAttributes{kIdmap, 0, 0, static_cast<uint64_t>(userns)});
 }
 
+Result<void> bind_mount(const char* source, const char* target) {
+  if (::mount(source, target, nullptr, MS_BIND, nullptr) < 0) return FailedWithErrno("mount");
+  return {};
+}
+
 Result<void> umount2(const char* path, int flags) {
   if (::umount2(path, flags) < 0) return FailedWithErrno("umount2");
   return {};

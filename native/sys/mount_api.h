@@ -53,6 +53,10 @@ Result<void> mount_setattr(int dirfd, const char* path, unsigned flags, uint64_t
 // Maps the ids of a detached mount through the user namespace `userns`. Linux 5.12.
 Result<void> mount_setattr_idmap(int mount, bool recursive, int userns);
 
+// mount(2) with MS_BIND: the one way to bind a namespace file (nsfs) that works on every kernel
+// since 3.8. Expect ENOENT, EINVAL (source is no mount of this namespace, and no nsfs file).
+Result<void> bind_mount(const char* source, const char* target);
+
 Result<void> umount2(const char* path, int flags);
 Result<void> pivot_root(const char* new_root, const char* put_old);
 

@@ -99,17 +99,31 @@ Result<pid_t> clone3(const CloneRequest& request, UniqueFd* pidfd) {
   return static_cast<pid_t>(pid);
 }
 
-Result<pid_t> clone3_vfork(const CloneRequest& request, UniqueFd* pidfd, void* stack,
-                           size_t stack_bytes, int (*run)(void*), void* argument) {
+namespace {
+
+Result<pid_t> CloneWithMemory(const CloneRequest& request, uint64_t flags, UniqueFd* pidfd,
+                              void* stack, size_t stack_bytes, int (*run)(void*), void* argument) {
   int raw_pidfd = -1;
   CloneArgs args = ToArgs(request, pidfd != nullptr ? &raw_pidfd : nullptr);
-  args.flags |= CLONE_VM | CLONE_VFORK;
+  args.flags |= CLONE_VM | flags;
   args.stack = reinterpret_cast<uint64_t>(stack);
   args.stack_size = stack_bytes;
   const long pid = CloneOnStack(&args, run, argument);
   if (pid < 0) return Failure{"clone3", static_cast<int>(-pid)};
   if (pidfd != nullptr) pidfd->reset(raw_pidfd);
   return static_cast<pid_t>(pid);
+}
+
+}  // namespace
+
+Result<pid_t> clone3_vfork(const CloneRequest& request, UniqueFd* pidfd, void* stack,
+                           size_t stack_bytes, int (*run)(void*), void* argument) {
+  return CloneWithMemory(request, CLONE_VFORK, pidfd, stack, stack_bytes, run, argument);
+}
+
+Result<pid_t> clone3_shared(const CloneRequest& request, UniqueFd* pidfd, void* stack,
+                            size_t stack_bytes, int (*run)(void*), void* argument) {
+  return CloneWithMemory(request, 0, pidfd, stack, stack_bytes, run, argument);
 }
 
 Result<UniqueFd> pidfd_open(pid_t pid) {

@@ -19,7 +19,7 @@ namespace sys {
 
 struct CloneRequest {
   uint64_t flags = 0;         // CLONE_NEW*, CLONE_PARENT; CLONE_PIDFD and CLONE_INTO_CGROUP are added as needed
-  int exit_signal = SIGCHLD;  // 0 where CLONE_PARENT is set
+  int exit_signal = SIGCHLD;  // 0 where CLONE_PARENT is set, or for nothing at its end
   int cgroup = -1;            // borrowed directory of a cgroup2 cgroup: the child is born in it (Linux 5.7)
 };
 
@@ -44,6 +44,12 @@ Result<pid_t> clone3(const CloneRequest& request, UniqueFd* pidfd);
 Result<pid_t> clone3_vfork(const CloneRequest& request, UniqueFd* pidfd, void* stack,
                            size_t stack_bytes, int (*run)(void*), void* argument);
 
+// The same without the sleep: both run at once in one memory, so `run` must never return to what
+// the caller changes, and the stack stays until the child has been reaped. A failing system call
+// of its writes the errno of the calling thread.
+Result<pid_t> clone3_shared(const CloneRequest& request, UniqueFd* pidfd, void* stack,
+                            size_t stack_bytes, int (*run)(void*), void* argument);
+
 // Expect ESRCH (no such process), EINVAL (not a thread group leader). Linux 5.3.
 Result<UniqueFd> pidfd_open(pid_t pid);
 
@@ -57,7 +63,8 @@ struct ExitStatus {
   bool core_dumped = false;
 };
 
-// waitid(P_PIDFD) of a child. `options` is WEXITED (added always) with WNOHANG, WNOWAIT.
+// waitid(P_PIDFD) of a child. `options` is WEXITED (added always) with WNOHANG, WNOWAIT, and
+// __WALL for one without an exit signal.
 // rusage may be null. Expect ECHILD (not ours). Retries EINTR.
 Result<ExitStatus> waitid_pidfd(int pidfd, int options, struct rusage* rusage);
 

@@ -27,7 +27,7 @@ export interface Introspection {
   readonly version: string;
   /** Asked at every Status. */
   runtimeReady(): Condition;
-  networkReady(): Condition;
+  networkReady(): Condition | Promise<Condition>;
   readonly runtimeHandlers: readonly RuntimeHandlerStatus[];
   /** For verbose requests: shown as JSON. critest reads `stateDir` from it. No secrets. */
   configuration(): Readonly<Record<string, unknown>> & { readonly stateDir: string };
@@ -41,11 +41,11 @@ export function introspectionVerbs(facts: Introspection): Verbs {
       runtimeVersion: facts.version,
       runtimeApiVersion: "v1",
     }),
-    status: ({ verbose }) => ({
+    status: async ({ verbose }) => ({
       status: {
         conditions: [
           toCondition("RuntimeReady", facts.runtimeReady()),
-          toCondition("NetworkReady", facts.networkReady()),
+          toCondition("NetworkReady", await facts.networkReady()),
         ],
       },
       info: verbose ? { config: toJson(facts.configuration()) } : {},

@@ -2,8 +2,8 @@
  * Ids of requests -> objects that CRI made. A prefix that fits one object names it, as crictl expects;
  * what the pod engine made does not exist here.
  */
-import { RuntimeError } from "../base/errors.js";
-import type { ContainerId, SandboxId } from "../base/ids.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import { type ContainerId, isLongId, type SandboxId } from "../base/ids.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { ContainerStatus } from "../state/container.js";
 import type { SandboxStatus } from "../state/sandbox.js";
@@ -12,6 +12,8 @@ import { invalidField } from "./convert/fields.js";
 /** The sandbox of an id or prefix, `undefined` where there is none. */
 export function findSandbox(runtime: Runtime, id: string): SandboxStatus | undefined {
   if (id === "") throw invalidField("pod_sandbox_id", "is empty");
+  const exact = isLongId(id) ? known(() => runtime.sandboxStatus(id as SandboxId)) : undefined;
+  if (exact?.config.owner === "cri") return exact;
   return onlyOne(runtime.listSandboxes("cri"), id);
 }
 
@@ -25,6 +27,8 @@ export function requireSandbox(runtime: Runtime, id: string): SandboxStatus {
 /** The container of an id or prefix, `undefined` where there is none. */
 export function findContainer(runtime: Runtime, id: string): ContainerStatus | undefined {
   if (id === "") throw invalidField("container_id", "is empty");
+  const exact = isLongId(id) ? known(() => runtime.containerStatus(id as ContainerId)) : undefined;
+  if (exact?.config.owner === "cri") return exact;
   return onlyOne(runtime.listContainers("cri"), id);
 }
 
@@ -38,9 +42,17 @@ export function requireContainer(runtime: Runtime, id: string): ContainerStatus 
   });
 }
 
+/** A whole id is looked up; only a prefix has to be compared with all of them. */
+function known<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (err) {
+    if (toRuntimeError(err).kind === "not-found") return undefined;
+    throw err;
+  }
+}
+
 function onlyOne<T extends { readonly id: SandboxId | ContainerId }>(all: readonly T[], id: string): T | undefined {
-  const exact = all.find((item) => item.id === id);
-  if (exact) return exact;
   const [first, ...more] = all.filter((item) => item.id.startsWith(id));
   if (more.length === 0) return first;
   throw new RuntimeError(`id "${id}" fits ${more.length + 1} objects; give more of it`, {

@@ -1,6 +1,7 @@
 /**
  * The layers of one image: all at once, and all or none.
  */
+import { setMaxListeners } from "node:events";
 import type { Digest } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
 import type { CheckedDescriptor } from "./image-documents.js";
@@ -35,6 +36,8 @@ export async function fetchLayers(
 ): Promise<LayerRecord[]> {
   // The first failure stops the other layers, and all have ended before it is reported.
   const abort = new AbortController();
+  // Each of up to 500 layers listens, in several places: that is no leak.
+  setMaxListeners(0, abort.signal);
   const stop = () => abort.abort(options.signal.reason);
   options.signal.addEventListener("abort", stop, { once: true });
   if (options.signal.aborted) stop();

@@ -28,6 +28,8 @@ export interface ImageLayer {
   readonly sizeBytes: number;
 }
 
+export type ImageOwner = "cri" | "pod";
+
 export interface ImageRecord {
   /** Digest of the image config. */
   readonly id: Digest;
@@ -46,6 +48,8 @@ export interface ImageRecord {
   /** Unix ns, decimal: when it was last pulled or loaded here. */
   readonly pulledAtNs: string;
   readonly config: ImageRunConfig;
+  /** Whose pulls brought it; without it `pod`. Collection follows the owner. */
+  readonly owners?: readonly ImageOwner[] | undefined;
   /** Removed while a container used it: hidden, and collected when none does. */
   readonly isRemoved?: true | undefined;
 }
@@ -60,6 +64,10 @@ export interface LayerRecord {
   readonly compression: string;
   /** Extended attributes that the file system could not hold. */
   readonly unsupportedXattrs: number;
+  /** The record of its archive; layers of before records were kept have none. */
+  readonly archive?: { readonly digest: Digest; readonly bytes: number } | undefined;
+  /** What a verification found: nothing new is started from the layer, and the next pull fetches it again. */
+  readonly damage?: { readonly foundAtNs: string; readonly problems: readonly string[] } | undefined;
   /** Unix ns, decimal. */
   readonly unpackedAtNs: string;
 }

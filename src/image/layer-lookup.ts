@@ -1,8 +1,8 @@
 /**
- * Reads one file of an image as a container would see it, straight from the layer directories.
+ * Finds and reads files of an image as a container would see them, straight from the layer directories.
  *
  * The merged view needs an overlay mount, which exists only inside containers; a user database
- * is wanted earlier. Layers are immutable and only we write them, so nothing races with this
+ * is wanted earlier, and a part of an image is mounted by what makes it. Layers are immutable and only we write them, so nothing races with this
  * walk; symbolic links and whiteouts are followed as overlayfs does (kernel overlayfs.rst).
  */
 import { constants } from "node:fs";
@@ -15,7 +15,7 @@ const MAX_LINKS = 40;
 
 type Found =
   | { readonly kind: "directory"; readonly dirs: readonly string[] }
-  | { readonly kind: "file" | "link" | "other"; readonly path: string };
+  | { readonly kind: "file" | "other"; readonly path: string };
 
 /**
  * The bytes of a regular file, or `undefined` where there is none at that path.
@@ -30,7 +30,7 @@ export async function readInLayers(
   path: string,
   capBytes: number,
 ): Promise<Buffer | undefined> {
-  const file = await lookup(lowerDirs, path);
+  const file = await findInLayers(lowerDirs, path);
   if (file?.kind !== "file") return undefined;
   let handle: FileHandle | undefined;
   try {
@@ -48,7 +48,13 @@ export async function readInLayers(
   }
 }
 
-async function lookup(lowerDirs: readonly string[], path: string): Promise<Found | undefined> {
+/**
+ * What a path of the merged tree is: one file, or the directories that make it, topmost first.
+ *
+ * @param lowerDirs layer directories, topmost first
+ * @param path inside the image; links are followed inside the image only
+ */
+export async function findInLayers(lowerDirs: readonly string[], path: string): Promise<Found | undefined> {
   const pending = path.split("/").filter(Boolean).reverse();
   const trail: (readonly string[])[] = [];
   let here: readonly string[] = lowerDirs;
@@ -80,7 +86,10 @@ async function lookup(lowerDirs: readonly string[], path: string): Promise<Found
 }
 
 /** One component in the merged directory `dirs`: a directory merges downwards until something hides it. */
-async function step(dirs: readonly string[], name: string): Promise<Found | undefined> {
+async function step(
+  dirs: readonly string[],
+  name: string,
+): Promise<Found | { readonly kind: "link"; readonly path: string } | undefined> {
   const merged: string[] = [];
   for (const dir of dirs) {
     const path = join(dir, name);

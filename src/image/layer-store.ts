@@ -9,7 +9,7 @@ import { mkdir, mkdtemp, readdir, rename } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { dirname, join } from "node:path";
 import { nowNs } from "../base/clock.js";
-import { toRuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type Digest, digestHex, isDigest } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
@@ -22,6 +22,9 @@ import { Semaphore } from "./semaphore.js";
 
 /** Prefix of this store's things in `paths.tmp`. */
 export const PARTIAL_PREFIX = "layer-";
+
+/** Prefix of damaged layers in `paths.quarantine`; the digest's hex digits and a time follow. */
+export const QUARANTINED_PREFIX = "layer-";
 
 export interface LayerLimits {
   /** Of one layer's tar stream, and of its files together. */
@@ -76,7 +79,8 @@ export class LayerStore {
     }
     const present = new Set(await readdir(paths.layers));
     for (const { id, body } of records.list()) {
-      if (isDigest(body.diffId) && present.delete(digestHex(body.diffId))) continue;
+      // A damaged layer may have been put aside and its successor not yet be in place.
+      if (isDigest(body.diffId) && (present.delete(digestHex(body.diffId)) || body.damage)) continue;
       await records.remove(id);
       store.dropped.push({ path: paths.durableRecord("layers", id), why: "its layer is missing" });
     }
@@ -95,6 +99,15 @@ export class LayerStore {
 
   get(diffId: Digest): LayerRecord | undefined {
     return this.#removals.has(diffId) ? undefined : this.#records.get(digestHex(diffId));
+  }
+
+  /** Marks a layer as damaged, or with `undefined` as sound again. */
+  async markDamaged(diffId: Digest, problems: readonly string[] | undefined): Promise<void> {
+    const record = this.get(diffId);
+    if (!record || (problems === undefined && !record.damage)) return;
+    const { damage: _, ...sound } = record;
+    const marked = problems === undefined ? sound : { ...sound, damage: { foundAtNs: String(nowNs()), problems } };
+    await this.#records.put(digestHex(diffId), marked);
   }
 
   list(): LayerRecord[] {
@@ -124,7 +137,7 @@ export class LayerStore {
   async ensure(request: LayerRequest): Promise<LayerRecord> {
     await this.#removals.get(request.diffId)?.catch(() => undefined);
     const present = this.get(request.diffId);
-    if (present) return present;
+    if (present && !present.damage) return present;
     return this.#flights.run(
       request.diffId,
       (signal, onBytes) => this.#slots.run(signal, () => this.#fetch(request, signal, onBytes)),
@@ -136,7 +149,7 @@ export class LayerStore {
     const { diffId } = request;
     // Someone may have finished while this waited for its turn.
     const present = this.get(diffId);
-    if (present) return present;
+    if (present && !present.damage) return present;
     const step = <T>(name: string, work: () => Promise<T>) => request.timeline?.step(name, work, diffId) ?? work();
     const partial = await mkdtemp(join(this.#paths.tmp, PARTIAL_PREFIX));
     try {
@@ -147,6 +160,7 @@ export class LayerStore {
         const { maxBytes, maxEntries } = this.#limits;
         return unpackLayer({
           dest,
+          recordIn: partial,
           source,
           onBytes,
           expectDigest: request.digest,
@@ -157,20 +171,35 @@ export class LayerStore {
         });
       });
       await step("sync layer", () => this.#syncData());
+      if (present?.damage) await step("quarantine layer", () => this.#quarantine(diffId));
       await step("commit layer", async () => {
         const final = dirname(this.#paths.layer(diffId));
         await removeTree(final);
         await rename(partial, final);
         await syncDirectory(this.#paths.layers);
       });
-      const { bytes: sizeBytes, ...facts } = unpacked;
-      const record: LayerRecord = { ...facts, sizeBytes, unpackedAtNs: String(nowNs()) };
+      const { bytes: sizeBytes, recordDigest, recordBytes, ...facts } = unpacked;
+      const archive = recordDigest && { digest: recordDigest, bytes: recordBytes ?? 0 };
+      const record: LayerRecord = { ...facts, sizeBytes, ...(archive && { archive }), unpackedAtNs: String(nowNs()) };
       await this.#records.put(digestHex(diffId), record);
       return record;
     } catch (err) {
       await removeTree(partial).catch(() => undefined);
       throw withContext(err, `unpack layer ${request.digest}`);
     }
+  }
+
+  /**
+   * Puts a damaged layer aside. Containers that run on it keep its directory, whatever its name:
+   * their overlay holds it. It is removed when nothing uses an image of it (image-prune.ts).
+   */
+  async #quarantine(diffId: Digest): Promise<void> {
+    await mkdir(this.#paths.quarantine, { recursive: true, mode: 0o700 });
+    const aside = join(this.#paths.quarantine, `${QUARANTINED_PREFIX}${digestHex(diffId)}-${Date.now()}`);
+    await rename(dirname(this.#paths.layer(diffId)), aside).catch((err: unknown) => {
+      if (!hasErrno(err, "ENOENT")) throw err;
+    });
+    await syncDirectory(this.#paths.quarantine);
   }
 
   /**

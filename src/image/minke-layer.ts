@@ -15,8 +15,8 @@ import { type Digest, isDigest } from "../base/ids.js";
 import { cancelled } from "./flight.js";
 
 /** Where the build puts it, seen from dist/image/. */
-const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-layer", import.meta.url));
-const MAX_ANSWER_BYTES = 64 * 1024;
+export const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-layer", import.meta.url));
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 export interface UnpackedLayer {
   readonly digest: Digest;
@@ -26,11 +26,16 @@ export interface UnpackedLayer {
   readonly entries: number;
   readonly compression: string;
   readonly unsupportedXattrs: number;
+  /** Of the record of the archive, where one was asked for. */
+  readonly recordDigest?: Digest | undefined;
+  readonly recordBytes?: number | undefined;
 }
 
 export interface UnpackRequest {
   /** An existing empty directory. */
   readonly dest: string;
+  /** The parent of `dest`: gets what is needed to make the archive's exact bytes again. */
+  readonly recordIn?: string | undefined;
   readonly source: Readable;
   /** Told how many bytes of the source have passed. */
   readonly onBytes?: ((bytes: number) => void) | undefined;
@@ -44,6 +49,7 @@ export interface UnpackRequest {
 
 const PROBLEMS: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
   DIGEST_MISMATCH: ["data-loss", "DIGEST_MISMATCH"],
+  LAYER_DAMAGED: ["data-loss", "LAYER_DAMAGED"],
   LAYER_CORRUPT: ["data-loss", "LAYER_CORRUPT"],
   LAYER_TRUNCATED: ["data-loss", "LAYER_TRUNCATED"],
   LAYER_REFUSED: ["invalid-argument", "LAYER_REFUSED"],
@@ -58,6 +64,7 @@ const PROBLEMS: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
  */
 export async function unpackLayer(request: UnpackRequest): Promise<UnpackedLayer> {
   const args = ["--dest", request.dest];
+  if (request.recordIn !== undefined) args.push("--record", request.recordIn);
   if (request.expectDigest) args.push("--expect-digest", request.expectDigest);
   if (request.expectDiffId) args.push("--expect-diffid", request.expectDiffId);
   if (request.maxBytes !== undefined) args.push("--max-bytes", String(request.maxBytes));
@@ -86,7 +93,7 @@ export async function removeTree(path: string): Promise<void> {
   await runLayerProgram(["--remove", path], undefined, undefined);
 }
 
-async function runLayerProgram(
+export async function runLayerProgram(
   args: readonly string[],
   source: Readable | undefined,
   signal: AbortSignal | undefined,
@@ -156,7 +163,7 @@ async function cappedText(stream: Readable): Promise<string> {
   return text;
 }
 
-function parseAnswer(line: string, ending: string): Record<string, unknown> {
+export function parseAnswer(line: string, ending: string): Record<string, unknown> {
   let answer: Record<string, unknown>;
   try {
     answer = JSON.parse(line) as Record<string, unknown>;

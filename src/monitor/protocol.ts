@@ -16,7 +16,7 @@ export interface MonitorHello {
   /** Where it listens. */
   readonly socketPath: string;
   /** Descriptors the monitor holds: `/proc/<pid>/fd/<n>` is the namespace's path. */
-  readonly fds: Readonly<Partial<Record<"net" | "ipc" | "uts" | "shm", number>>>;
+  readonly fds: Readonly<Partial<Record<"net" | "ipc" | "uts" | "shm" | "user", number>>>;
 }
 
 export interface StartParams {
@@ -29,7 +29,14 @@ export interface StartParams {
   readonly cgroup: string;
   /** The rootfs as overlay; without it the spec's `root.path`. Directories are absolute, `lower` topmost first. */
   readonly overlay?:
-    | { readonly lower: readonly string[]; readonly upper: string; readonly work: string; readonly volatile: boolean }
+    | {
+        readonly lower: readonly string[];
+        readonly upper: string;
+        readonly work: string;
+        readonly volatile: boolean;
+        /** The lower layers' ids are mapped by the container's user namespace. */
+        readonly idmapped?: boolean;
+      }
     | undefined;
   /** Absolute; `null`: no log. */
   readonly logPath: string | null;

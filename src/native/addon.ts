@@ -21,16 +21,21 @@ interface Addon {
     hostname: string,
     domainname: string,
     sysctls: string,
-  ): Promise<[number, number, number, number]>;
+    uidMap: string,
+    gidMap: string,
+  ): Promise<[number, number, number, number, number]>;
   netlinkOpen(protocol: number, netns: number): Promise<number>;
   netlinkTransact(fd: number, request: Buffer, expectedEnds: number): Promise<Buffer>;
   createShm(sizeBytes: number): Promise<number>;
   mountTmpfs(path: string, sizeBytes: number, mode: number): Promise<void>;
   unmount(path: string, detach: boolean): Promise<void>;
+  bindMount(source: string, target: string): Promise<void>;
+  makeShared(path: string): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
   pidfdHasExited(pidfd: number): boolean;
   reapChild(pidfd: number): [number, number] | undefined;
+  processStat(pid: number): string;
   spawnMonitor(
     executable: number,
     cgroup: number,
@@ -40,10 +45,14 @@ interface Addon {
     ipc: number,
     uts: number,
     shm: number,
+    user: number,
     ...args: string[]
   ): [number, number, number];
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
+  runFileSteps(...steps: (number | string | Buffer)[]): Promise<(Error & { step: number }) | undefined>;
+  removeTree(path: string): Promise<void>;
+  removeCgroups(path: string): Promise<boolean>;
   lockFile(path: string): Promise<number>;
   readXattr(path: string, name: string): Promise<Buffer | undefined>;
   openDirectory(path: string): number;
@@ -142,7 +151,8 @@ export function syscallError(clause: string, syscall: string, errno: number, cau
   });
 }
 
-function toNativeError(err: unknown, clause: string): unknown {
+/** What the addon said of a failure, as a RuntimeError. */
+export function toNativeError(err: unknown, clause: string): unknown {
   if (!(err instanceof Error) || !("op" in err) || !("errno" in err)) return err;
   return syscallError(clause, String(err.op), Number(err.errno), err);
 }

@@ -98,3 +98,13 @@ export function mountTmpfs(path: string, options: { sizeBytes: number; mode: num
 export function unmount(path: string, options: { detach: boolean }): Promise<void> {
   return callAsync(`unmount "${path}"`, (native) => native.unmount(path, options.detach));
 }
+
+/** Binds a directory, a file or a namespace's descriptor (`/proc/self/fd/N`) to a path that exists. */
+export function bindMount(source: string, target: string): Promise<void> {
+  return callAsync(`bind "${source}" to "${target}"`, (native) => native.bindMount(source, target));
+}
+
+/** Makes the mount at a path shared: what is mounted below it reaches the copies of other mount namespaces, and goes there too. */
+export function makeShared(path: string): Promise<void> {
+  return callAsync(`make mount "${path}" shared`, (native) => native.makeShared(path));
+}

@@ -15,6 +15,20 @@ export interface SandboxNamespaceRequest {
   readonly domainname: string;
   /** Sysctls of the namespaces asked for, by dotted or slashed name. */
   readonly sysctls: Readonly<Record<string, string>>;
+  /** Of a user namespace that owns the others; `undefined`: they belong to the host's. */
+  readonly idMaps?: IdMaps | undefined;
+}
+
+/** The maps of a user namespace; the first mapping of each is that of id 0. */
+export interface IdMaps {
+  readonly uids: readonly IdRange[];
+  readonly gids: readonly IdRange[];
+}
+
+interface IdRange {
+  readonly containerId: number;
+  readonly hostId: number;
+  readonly length: number;
 }
 
 /** What was asked for; the caller closes each. */
@@ -22,6 +36,7 @@ export interface SandboxNamespaceFds {
   readonly net?: Fd;
   readonly ipc?: Fd;
   readonly uts?: Fd;
+  readonly user?: Fd;
   /** A NETLINK_ROUTE socket inside the new network namespace. */
   readonly netlink?: Fd;
 }
@@ -70,6 +85,11 @@ function encodeSysctls(request: SandboxNamespaceRequest): string {
   return pairs;
 }
 
+/** As the kernel reads it (user_namespaces(7)). */
+function mapText(ranges: readonly IdRange[]): string {
+  return ranges.map(({ containerId, hostId, length }) => `${containerId} ${hostId} ${length}\n`).join("");
+}
+
 /**
  * Makes the namespaces of a sandbox on a thread of its own, with hostname and sysctls set and
  * IPv6 duplicate address detection and router advertisements off. `lo` is still down: src/network
@@ -79,9 +99,10 @@ function encodeSysctls(request: SandboxNamespaceRequest): string {
  *   namespace that was not asked for
  */
 export async function createSandboxNamespaces(request: SandboxNamespaceRequest): Promise<SandboxNamespaceFds> {
-  if (!request.network && !request.ipc && !request.uts) return {};
+  const { idMaps } = request;
+  if (!request.network && !request.ipc && !request.uts && !idMaps) return {};
   const sysctls = encodeSysctls(request);
-  const [net, ipc, uts, netlink] = await callAsync("make namespaces", (native) =>
+  const [net, ipc, uts, netlink, user] = await callAsync("make namespaces", (native) =>
     native.createSandboxNamespaces(
       request.network,
       request.ipc,
@@ -89,12 +110,15 @@ export async function createSandboxNamespaces(request: SandboxNamespaceRequest):
       request.hostname,
       request.domainname,
       sysctls,
+      mapText(idMaps?.uids ?? []),
+      mapText(idMaps?.gids ?? []),
     ),
   );
   return {
     ...(net >= 0 && { net: new Fd(net, "net namespace") }),
     ...(ipc >= 0 && { ipc: new Fd(ipc, "ipc namespace") }),
     ...(uts >= 0 && { uts: new Fd(uts, "uts namespace") }),
+    ...(user >= 0 && { user: new Fd(user, "user namespace") }),
     ...(netlink >= 0 && { netlink: new Fd(netlink, "netlink of a sandbox") }),
   };
 }

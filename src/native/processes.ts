@@ -15,7 +15,7 @@ export interface MonitorSpawn {
   /** Its standard error; else /dev/null. Standard input and output are always /dev/null. */
   readonly log?: Fd | undefined;
   /**
-   * Borrowed; found by the monitor at 3 control, 4 net, 5 ipc, 6 uts, 7 shm. Without `control`
+   * Borrowed; found by the monitor at 3 control, 4 net, 5 ipc, 6 uts, 7 shm, 8 user. Without `control`
    * a socket pair is made and our end returned.
    */
   readonly fds: {
@@ -24,6 +24,7 @@ export interface MonitorSpawn {
     readonly ipc?: Fd | undefined;
     readonly uts?: Fd | undefined;
     readonly shm?: Fd | undefined;
+    readonly user?: Fd | undefined;
   };
 }
 
@@ -35,7 +36,7 @@ export interface SpawnedMonitor {
 }
 
 /** The descriptor numbers inside a monitor: `/proc/<pid>/fd/<n>`. */
-export const MONITOR_FD = { control: 3, net: 4, ipc: 5, uts: 6, shm: 7 } as const;
+export const MONITOR_FD = { control: 3, net: 4, ipc: 5, uts: 6, shm: 7, user: 8 } as const;
 
 /**
  * Starts a monitor. Returns after its execve, with the environment empty and in a session of
@@ -56,6 +57,7 @@ export function spawnMonitor(spawn: MonitorSpawn): SpawnedMonitor {
       numberOf(fds.ipc),
       numberOf(fds.uts),
       numberOf(fds.shm),
+      numberOf(fds.user),
       ...spawn.args,
     ),
   );
@@ -83,6 +85,11 @@ export function pidfdSendSignal(pidfd: Fd, signal: number | NodeJS.Signals): voi
 /** True once the process has ended, reaped or not, whoever its parent is. */
 export function pidfdHasExited(pidfd: Fd): boolean {
   return call("ask whether a process has ended", (native) => native.pidfdHasExited(pidfd.number));
+}
+
+/** /proc/PID/stat, empty where no such process is (proc_pid_stat(5)). */
+export function processStat(pid: number): string {
+  return call(`read the status of process ${pid}`, (native) => native.processStat(pid));
 }
 
 export interface ChildExit {

@@ -10,10 +10,10 @@ import { nowNs } from "../base/clock.js";
 import { hasErrno, type RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
+import { removeTree } from "../native/index.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Paths } from "../settings/paths.js";
 import type { ContainerConfig, ContainerMount } from "../state/container.js";
-import { removeTree } from "../volume/remove-tree.js";
 import { type BackoffLimits, nextRestartDelay } from "./backoff.js";
 import type { ConfigSource } from "./config-objects.js";
 import { runAction } from "./container-action.js";
@@ -23,7 +23,7 @@ import type { Container } from "./manifest/defaults.js";
 import type { ObservedEvent } from "./observe.js";
 import type { ContainerProgress, PodRecord } from "./record.js";
 import { makeMessageFile } from "./termination-message.js";
-import { type OpenMounts, openMounts } from "./volume-requests.js";
+import { imageVolumesOf, type OpenMounts, openMounts } from "./volume-requests.js";
 
 export interface StartRequest {
   readonly record: PodRecord;
@@ -73,11 +73,13 @@ export class ContainerStarter {
       const isNamed = error.message.includes(`"${container.image}"`);
       return failed(pullReason(error), isNamed ? error : withContext(error, `image "${container.image}"`));
     }
+    const volumeImages = await this.#ensureVolumeImages(request);
+    if ("failure" in volumeImages) return volumeImages;
     let open: OpenMounts;
     let config: ContainerConfig;
     const attempt = progress.attempt + 1;
     try {
-      open = await openMounts(container, record.pod, request.volumes);
+      open = await openMounts(container, record.pod, request.volumes, volumeImages.ids);
     } catch (err) {
       return failed("CreateContainerConfigError", err);
     }
@@ -190,6 +192,26 @@ export class ContainerStarter {
       logMaxBytes,
       logMaxFiles,
     });
+  }
+
+  /** As a kubelet: before each start, by the volume's own policy, and a failure is the container's. */
+  async #ensureVolumeImages({
+    record,
+    container,
+    timeline,
+    signal,
+  }: StartRequest): Promise<{ readonly ids: ReadonlyMap<string, string> } | Required<StartOutcome>> {
+    const ids = new Map<string, string>();
+    for (const [name, { reference = "", pullPolicy = "IfNotPresent" }] of imageVolumesOf(container, record.pod)) {
+      try {
+        const ensure = () => this.#options.images.ensure(reference, pullPolicy, signal);
+        ids.set(name, (await timeline.step("volume image", ensure, name)).id);
+      } catch (err) {
+        const error = withContext(err, `image of volume "${name}"`);
+        return { failure: { reason: pullReason(error), error } };
+      }
+    }
+    return { ids };
   }
 
   async #ensureImage({ container, signal, event }: StartRequest): Promise<EnsuredImage> {

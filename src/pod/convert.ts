@@ -53,6 +53,7 @@ export function toSandboxConfig(
       pid: spec.hostPID ? "node" : spec.shareProcessNamespace ? "pod" : "container",
       ipc: spec.hostIPC ? "node" : "pod",
     },
+    ...(spec.hostUsers === false && { userNamespace: "any" as const }),
     sysctls: Object.fromEntries(
       (spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name.replaceAll("/", "."), value]),
     ),

@@ -6,9 +6,9 @@ import { dirname, join } from "node:path";
 import { toRuntimeError } from "../base/errors.js";
 import type { PodUid } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
+import { removeTree } from "../native/index.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Paths } from "../settings/paths.js";
-import { removeTree } from "../volume/remove-tree.js";
 import type { Volumes } from "../volume/volumes.js";
 
 /**

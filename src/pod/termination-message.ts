@@ -42,6 +42,7 @@ export async function makeMessageFile(
     readonly: false,
     recursiveReadonly: false,
     propagation: "private",
+    mapsIds: true,
   };
 }
 

@@ -7,12 +7,13 @@
  *
  * Limits are written by the native core from the OCI spec; here are only directories.
  */
-import { mkdir, readdir, rmdir, writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
+import { type FileStep, removeCgroups, runFileSteps } from "../native/index.js";
 
 export interface CgroupLayout {
   /** Where cgroup2 is mounted: `/sys/fs/cgroup`, or `…/unified` on a hybrid host. */
@@ -42,32 +43,54 @@ export function cgroupDir(layout: CgroupLayout, cgroup: string): string {
   return join(layout.mount, cgroup);
 }
 
-/**
- * Makes a cgroup and hands the layout's controllers down to its children.
- * Missing parents are made and handed down as well.
- */
-export async function makeCgroup(layout: CgroupLayout, cgroup: string, options: { handDown: boolean }): Promise<void> {
-  try {
-    failpoint("make cgroup");
-    await mkdir(cgroupDir(layout, cgroup));
-    failpoint("after make cgroup");
-  } catch (err) {
-    if (hasErrno(err, "ENOENT")) {
-      await makeCgroup(layout, parentOf(cgroup), { handDown: true });
-      await mkdir(cgroupDir(layout, cgroup));
-    } else if (!hasErrno(err, "EEXIST")) {
-      throw withContext(err, `make cgroup "${cgroup}"`);
-    }
-  }
-  if (options.handDown) await handDownControllers(layout, cgroup);
+/** A cgroup to be made. */
+export interface NewCgroup {
+  /** Below the mount. */
+  readonly cgroup: string;
+  /** The layout's controllers are enabled for its children. */
+  readonly handDown: boolean;
 }
 
-async function handDownControllers(layout: CgroupLayout, cgroup: string): Promise<void> {
-  if (layout.controllers.size === 0) return;
-  const enable = [...layout.controllers].map((name) => `+${name}`).join(" ");
-  await writeFile(join(cgroupDir(layout, cgroup), "cgroup.subtree_control"), enable).catch((err: unknown) => {
-    throw withContext(err, `hand controllers "${enable}" down in cgroup "${cgroup}"`);
-  });
+/** Makes a cgroup. Missing parents are made and handed down as well. */
+export function makeCgroup(layout: CgroupLayout, cgroup: string, options: { handDown: boolean }): Promise<void> {
+  return makeCgroups(layout, [{ cgroup, handDown: options.handDown }]);
+}
+
+/** As `makeCgroup`, in order, for several at the price of one. */
+export async function makeCgroups(layout: CgroupLayout, cgroups: readonly NewCgroup[]): Promise<void> {
+  failpoint("make cgroup");
+  try {
+    await runFileSteps(cgroups.flatMap((each) => stepsOf(layout, each)));
+  } catch (err) {
+    if (!hasErrno(err, "ENOENT") && !hasErrno(err, "EEXIST")) throw err;
+    for (const each of cgroups) await makeWithParents(layout, each);
+  }
+  failpoint("after make cgroup");
+}
+
+function stepsOf(layout: CgroupLayout, { cgroup, handDown }: NewCgroup): FileStep[] {
+  const path = cgroupDir(layout, cgroup);
+  return [{ make: "directory", path, mode: 0o755 }, ...(handDown ? handDownSteps(layout, cgroup) : [])];
+}
+
+function handDownSteps(layout: CgroupLayout, cgroup: string): FileStep[] {
+  if (layout.controllers.size === 0) return [];
+  const bytes = [...layout.controllers].map((name) => `+${name}`).join(" ");
+  return [{ make: "write", path: join(cgroupDir(layout, cgroup), "cgroup.subtree_control"), bytes }];
+}
+
+async function makeWithParents(layout: CgroupLayout, wanted: NewCgroup): Promise<void> {
+  const [make, ...handDown] = stepsOf(layout, wanted);
+  try {
+    if (make) await runFileSteps([make]);
+  } catch (err) {
+    if (hasErrno(err, "ENOENT")) {
+      await makeWithParents(layout, { cgroup: parentOf(wanted.cgroup), handDown: true });
+      return makeWithParents(layout, wanted);
+    }
+    if (!hasErrno(err, "EEXIST")) throw err;
+  }
+  await runFileSteps(handDown);
 }
 
 /** Kills every process below (cgroup-v2.rst, "cgroup.kill"). A cgroup that is gone has none. */
@@ -87,7 +110,7 @@ export async function killCgroup(layout: CgroupLayout, cgroup: string): Promise<
 export async function removeCgroup(layout: CgroupLayout, cgroup: string, deadlineMs = 10_000): Promise<void> {
   failpoint("remove cgroup");
   const giveUpAt = performance.now() + deadlineMs;
-  for (let waitMs = 1; !(await tryRemoveTree(cgroupDir(layout, cgroup))); waitMs = Math.min(waitMs * 2, 100)) {
+  for (let waitMs = 1; !(await removeCgroups(cgroupDir(layout, cgroup))); waitMs = Math.min(waitMs * 2, 100)) {
     if (performance.now() > giveUpAt) {
       throw new RuntimeError(
         `remove cgroup "${cgroup}": processes outlive SIGKILL, most likely in uninterruptible sleep (state D in ps)`,
@@ -99,36 +122,9 @@ export async function removeCgroup(layout: CgroupLayout, cgroup: string, deadlin
   }
 }
 
-/** False where a process is still in it. */
-async function tryRemoveTree(dir: string): Promise<boolean> {
-  try {
-    await rmdir(dir);
-    return true;
-  } catch (err) {
-    if (hasErrno(err, "ENOENT")) return true;
-    if (!hasErrno(err, "EBUSY")) throw withContext(err, `remove cgroup "${dir}"`);
-  }
-  // EBUSY: processes, or cgroups below.
-  for (const child of await listChildren(dir)) {
-    if (!(await tryRemoveTree(join(dir, child)))) return false;
-  }
-  try {
-    await rmdir(dir);
-    return true;
-  } catch (err) {
-    if (hasErrno(err, "ENOENT")) return true;
-    if (hasErrno(err, "EBUSY")) return false;
-    throw withContext(err, `remove cgroup "${dir}"`);
-  }
-}
-
 /** Names of the cgroups directly below; none where it is gone. */
 export async function childCgroups(layout: CgroupLayout, cgroup: string): Promise<string[]> {
-  return listChildren(cgroupDir(layout, cgroup));
-}
-
-async function listChildren(dir: string): Promise<string[]> {
-  const entries = await readdir(dir, { withFileTypes: true }).catch((err: unknown) => {
+  const entries = await readdir(cgroupDir(layout, cgroup), { withFileTypes: true }).catch((err: unknown) => {
     ignoreMissing(err);
     return [];
   });

@@ -11,16 +11,17 @@ import { Timeline } from "../base/timeline.js";
 import type { ImageStore } from "../image/image-store.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import type { PodNetwork } from "../network/pod-network.js";
+import type { Networks } from "../network/networks.js";
 import type { Process } from "../oci/index.js";
 import type { Paths } from "../settings/paths.js";
 import type { HostAbilities } from "../spec/container-spec.js";
 import type { ContainerRecord, ExitRecord } from "../state/container.js";
-import type { SandboxRecord } from "../state/sandbox.js";
+import type { IdMaps, SandboxRecord } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
+import type { IdRangeSettings } from "./user-namespaces.js";
 
 export interface RuntimeContext {
   readonly paths: Paths;
@@ -30,7 +31,7 @@ export interface RuntimeContext {
   readonly sandboxes: RecordStore<SandboxRecord>;
   readonly containers: RecordStore<ContainerRecord>;
   readonly images: ImageStore;
-  readonly network: PodNetwork;
+  readonly network: Networks;
   /** Sealed memfd of minke-oci: every monitor runs from it. */
   readonly executable: Fd;
   readonly log: Logger;
@@ -43,6 +44,9 @@ export interface RuntimeContext {
   /** Resolved when a container's exit has been recorded. */
   readonly exitWaiters: Map<ContainerId, Deferred<void>>;
   readonly timelines: Map<SandboxId, Timeline>;
+  /** Of sandboxes that have no record yet; the records hold those of the others. */
+  readonly takenIds: Map<SandboxId, IdMaps>;
+  readonly idRanges: IdRangeSettings;
   /** User databases by image id: an image never changes. */
   readonly userFiles: Map<string, UserFiles>;
   /** What an exec inherits from its container; read from the bundle when first needed. */

@@ -4,18 +4,19 @@
  * The bundle is the contract with the native core and with any other OCI runtime: all that the
  * container will be is decided here, and bad input is refused here.
  */
-import { mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chown, readFile, stat } from "node:fs/promises";
 import { dirname, isAbsolute, join, normalize, relative } from "node:path";
 import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
-import { type ContainerId, type Digest, newContainerId, type SandboxId, shortId } from "../base/ids.js";
+import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
 import { readInLayers } from "../image/layer-lookup.js";
-import { specToJson } from "../oci/json.js";
+import { removeTree, runFileSteps } from "../native/index.js";
 import type { LinuxSeccomp } from "../oci/index.js";
+import { specToJson } from "../oci/json.js";
 import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from "../spec/container-spec.js";
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
@@ -31,7 +32,9 @@ import {
   type UserFiles,
 } from "./context.js";
 import { devicesAt } from "./host.js";
+import { emptyLayer, imageVolumes, mountedImages } from "./image-mounts.js";
 import { signalNumber } from "./signals.js";
+import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
 
 /** A user database that is larger is no user database (CVE-2024-9676's class). */
@@ -123,8 +126,9 @@ async function build(
   signalNumber(stopSignal);
   const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
-  const mounted = mountedImages(ctx, id, config);
-  const { spec, warnings } = toContainerSpec({
+  const mounted = await mountedImages(ctx, id, config);
+  const volumes = imageVolumes(ctx, id, config, image.config.volumes);
+  const { spec, warnings: unforced } = toContainerSpec({
     config,
     image: image.config,
     user,
@@ -133,8 +137,10 @@ async function build(
     cgroupsPath: cgroupPath,
     localSeccomp: await readLocalSeccomp(config.security),
     devices: await lookUpDevices(config.devices ?? []),
-    mountedImages: new Map(mounted.map(({ name, layers }) => [name, layers])),
+    mountedImages: mounted.trees,
+    imageVolumes: volumes.made,
   });
+  const warnings = [...unforced, ...volumes.warnings];
   await checkAppArmorProfile(spec.process?.apparmorProfile);
   const record: ContainerRecord = {
     id,
@@ -149,7 +155,7 @@ async function build(
     logPath: containerLogPath(sandbox, config),
     stopSignal,
     user: { uid: user.uid, gid: user.gid, supplementalGroups: user.additionalGids },
-    ...(mounted.length > 0 && { mountedImageIds: mounted.map((image) => image.id) }),
+    ...(mounted.ids.length > 0 && { mountedImageIds: mounted.ids }),
     ...(warnings.length > 0 && { warnings }),
   };
   failpoint("record container");
@@ -157,55 +163,24 @@ async function build(
   failpoint("after record container");
 
   const dir = ctx.paths.container(id);
-  cleanup.push("remove directory", () => rm(dir, { recursive: true, force: true }));
-  await mkdir(join(dir, "bundle"), { recursive: true, mode: 0o700 });
-  await Promise.all([
-    writeFile(join(dir, "bundle", "config.json"), jsonToBytes(specToJson(spec)), { mode: 0o600 }),
+  cleanup.push("remove directory", () => removeTree(dir));
+  const logDirectory = record.logPath === "" ? undefined : dirname(record.logPath);
+  await runFileSteps([
+    { make: "directories", path: join(dir, "bundle"), mode: 0o700 },
+    { make: "file", path: join(dir, "bundle", "config.json"), mode: 0o600, bytes: jsonToBytes(specToJson(spec)) },
     // The upper directory's own mode is the mode of "/" in the container.
-    mkdir(join(dir, "upper"), { mode: 0o755 }),
-    mkdir(join(dir, "work"), { mode: 0o700 }),
-    mounted.length === 0 ? undefined : mkdir(emptyLayer(ctx, id), { mode: 0o755 }),
-    record.logPath === "" ? undefined : mkdir(dirname(record.logPath), { recursive: true, mode: 0o755 }),
+    { make: "directory", path: join(dir, "upper"), mode: 0o755 },
+    { make: "directory", path: join(dir, "work"), mode: 0o700 },
+    ...(mounted.ids.length === 0 ? [] : [{ make: "directory", path: emptyLayer(ctx, id), mode: 0o755 } as const]),
+    ...volumes.made.map(({ hostPath }) => ({ make: "directories", path: hostPath, mode: 0o755 }) as const),
+    ...(logDirectory === undefined ? [] : [{ make: "directories", path: logDirectory, mode: 0o755 } as const]),
   ]);
+  if (sandbox.idMaps) await chown(join(dir, "upper"), ...mappedRoot(sandbox.idMaps));
   failpoint("after container files");
   cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
   await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
   failpoint("after container cgroup");
   if (spec.process) ctx.processes.set(id, spec.process);
-}
-
-/** An overlay without an upper needs two lower directories at least; this one stands below all. */
-function emptyLayer(ctx: RuntimeContext, id: ContainerId): string {
-  return join(ctx.paths.container(id), "empty");
-}
-
-/** In one string of fsconfig(2), `lowerdir+` takes no more. */
-const MAX_LAYER_PATH_BYTES = 255;
-
-/** @throws RuntimeError `not-found` IMAGE_NOT_FOUND, `failed-precondition` MOUNT_SOURCE_INVALID */
-function mountedImages(
-  ctx: RuntimeContext,
-  id: ContainerId,
-  { mounts }: ContainerConfig,
-): { readonly name: string; readonly id: Digest; readonly layers: readonly string[] }[] {
-  const names = new Set(mounts.flatMap(({ image }) => (image === undefined ? [] : [image])));
-  return [...names].map((name) => {
-    const image = ctx.images.resolve(name);
-    if (!image) {
-      throw new RuntimeError(`image "${name}" of a mount is not on this machine; pull it first`, {
-        kind: "not-found",
-        code: "IMAGE_NOT_FOUND",
-      });
-    }
-    const layers = [...ctx.images.lowerDirs(image.id), emptyLayer(ctx, id)];
-    if (layers.some((dir) => Buffer.byteLength(dir) > MAX_LAYER_PATH_BYTES)) {
-      throw new RuntimeError(`image "${name}" of a mount: its layers' paths are too long; use a shorter --root`, {
-        kind: "failed-precondition",
-        code: "MOUNT_SOURCE_INVALID",
-      });
-    }
-    return { name, id: image.id, layers };
-  });
 }
 
 async function containerUser(ctx: RuntimeContext, config: ContainerConfig, image: ImageRecord): Promise<ResolvedUser> {
@@ -232,6 +207,7 @@ function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: Co
     netnsPath: monitorFdPath(sandbox, monitor?.netFd),
     ipcnsPath: monitorFdPath(sandbox, monitor?.ipcFd),
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
+    usernsPath: monitorFdPath(sandbox, monitor?.userFd),
     pidnsPath: pidnsPath(ctx, sandbox, container),
     shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
     filesDir: ctx.paths.sandbox(sandbox.id),

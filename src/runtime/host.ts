@@ -4,7 +4,7 @@
 import type { Stats } from "node:fs";
 import { lstat, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { findCgroup2Mount } from "../native/index.js";
+import { createSandboxNamespaces, findCgroup2Mount } from "../native/index.js";
 import type { LinuxDevice } from "../oci/index.js";
 import { capabilitiesOfMask } from "../spec/capabilities.js";
 import type { HostAbilities } from "../spec/container-spec.js";
@@ -39,10 +39,24 @@ export async function readHost(cgroupRoot: string, tolerateMissingControllers: b
       lowestOomScoreAdj: capabilities.has("CAP_SYS_RESOURCE")
         ? undefined
         : Number(await readFile("/proc/self/oom_score_adj", "utf8")),
+      hasUserNamespaces: await makesUserNamespaces(),
       devices: await readDevices("/dev"),
       hasAppArmor: (await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "N")).startsWith("Y"),
     },
   };
+}
+
+/** By trying: a kernel without them, or a limit of none (user.max_user_namespaces). */
+async function makesUserNamespaces(): Promise<boolean> {
+  const range = [{ containerId: 0, hostId: 65_536, length: 1 }];
+  const none = { network: false, ipc: false, uts: false, hostname: "", domainname: "", sysctls: {} };
+  try {
+    const { user } = await createSandboxNamespaces({ ...none, idMaps: { uids: range, gids: range } });
+    user?.close();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function readCapabilities(): Promise<ReadonlySet<string>> {

@@ -2,9 +2,9 @@
  * A deadline for what a monitor answers at once. A monitor that is stopped or hangs keeps its
  * containers running and answers nothing: whoever asks it must learn that, and not wait for ever.
  */
-import { readFile } from "node:fs/promises";
 import { RuntimeError } from "../base/errors.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
+import { processStat } from "../native/index.js";
 
 /** Far above what a loaded machine needs, far below the patience of a person. */
 export const ANSWER_DEADLINE_MS = 5_000;
@@ -39,14 +39,14 @@ export async function answerOf<T>(
   }
   asked.catch(() => undefined);
   const { pid } = monitor.hello;
-  const state = await processState(pid);
+  const state = processState(pid);
   throw new RuntimeError(
     `the sandbox's monitor, pid ${pid}, has not answered for ${deadlineMs / 1000} s (${STATES[state] ?? `state ${state} in ps`})`,
     { kind: "unavailable", code: "MONITOR_HUNG" },
   );
 }
 
-async function processState(pid: number): Promise<string> {
-  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+function processState(pid: number): string {
+  const stat = processStat(pid);
   return stat.slice(stat.lastIndexOf(")") + 2).charAt(0) || "gone";
 }

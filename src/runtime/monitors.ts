@@ -1,7 +1,7 @@
 /**
  * The daemon's side of the sandboxes' monitors: listening to one, losing one, ending one.
  */
-import { rm } from "node:fs/promises";
+import { unlink } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, type RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
@@ -117,7 +117,9 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, options: En
     }
   }
   await removeCgroup(ctx.cgroups, monitorCgroup(ctx.cgroups, id));
-  await rm(ctx.paths.monitorSocket(id), { force: true });
+  await unlink(ctx.paths.monitorSocket(id)).catch((err: unknown) => {
+    if (!hasErrno(err, "ENOENT")) throw err;
+  });
 }
 
 async function hasAgreedToEnd(client: MonitorClient): Promise<boolean> {

@@ -11,7 +11,7 @@ import type { SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import type { ImageStore } from "../image/image-store.js";
 import { dialInNetns, sealedExecutable } from "../native/index.js";
-import type { PodNetwork } from "../network/pod-network.js";
+import type { Networks } from "../network/networks.js";
 import type { Paths } from "../settings/paths.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
@@ -39,6 +39,7 @@ import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
 import { stopSandbox } from "./stop-sandbox.js";
+import type { IdRangeSettings } from "./user-namespaces.js";
 import { updateContainerResources } from "./update-container.js";
 import { containerUsage, sandboxUsage } from "./usage.js";
 import { watchInits } from "./watch-init.js";
@@ -47,7 +48,8 @@ export interface RuntimeOptions {
   readonly paths: Paths;
   readonly host: Host;
   readonly images: ImageStore;
-  readonly network: PodNetwork;
+  readonly network: Networks;
+  readonly idRanges: IdRangeSettings;
   readonly log: Logger;
 }
 
@@ -89,6 +91,8 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     exits: new Map(),
     exitWaiters: new Map(),
     timelines: new Map(),
+    takenIds: new Map(),
+    idRanges: options.idRanges,
     userFiles: new Map(),
     processes: new Map(),
   };

@@ -11,7 +11,7 @@ import { hasErrno } from "../base/errors.js";
 import { isLongId, type SandboxId } from "../base/ids.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { ListedContainer } from "../monitor/protocol.js";
-import { type Fd, pidfdOpen } from "../native/index.js";
+import { type Fd, pidfdOpen, removeTree } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
@@ -93,7 +93,7 @@ async function loadExits(ctx: RuntimeContext, sandbox: SandboxRecord): Promise<v
 /** The monitor of the record, where that very process still runs; with the containers it knows. */
 async function connect(ctx: RuntimeContext, record: SandboxRecord): Promise<readonly ListedContainer[] | undefined> {
   const { monitor } = record;
-  if (!monitor || (await processStartTicks(monitor.pid)) !== monitor.startTicks) return undefined;
+  if (!monitor || processStartTicks(monitor.pid) !== monitor.startTicks) return undefined;
   let pidfd: Fd | undefined;
   let client: MonitorClient | undefined;
   try {
@@ -218,7 +218,7 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
   ] as const) {
     const dir = join(ctx.paths.root, noun);
     for (const name of await entriesOf(dir)) {
-      if (!store.get(name)) await attempt(join(dir, name), () => rm(join(dir, name), { recursive: true, force: true }));
+      if (!store.get(name)) await attempt(join(dir, name), () => removeTree(join(dir, name)));
     }
   }
   return count;

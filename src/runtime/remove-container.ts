@@ -1,10 +1,10 @@
 /**
  * RemoveContainer: kills it where it still runs, then removes its layer, bundle, cgroup and record. Idempotent.
  */
-import { rm } from "node:fs/promises";
 import { toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
+import { removeTree } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
 import { describeContainer, emit, type RuntimeContext } from "./context.js";
@@ -23,7 +23,7 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
       failpoint("remove container cgroup");
       await removeCgroup(ctx.cgroups, record.cgroupPath);
       failpoint("remove container files");
-      await rm(ctx.paths.container(id), { recursive: true, force: true });
+      await removeTree(ctx.paths.container(id));
       failpoint("forget container");
       await forget(ctx, record);
       failpoint("remove container record");

@@ -1,10 +1,10 @@
 /**
  * RemovePodSandbox: stops it, removes its containers, and every trace of it. Idempotent.
  */
-import { rm } from "node:fs/promises";
 import { withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
+import { removeTree } from "../native/index.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
@@ -31,7 +31,7 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
       await ctx.network.gone(id);
       await removeCgroup(ctx.cgroups, record.cgroupPath);
       failpoint("remove sandbox files");
-      await rm(ctx.paths.sandbox(id), { recursive: true, force: true });
+      await removeTree(ctx.paths.sandbox(id));
       failpoint("remove sandbox record");
       await ctx.sandboxes.remove(id);
       failpoint("after remove sandbox record");

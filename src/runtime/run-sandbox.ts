@@ -6,7 +6,7 @@
  * every sandbox that may own something. Knows no gRPC and no caller; cri/ and pod/ both come
  * through here.
  */
-import { rm } from "node:fs/promises";
+import { chown } from "node:fs/promises";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, withContext } from "../base/errors.js";
@@ -15,14 +15,15 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, MONITOR_FD, openDirectory, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
-import { cgroupDir, makeCgroup, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
+import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
-import { checkSandboxFiles, writeHostsFile, writeNameFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
+import { mappedRoot, takeIdMaps } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
 
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
@@ -101,6 +102,7 @@ async function build(
   cleanup: CleanupStack,
   timeline: Timeline,
 ): Promise<void> {
+  const idMaps = takeIdMaps(ctx, id, config);
   const creating: SandboxRecord = {
     id,
     bootId: ctx.bootId,
@@ -108,20 +110,24 @@ async function build(
     state: "creating",
     createdAtNs: nowNs().toString(),
     cgroupPath: sandboxCgroup(ctx.cgroups, id, config.cgroupParent),
+    ...(idMaps && { idMaps }),
   };
-  await timeline.step("record", () => ctx.sandboxes.put(id, creating));
+  try {
+    await timeline.step("record", () => ctx.sandboxes.put(id, creating));
+  } finally {
+    ctx.takenIds.delete(id);
+  }
 
   // The monitor inherits copies; ours are closed at the end, whatever happened.
   const opened: Fd[] = [];
   try {
     const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
-    cleanup.push("remove files", () => rm(ctx.paths.sandbox(id), { recursive: true, force: true }));
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
-      timeline.step("name files", () => writeNameFiles(ctx.paths.sandbox(id), config)),
     ]);
-    await timeline.step("hosts file", () => writeHostsFile(ctx.paths.sandbox(id), config, network?.ips ?? []));
+    cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(id)));
+    await timeline.step("files", () => writeSandboxFiles(ctx.paths.sandbox(id), config, network, idMaps));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
@@ -141,6 +147,7 @@ interface KernelObjects {
   readonly uts: Fd | undefined;
   readonly netlink: Fd | undefined;
   readonly shm: Fd | undefined;
+  readonly user: Fd | undefined;
 }
 
 /** Namespaces, shared memory and cgroups: none needs another. */
@@ -167,21 +174,28 @@ async function makeKernelObjects(
       hostname: config.hostname,
       domainname: config.domainname ?? "",
       sysctls: config.sysctls,
+      idMaps: record.idMaps,
     }).then((made) => {
-      for (const fd of [made.net, made.ipc, made.uts, made.netlink]) if (fd) opened.push(fd);
+      for (const fd of [made.net, made.ipc, made.uts, made.netlink, made.user]) if (fd) opened.push(fd);
       return made;
     }),
     hasOwnIpc ? openShm(ctx, record, opened) : undefined,
-    makeCgroup(ctx.cgroups, record.cgroupPath, { handDown: true }),
-    makeCgroup(ctx.cgroups, monitors, { handDown: false }),
+    makeCgroups(ctx.cgroups, [
+      { cgroup: record.cgroupPath, handDown: true },
+      { cgroup: monitors, handDown: false },
+    ]),
   ]);
-  return { net: namespaces.net, ipc: namespaces.ipc, uts: namespaces.uts, netlink: namespaces.netlink, shm };
+  const { net, ipc, uts, netlink, user } = namespaces;
+  return { net, ipc, uts, netlink, user, shm };
 }
 
 async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
   failpoint("shared memory");
   const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES);
-  if (fd) opened.push(fd);
+  if (!fd) return undefined;
+  opened.push(fd);
+  // Everybody may write to it, but what says so must be an id that is known inside.
+  if (record.idMaps) await chown(`/proc/self/fd/${fd.number}`, ...mappedRoot(record.idMaps));
   return fd;
 }
 
@@ -194,7 +208,7 @@ async function setUpNetwork(
 ): Promise<SandboxNetwork | undefined> {
   if (!made.net || !made.netlink) return undefined;
   cleanup.push("remove network", () => ctx.network.teardown(id));
-  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, portMappings: config.portMappings });
+  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config });
 }
 
 async function startMonitor(
@@ -209,7 +223,7 @@ async function startMonitor(
       executable: ctx.executable,
       args: ["minke-monitor", record.id, ctx.paths.monitorSocket(record.id)],
       cgroup,
-      fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm },
+      fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm, user: made.user },
     });
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, { pidfd }));
     failpoint("monitor hello");
@@ -217,11 +231,12 @@ async function startMonitor(
     adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {
       pid,
-      startTicks: await processStartTicks(pid),
+      startTicks: processStartTicks(pid),
       netFd: made.net && MONITOR_FD.net,
       ipcFd: made.ipc && MONITOR_FD.ipc,
       utsFd: made.uts && MONITOR_FD.uts,
       shmFd: made.shm && MONITOR_FD.shm,
+      userFd: made.user && MONITOR_FD.user,
     };
   } finally {
     cgroup.close();

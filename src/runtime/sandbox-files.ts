@@ -4,11 +4,13 @@
  * Line-based files that root in a container trusts: control characters in what goes into them
  * are refused (CVE-2022-4318 and its kin), before anything is made.
  */
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { chown, readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
-import type { SandboxConfig } from "../state/sandbox.js";
+import { runFileSteps } from "../native/index.js";
+import type { IdMaps, SandboxConfig, SandboxDns, SandboxNetwork } from "../state/sandbox.js";
+import { mappedRoot } from "./user-namespaces.js";
 
 /** Everything but printable ASCII and space, tab excluded. */
 const UNPRINTABLE = /[^\x20-\x7e]/;
@@ -18,22 +20,31 @@ const UNPRINTABLE = /[^\x20-\x7e]/;
  * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
  */
 export function checkSandboxFiles(config: SandboxConfig): void {
-  const words: [string, string][] = [
+  checkWords([
     ["hostname", config.hostname],
     ["domainname", config.domainname ?? ""],
-    ...(config.dns?.servers ?? []).map((word): [string, string] => ["DNS server", word]),
-    ...(config.dns?.searches ?? []).map((word): [string, string] => ["DNS search domain", word]),
-    ...(config.dns?.options ?? []).map((word): [string, string] => ["DNS option", word]),
+    ...dnsWords(config.dns),
     ...config.hostAliases.flatMap(({ hostnames }) => hostnames.map((word): [string, string] => ["host alias", word])),
-  ];
-  for (const [what, word] of words) {
-    if (UNPRINTABLE.test(word) || word.includes(" "))
-      throw refused(what, word, "white space and control characters are not allowed");
-  }
+  ]);
   if (Buffer.byteLength(config.hostname) > 63)
     throw refused("hostname", config.hostname, "more than 63 bytes (hostname(7))");
   for (const { ip } of config.hostAliases)
     if (isIP(ip) === 0) throw refused("host alias address", ip, "not an IP address");
+}
+
+function dnsWords(dns: SandboxConfig["dns"]): [string, string][] {
+  return [
+    ...(dns?.servers ?? []).map((word): [string, string] => ["DNS server", word]),
+    ...(dns?.searches ?? []).map((word): [string, string] => ["DNS search domain", word]),
+    ...(dns?.options ?? []).map((word): [string, string] => ["DNS option", word]),
+  ];
+}
+
+function checkWords(words: readonly [string, string][]): void {
+  for (const [what, word] of words) {
+    if (UNPRINTABLE.test(word) || word.includes(" "))
+      throw refused(what, word, "white space and control characters are not allowed");
+  }
 }
 
 function refused(what: string, word: string, why: string): RuntimeError {
@@ -43,24 +54,34 @@ function refused(what: string, word: string, why: string): RuntimeError {
   });
 }
 
-/** Makes `dir` with hostname and resolv.conf, which need no address yet. */
-export async function writeNameFiles(dir: string, config: SandboxConfig): Promise<void> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+/**
+ * Makes `dir` with hosts, hostname and resolv.conf; the latter as the network says where the config says nothing.
+ * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
+ */
+export async function writeSandboxFiles(
+  dir: string,
+  config: SandboxConfig,
+  network: SandboxNetwork | undefined,
+  idMaps?: IdMaps,
+): Promise<void> {
+  const dns = config.dns ?? network?.dns;
+  checkWords(dnsWords(dns));
   const usesHostNetwork = config.namespaces.network === "node";
-  const [hostname, resolvConf] = await Promise.all([
+  const [hosts, hostname, resolvConf] = await Promise.all([
+    usesHostNetwork ? readHostFile("/etc/hosts") : hostsFile(config, network?.ips ?? []),
     usesHostNetwork ? readHostFile("/etc/hostname") : `${config.hostname}\n`,
-    config.dns ? resolvConfFile(config.dns) : readHostFile("/etc/resolv.conf"),
+    dns ? resolvConfFile(dns) : readHostFile("/etc/resolv.conf"),
   ]);
-  await Promise.all([
-    writeFile(join(dir, "hostname"), hostname, { mode: 0o644 }),
-    writeFile(join(dir, "resolv.conf"), resolvConf, { mode: 0o644 }),
+  await runFileSteps([
+    { make: "directories", path: dir, mode: 0o700 },
+    { make: "file", path: join(dir, "hosts"), mode: 0o644, bytes: hosts + aliasLines(config) },
+    { make: "file", path: join(dir, "hostname"), mode: 0o644, bytes: hostname },
+    { make: "file", path: join(dir, "resolv.conf"), mode: 0o644, bytes: resolvConf },
   ]);
-}
-
-/** Writes the hosts file into `dir`, once the addresses are known. */
-export async function writeHostsFile(dir: string, config: SandboxConfig, ips: readonly string[]): Promise<void> {
-  const hosts = config.namespaces.network === "node" ? await readHostFile("/etc/hosts") : hostsFile(config, ips);
-  await writeFile(join(dir, "hosts"), hosts + aliasLines(config), { mode: 0o644 });
+  if (!idMaps) return;
+  // Root in the containers may change these files, so they are its own where it is not the host's.
+  const owner = mappedRoot(idMaps);
+  await Promise.all(["hosts", "hostname", "resolv.conf"].map((name) => chown(join(dir, name), ...owner)));
 }
 
 function hostsFile(config: SandboxConfig, ips: readonly string[]): string {
@@ -84,7 +105,7 @@ function aliasLines(config: SandboxConfig): string {
   return ["", "# Entries of hostAliases.", ...lines, ""].join("\n");
 }
 
-function resolvConfFile(dns: NonNullable<SandboxConfig["dns"]>): string {
+function resolvConfFile(dns: SandboxDns): string {
   const lines = [
     ...(dns.searches.length > 0 ? [`search ${dns.searches.join(" ")}`] : []),
     ...dns.servers.map((server) => `nameserver ${server}`),

@@ -77,6 +77,7 @@ function startRequest(ctx: RuntimeContext, record: ContainerRecord): StartParams
       upper: join(dir, "upper"),
       work: join(dir, "work"),
       volatile: true,
+      ...(ctx.sandboxes.get(record.sandboxId)?.idMaps && { idmapped: true }),
     },
     logPath: record.logPath === "" ? null : record.logPath,
     logMaxBytes: config.logMaxBytes,

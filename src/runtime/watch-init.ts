@@ -4,9 +4,9 @@
  *
  * Such a sandbox is stopped, so that its owner sees that it has to make another one.
  */
-import { readFile } from "node:fs/promises";
 import { toRuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
+import { processStat } from "../native/index.js";
 import type { RuntimeContext } from "./context.js";
 import { stopSandbox } from "./stop-sandbox.js";
 
@@ -19,7 +19,7 @@ export function watchInits(ctx: RuntimeContext): void {
 
 async function stopWithoutInit(ctx: RuntimeContext, id: SandboxId): Promise<void> {
   const sandbox = ctx.sandboxes.get(id);
-  if (sandbox?.state !== "ready" || sandbox.initPid === undefined || (await isInit(sandbox.initPid))) return;
+  if (sandbox?.state !== "ready" || sandbox.initPid === undefined || isInit(sandbox.initPid)) return;
   ctx.log.error({ sandboxId: id }, "the init process of a shared PID namespace died, stopping its sandbox");
   try {
     await stopSandbox(ctx, id);
@@ -33,7 +33,6 @@ async function stopWithoutInit(ctx: RuntimeContext, id: SandboxId): Promise<void
 }
 
 /** False for one that has ended, reaped or not, and for another process with its pid. */
-async function isInit(pid: number): Promise<boolean> {
-  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
-  return /^\d+ \(minke-init\) [^ZX]/.test(stat);
+function isInit(pid: number): boolean {
+  return /^\d+ \(minke-init\) [^ZX]/.test(processStat(pid));
 }

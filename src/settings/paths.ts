@@ -23,7 +23,7 @@ export class Paths {
   }
 
   /** Durable records: they survive a power cut. */
-  durableState(noun: "configmaps" | "images" | "layers" | "pods" | "secrets" | "volumes"): string {
+  durableState(noun: "attachments" | "configmaps" | "images" | "layers" | "pods" | "secrets" | "volumes"): string {
     return join(this.root, "state", "durable", noun);
   }
 
@@ -97,6 +97,11 @@ export class Paths {
 
   get criSocket(): string {
     return join(this.run, "cri.sock");
+  }
+
+  /** Network namespaces bound to paths, for CNI plugins. */
+  get netns(): string {
+    return join(this.run, "netns");
   }
 
   get monitors(): string {

@@ -18,7 +18,23 @@ const MAX_FILE_BYTES = 1024 * 1024;
 
 export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "silent";
 
+export interface CniSettings {
+  /** Where configurations are looked for; absolute. */
+  readonly configDir: string;
+  /** The one configuration, instead of the directory; absolute. */
+  readonly configFile?: string | undefined;
+  /** Searched for plugins in this order; absolute. */
+  readonly pluginDirs: readonly string[];
+  /** For one run of one plugin. */
+  readonly timeoutMs: number;
+  /** Where network namespaces are bound for plugins; absolute. `undefined`: `netns` below `--run`. */
+  readonly netnsDir?: string | undefined;
+}
+
 export interface NetworkSettings {
+  /** Who makes it: `auto` is CNI where it has a configuration, else built in. */
+  readonly mode: "auto" | "builtin" | "cni";
+  readonly cni: CniSettings;
   /** The bridge's name: 1 to 15 bytes. */
   readonly bridge: string;
   /** IPv4 subnet of the pods, CIDR; its first address is the bridge's. */
@@ -73,14 +89,39 @@ export interface Settings {
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
+  readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
   readonly pods: {
     /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
     readonly gracePeriodMs: number;
   };
 }
 
+const absolutePath = z.string().startsWith("/", "must be an absolute path");
+
+const cniSchema = z
+  .strictObject({
+    "config-dir": absolutePath.default("/etc/cni/net.d"),
+    "config-file": absolutePath.optional(),
+    // Where plugins are by CNI's own convention, and where Debian puts them.
+    "plugin-dirs": z.array(absolutePath).min(1).max(16).default(["/opt/cni/bin", "/usr/lib/cni"]),
+    "timeout-ms": z.int().min(100).max(600_000).default(60_000),
+    "netns-dir": absolutePath.optional(),
+  })
+  .transform(
+    (file): CniSettings => ({
+      configDir: file["config-dir"],
+      ...(file["config-file"] === undefined ? {} : { configFile: file["config-file"] }),
+      pluginDirs: file["plugin-dirs"],
+      timeoutMs: file["timeout-ms"],
+      ...(file["netns-dir"] === undefined ? {} : { netnsDir: file["netns-dir"] }),
+    }),
+  );
+
 const networkSchema = z
   .strictObject({
+    mode: z.enum(["auto", "builtin", "cni"]).default("auto"),
+    cni: cniSchema.prefault({}),
     bridge: z
       .string()
       .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent")
@@ -99,6 +140,8 @@ const networkSchema = z
   })
   .transform(
     (file): NetworkSettings => ({
+      mode: file.mode,
+      cni: file.cni,
       bridge: file.bridge,
       subnet4: file["subnet-ipv4"],
       subnet6: file["subnet-ipv6"],
@@ -109,7 +152,6 @@ const networkSchema = z
 const address = z
   .url({ protocol: /^https?$/, error: "must be an http or https address" })
   .transform((text) => text.replace(/\/+$/, ""));
-const absolutePath = z.string().startsWith("/", "must be an absolute path");
 
 const registrySchema = z
   .strictObject({
@@ -158,6 +200,24 @@ const imagesSchema = z
     }),
   );
 
+const userNamespacesSchema = z
+  .strictObject({
+    // Behind the containers of systemd-nspawn, and before what else it has a use for (systemd.io, UIDS-GIDS).
+    "first-id": z.int().min(65_536).default(0x7000_0000),
+    // POSIX users up to nobody, 65534.
+    "ids-per-pod": z.int().min(65_536).default(65_536),
+    "max-pods": z.int().min(1).max(65_535).default(4_000),
+  })
+  // The highest id is none (setresuid(2)).
+  .refine((file) => file["first-id"] + file["ids-per-pod"] * file["max-pods"] <= 0xffff_ffff, {
+    error: "the ranges do not fit below id 4294967295",
+  })
+  .transform((file) => ({
+    firstId: file["first-id"],
+    idsPerPod: file["ids-per-pod"],
+    maxPods: file["max-pods"],
+  }));
+
 const fileSchema = z
   .strictObject({
     "log-level": z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
@@ -192,6 +252,7 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
       .transform((file) => ({ gracePeriodMs: file["grace-period-ms"] }))
@@ -208,6 +269,7 @@ const fileSchema = z
       images: file.images,
       logs: file.logs,
       backoff: file.backoff,
+      userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),
   );

@@ -2,7 +2,7 @@
  * What a caller asks of a container: converted at the edge from a CRI message or a Pod.
  * Pure data; knows neither.
  */
-import type { Owner } from "./sandbox-config.js";
+import type { IdMapping, Owner } from "./sandbox-config.js";
 
 export type MountPropagation = "private" | "host-to-container" | "bidirectional";
 
@@ -13,6 +13,8 @@ export interface ContainerMount {
   readonly hostPath: string;
   /** Reference or id of an image whose files are mounted read-only. */
   readonly image?: string | undefined;
+  /** What of the image is mounted, relative; empty or `undefined`: all. A directory or a file. */
+  readonly imageSubPath?: string | undefined;
   readonly readonly: boolean;
   /** Makes every mount below read-only too; needs `readonly`. */
   readonly recursiveReadonly: boolean;
@@ -22,12 +24,8 @@ export interface ContainerMount {
   /** For an idmapped mount; empty or `undefined`: none. Both or neither. */
   readonly uidMappings?: readonly IdMapping[] | undefined;
   readonly gidMappings?: readonly IdMapping[] | undefined;
-}
-
-export interface IdMapping {
-  readonly hostId: number;
-  readonly containerId: number;
-  readonly length: number;
+  /** In a sandbox with a user namespace, the files belong to the ids inside that they have on the disk. */
+  readonly mapsIds?: boolean | undefined;
 }
 
 /** A node of the host that the container may use. */

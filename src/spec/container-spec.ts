@@ -7,13 +7,13 @@
 import { RuntimeError } from "../base/errors.js";
 import type { LinuxDevice, LinuxDeviceCgroup, LinuxNamespace, LinuxSeccomp, Mount, Spec } from "../oci/index.js";
 import { ambientCapabilities, containerCapabilities } from "./capabilities.js";
-import type { ContainerConfig, ContainerMount, IdMapping } from "./container-config.js";
+import type { ContainerConfig, ContainerMount } from "./container-config.js";
 import { DEFAULT_DEVICE_RULES } from "./default-devices.js";
 import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from "./default-paths.js";
 import { defaultSeccomp } from "./default-seccomp.js";
 import { containerArgs, containerEnv, type ImageDefaults } from "./process-config.js";
 import { type Controllers, toOciResources } from "./resources.js";
-import type { SandboxConfig } from "./sandbox-config.js";
+import type { IdMapping, SandboxConfig } from "./sandbox-config.js";
 import type { ResolvedUser } from "./user.js";
 
 /** What the sandbox offers to its containers; paths on the host. */
@@ -23,6 +23,8 @@ export interface SandboxSurroundings {
   readonly netnsPath: string | undefined;
   readonly ipcnsPath: string | undefined;
   readonly utsnsPath: string | undefined;
+  /** Owner of the others; what is mounted with its ids has them mapped. */
+  readonly usernsPath?: string | undefined;
   /** Of the shared PID namespace; `undefined` where each container has its own, or the host's. */
   readonly pidnsPath: string | undefined;
   /** Source of /dev/shm. */
@@ -41,6 +43,7 @@ export interface HostAbilities {
   /** Nodes of /dev for privileged containers. */
   readonly devices: readonly LinuxDevice[];
   readonly hasAppArmor: boolean;
+  readonly hasUserNamespaces: boolean;
 }
 
 export interface ContainerSpecInput {
@@ -53,10 +56,23 @@ export interface ContainerSpecInput {
   readonly cgroupsPath: string;
   /** The profile that a seccomp `localhostRef` names, read. */
   readonly localSeccomp?: LinuxSeccomp | undefined;
-  /** Layer directories, topmost first and at least two, of the images that mounts name. */
-  readonly mountedImages?: ReadonlyMap<string, readonly string[]> | undefined;
+  /** What the mounts that name an image show; the mounts are the config's own objects. */
+  readonly mountedImages?: ReadonlyMap<ContainerMount, MountedImage> | undefined;
+  /** For the volumes that the image declares. */
+  readonly imageVolumes?: readonly ImageVolume[] | undefined;
   /** The nodes that the config's devices name, looked up; with what is permitted. */
   readonly devices?: readonly AllowedDevice[] | undefined;
+}
+
+/** Directories, topmost first and at least two, that make one tree; or a single file. */
+export type MountedImage = { readonly layers: readonly string[] } | { readonly file: string };
+
+/** An empty directory that takes what the image has at its place, and then what the container writes. */
+export interface ImageVolume {
+  /** Absolute, inside the container. */
+  readonly containerPath: string;
+  /** Absolute, on the host. */
+  readonly hostPath: string;
 }
 
 export interface AllowedDevice {
@@ -109,7 +125,12 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     mounts: [
       ...standardMounts(security.privileged),
       ...sandboxMounts(sandbox, config),
-      ...[...config.mounts].sort(byDepth).map((mount) => toOciMount(mount, input.mountedImages)),
+      ...[
+        ...(input.imageVolumes ?? []).map((volume) => toVolumeMount(volume, sandbox.usernsPath !== undefined)),
+        ...config.mounts.map((mount) =>
+          toOciMount(mount, input.mountedImages?.get(mount), sandbox.usernsPath !== undefined),
+        ),
+      ].sort(byDepth),
     ],
     annotations: {},
     linux: {
@@ -141,6 +162,7 @@ function containerNamespaces(sandbox: SandboxSurroundings, config: ContainerConf
   return [
     { type: "mount" },
     { type: "cgroup" },
+    ...shared("user", sandbox.usernsPath),
     ...shared("network", sandbox.netnsPath),
     ...shared("ipc", sandbox.ipcnsPath),
     ...shared("uts", sandbox.utsnsPath),
@@ -232,28 +254,38 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount, images: ContainerSpecInput["mountedImages"]): Mount {
-  const layers = mount.image === undefined ? undefined : images?.get(mount.image);
-  if (layers) {
-    // An overlay of lower directories only is read-only, and costs no copy.
-    const lowers = layers.map((dir) => `lowerdir+=${dir}`);
-    return {
-      destination: mount.containerPath,
-      type: "overlay",
-      source: "overlay",
-      options: ["ro", "nosuid", "nodev", ...(mount.options ?? []), ...lowers],
-    };
+function toOciMount(mount: ContainerMount, image: MountedImage | undefined, isInUserNamespace: boolean): Mount {
+  const destination = mount.containerPath;
+  const imageOptions = ["ro", "nosuid", "nodev", ...(isInUserNamespace ? ["idmap"] : []), ...(mount.options ?? [])];
+  if (image && "file" in image) {
+    return { destination, type: "bind", source: image.file, options: ["bind", "rprivate", ...imageOptions] };
   }
+  if (image) {
+    // An overlay of lower directories only is read-only, and costs no copy.
+    const lowers = image.layers.map((dir) => `lowerdir+=${dir}`);
+    return { destination, type: "overlay", source: "overlay", options: [...imageOptions, ...lowers] };
+  }
+  const idmap = isInUserNamespace && mount.mapsIds && !mount.uidMappings?.length ? ["idmap"] : [];
   const access = mount.readonly ? (mount.recursiveReadonly ? "rro" : "ro") : "rw";
   return {
-    destination: mount.containerPath,
+    destination,
     type: "bind",
     source: mount.hostPath,
-    options: ["rbind", PROPAGATION[mount.propagation], access, ...(mount.options ?? [])],
+    options: ["rbind", PROPAGATION[mount.propagation], access, ...idmap, ...(mount.options ?? [])],
     ...(mount.uidMappings?.length && {
       uidMappings: mount.uidMappings.map(toOciMapping),
       gidMappings: (mount.gidMappings ?? []).map(toOciMapping),
     }),
+  };
+}
+
+/** On a file system of the host and not in the overlay, and writable where the rootfs is read-only: what `VOLUME` is for. */
+function toVolumeMount({ containerPath, hostPath }: ImageVolume, isInUserNamespace: boolean): Mount {
+  return {
+    destination: containerPath,
+    type: "bind",
+    source: hostPath,
+    options: ["bind", "rprivate", "rw", "tmpcopyup", ...(isInUserNamespace ? ["idmap"] : [])],
   };
 }
 
@@ -266,8 +298,8 @@ function toOciMapping({ hostId, containerId, length }: IdMapping): {
 }
 
 /** A mount below another one comes after it, or it would be hidden. */
-function byDepth(a: ContainerMount, b: ContainerMount): number {
-  return a.containerPath.split("/").length - b.containerPath.split("/").length;
+function byDepth(a: Mount, b: Mount): number {
+  return a.destination.split("/").length - b.destination.split("/").length;
 }
 
 /** A shared or slave mount inside needs a root that lets events through (mount_namespaces(7)). */

@@ -17,6 +17,19 @@ export interface SandboxNamespaces {
   readonly ipc: "pod" | "node";
 }
 
+/** `length` ids from `containerId` up are, outside of the user namespace, those from `hostId` up. */
+export interface IdMapping {
+  readonly hostId: number;
+  readonly containerId: number;
+  readonly length: number;
+}
+
+/** The maps of a user namespace; the first of each maps id 0. */
+export interface IdMaps {
+  readonly uids: readonly IdMapping[];
+  readonly gids: readonly IdMapping[];
+}
+
 export interface PortMapping {
   readonly protocol: "tcp" | "udp" | "sctp";
   readonly containerPort: number;
@@ -53,6 +66,11 @@ export interface SandboxConfig {
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly namespaces: SandboxNamespaces;
+  /**
+   * A user namespace of the sandbox's own that owns its other namespaces, all of which it must have:
+   * with these maps, or with ids that no other sandbox has. `undefined`: the host's.
+   */
+  readonly userNamespace?: IdMaps | "any" | undefined;
   readonly sysctls: Readonly<Record<string, string>>;
   /** Size of the shared /dev/shm. 0: 64 MiB. */
   readonly shmSizeBytes: number;

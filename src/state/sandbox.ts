@@ -9,9 +9,11 @@
  */
 import type { SandboxId } from "../base/ids.js";
 import type { Span } from "../base/timeline.js";
-import type { SandboxConfig } from "../spec/sandbox-config.js";
+import type { IdMaps, SandboxConfig, SandboxDns } from "../spec/sandbox-config.js";
 
 export type {
+  IdMapping,
+  IdMaps,
   NamespaceMode,
   Owner,
   PortMapping,
@@ -24,8 +26,12 @@ export type SandboxState = "creating" | "ready" | "stopping" | "stopped" | "remo
 
 export interface SandboxNetwork {
   readonly interface: string;
-  /** Without prefix length; IPv4 first. */
+  /** Without prefix length; the first is the pod's main one. */
   readonly ips: readonly string[];
+  /** As a CNI result names them; the built-in network has a default route of each family. */
+  readonly routes?: readonly { readonly destination: string; readonly gateway?: string }[] | undefined;
+  /** Of a CNI result: for a pod that brings none of its own. */
+  readonly dns?: SandboxDns | undefined;
 }
 
 /** The monitor of a sandbox. The start time tells a reused pid from the same process. */
@@ -38,6 +44,8 @@ export interface MonitorProcess {
   readonly ipcFd: number | undefined;
   readonly utsFd: number | undefined;
   readonly shmFd: number | undefined;
+  /** Absent in records from before there was one. */
+  readonly userFd?: number | undefined;
 }
 
 /** As stored: boot class. */
@@ -51,6 +59,8 @@ export interface SandboxRecord {
   readonly cgroupPath: string;
   readonly monitor?: MonitorProcess | undefined;
   readonly network?: SandboxNetwork | undefined;
+  /** Of the sandbox's user namespace, where it has one of its own. */
+  readonly idMaps?: IdMaps | undefined;
   /** `minke-init`, pid 1 of the PID namespace that the containers share; only where they share one. */
   readonly initPid?: number | undefined;
   /** Why it is stopped, where that is not because somebody asked. */

@@ -7,9 +7,9 @@
  * are from memory; a record is visible only once its file is in place.
  */
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { writeAtomically } from "../native/index.js";
 
 /** What users of a store need; tests of theirs may keep it in memory. */
@@ -141,7 +141,9 @@ export class FileStore<T> implements RecordStore<T> {
   remove(id: string): Promise<void> {
     return this.#enqueue(id, async () => {
       if (!this.#records.has(id)) return;
-      await rm(join(this.#options.dir, id + FILE_SUFFIX), { force: true });
+      await unlink(join(this.#options.dir, id + FILE_SUFFIX)).catch((err: unknown) => {
+        if (!hasErrno(err, "ENOENT")) throw err;
+      });
       if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
       this.#records.delete(id);
       this.#unwritten.delete(id);

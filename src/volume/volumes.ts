@@ -11,9 +11,9 @@ import { basename, dirname, join } from "node:path";
 import type { PodUid } from "../base/ids.js";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
+import { removeTree } from "../native/index.js";
 import type { Paths } from "../settings/paths.js";
 import { currentData, type VolumeFile, writeFiles } from "./atomic-writer.js";
-import { removeTree } from "./remove-tree.js";
 
 export type HostPathType =
   | ""

@@ -62,7 +62,7 @@ describe("on the way up", () => {
     },
   );
 
-  test.each(["lease", "after links", "monitor hello", "hosts file", "after container files", "monitor start"])(
+  test.each(["lease", "after links", "monitor hello", "files", "after container files", "monitor start"])(
     "%s failing all the time leaves nothing of a pod that is deleted meanwhile",
     async (point) => {
       faults.arm(`${point}=error`);

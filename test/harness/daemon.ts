@@ -31,6 +31,8 @@ export interface TestDaemonOptions {
   /** More tables of the settings file. */
   readonly tables?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** Who makes the pods' network, whatever CNI configurations this machine has. Default: `builtin`. */
+  readonly networkMode?: "builtin" | "cni";
   /** First half of the pods' IPv4 network. Default: `10.206`. */
   readonly network?: string;
   /** Folder to make root and run in. Default: a new one below the system's. It stays. */
@@ -85,7 +87,7 @@ export class TestDaemon {
   /** The machine before this daemon existed. */
   readonly #machineBefore: Snapshot;
 
-  private constructor({ settings = "", tables = "", env = {}, ...place }: TestDaemonOptions) {
+  private constructor({ settings = "", tables = "", env = {}, networkMode = "builtin", ...place }: TestDaemonOptions) {
     // Below 128 and above: two files at once, of two test runs, must not meet.
     const n = (process.pid * 4 + made++) % 250;
     this.folder = mkdtempSync(join(place.folder ?? tmpdir(), "minke-test-"));
@@ -105,6 +107,7 @@ cgroup-root = "${this.cgroupRoot}"
 tolerate-missing-controllers = ${tolerate}
 ${settings}
 [network]
+mode = "${networkMode}"
 bridge = "${this.bridge}"
 subnet-ipv4 = "${this.network4}.0/24"
 subnet-ipv6 = "fd6d:696e:6b65:${(Number(this.network4.split(".")[1]) * 256 + n).toString(16)}::/64"

@@ -108,9 +108,12 @@ function tables({ bridge }: Scope): string[] {
   const { stdout } = spawnSync("nft", ["list", "tables"], { encoding: "utf8" });
   return (stdout ?? "").split("\n").filter((line) => {
     const owner = /^table inet minke_(\S+)$/.exec(line)?.[1];
-    return line !== "" && (owner === undefined || owner === bridge);
+    return line !== "" && !IPTABLES_TABLE.test(line) && (owner === undefined || owner === bridge);
   });
 }
+
+/** iptables makes its tables when it is first used, by CNI plugins and others, and keeps them. */
+const IPTABLES_TABLE = /^table ip6? (filter|mangle|nat|raw|security)$/;
 
 /** The daemon's table with its elements: a host port that stays behind is a line more. */
 function rules({ bridge }: Scope): string[] {

@@ -15,6 +15,10 @@ const PROBES = {
   netns: () => (succeeds("unshare", ["--net", "true"]) ? undefined : "network namespaces (unshare --net)"),
   overlayfs: () => (/\boverlay$/m.test(read("/proc/filesystems")) ? undefined : "overlayfs in /proc/filesystems"),
   nft: () => (succeeds("nft", ["--version"]) ? undefined : "the nft command (package nftables)"),
+  cni: () =>
+    succeeds("test", ["-x", "/usr/lib/cni/bridge"]) && succeeds("iptables-save", ["--version"])
+      ? undefined
+      : "CNI plugins in /usr/lib/cni and iptables (packages containernetworking-plugins, iptables)",
   go: () => (succeeds("go", ["version"]) ? undefined : "Go 1.26 or later"),
   registry: () =>
     succeeds("docker-registry", ["--version"]) ? undefined : "docker-registry (package docker-registry)",

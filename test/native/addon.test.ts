@@ -2,6 +2,7 @@
  * src/native against the real kernel: namespaces, sealed executables, spawning, locks, mounts.
  * Needs root. Every test closes what it opened.
  */
+import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -53,6 +54,52 @@ describe("createSandboxNamespaces", () => {
     const made = await native.createSandboxNamespaces({ ...NOTHING, uts: true, hostname: "web" });
     keep(made.uts);
     expect(Object.keys(made)).toEqual(["uts"]);
+  });
+
+  test("makes them inside a user namespace with the given maps, and leaves no process of it", async (context) => {
+    requires("userns")(context);
+    const range = [{ containerId: 0, hostId: 200_000, length: 1000 }];
+    const made = await native.createSandboxNamespaces({
+      network: true,
+      ipc: true,
+      uts: true,
+      hostname: "web",
+      domainname: "",
+      // The first can be written by the namespace's own root alone, from Linux 6.4 on.
+      sysctls: { "kernel.shm_rmid_forced": "1", "net.ipv4.ip_forward": "1", "kernel.domainname": "example" },
+      idMaps: { uids: range, gids: range },
+    });
+    const fds = [made.user, made.net, made.ipc, made.uts].map(keep);
+    keep(made.netlink);
+    const links = fds.map((fd) => readlinkSync(`/proc/self/fd/${fd.number}`));
+    expect(links.map((link) => link.split(":")[0])).toEqual(["user", "net", "ipc", "uts"]);
+    const inside = (...command: string[]) =>
+      execFileSync(
+        "nsenter",
+        [
+          ...["user", "net", "ipc", "uts"].map((kind, i) => `--${kind}=/proc/${process.pid}/fd/${fds[i]?.number}`),
+          ...command,
+        ],
+        { encoding: "utf8" },
+      );
+    expect(inside("cat", "/proc/self/uid_map").trim().split(/\s+/)).toEqual(["0", "200000", "1000"]);
+    expect(inside("hostname")).toBe("web\n");
+    expect(inside("cat", "/proc/sys/kernel/shm_rmid_forced", "/proc/sys/kernel/domainname")).toBe("1\nexample\n");
+    // It may rule the network that belongs to its user namespace.
+    inside("ip", "link", "set", "lo", "up");
+    expect(readFileSync("/proc/self/status", "utf8")).toMatch(/^Uid:\t0\t0\t0\t0$/m);
+    const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").trim().split(" ").filter(Boolean);
+    const users = children.filter((pid) => readlinkSync(`/proc/${pid}/ns/user`) === links[0]);
+    expect(users).toEqual([]);
+  });
+
+  test("refuses maps that the kernel does not take", async (context) => {
+    requires("userns")(context);
+    const range = { containerId: 0, hostId: 200_000, length: 10 };
+    const idMaps = { uids: [range, range], gids: [range] };
+    await expect(native.createSandboxNamespaces({ ...NOTHING, uts: true, idMaps })).rejects.toMatchObject({
+      syscall: { name: "uid_map", errno: "EINVAL" },
+    });
   });
 
   test("refuses a sysctl of the host as SYSCTL_NOT_NAMESPACED", async () => {

@@ -101,3 +101,27 @@ TEST_CASE("an attached overlay with colons and commas in its paths is made") {
   REQUIRE(root.ok());
   CHECK(ReadIn(*root, "own-0") == "0");
 }
+
+TEST_CASE("an attached overlay without an upper shows its layers and takes no writes") {
+  if (!CanMount()) return;
+  Layers layers(2);
+  layers.overlay.upper = layers.overlay.work = "";
+  layers.overlay.is_volatile = false;
+  auto root = runtime::MakeAttachedOverlay(layers.overlay);
+  REQUIRE(root.ok());
+  CHECK(ReadIn(*root, "shared") == "0");
+  CHECK(ReadIn(*root, "own-1") == "1");
+  auto written = sys::WriteAtomically(root->get(), "new", "x", 0644, false);
+  REQUIRE_FALSE(written.ok());
+  CHECK(written.failure().error == EROFS);
+}
+
+// The number that the store allows an image: a page of options has room for it.
+TEST_CASE("an attached overlay takes 500 layers") {
+  if (!CanMount()) return;
+  Layers layers(500);
+  auto root = runtime::MakeAttachedOverlay(layers.overlay);
+  REQUIRE(root.ok());
+  CHECK(ReadIn(*root, "shared") == "0");
+  CHECK(ReadIn(*root, "own-499") == "499");
+}

@@ -1,11 +1,13 @@
-// Files replaced as a whole.
+// Files replaced as a whole, trees removed as a whole.
 #include <doctest/doctest.h>
 #include <dirent.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "sys/files.h"
+#include "sys/tree.h"
 
 namespace {
 
@@ -59,4 +61,42 @@ TEST_CASE("WriteAtomically that cannot replace leaves the old name and no other"
   ::rmdir((file + "/below").c_str());
   ::rmdir(file.c_str());
   ::rmdir(directory.c_str());
+}
+
+TEST_CASE("RemoveTree removes what is nested deeper than descriptors reach, and follows no link") {
+  const std::string directory = TemporaryDirectory();
+  const std::string kept = TemporaryDirectory();
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, (kept + "/file").c_str(), "x", 0600, false).ok());
+  const std::string tree = directory + "/tree";
+  REQUIRE(::mkdir(tree.c_str(), 0700) == 0);
+  REQUIRE(::symlink(kept.c_str(), (tree + "/link").c_str()) == 0);
+  auto at = sys::open_at(AT_FDCWD, tree.c_str(), O_RDONLY | O_DIRECTORY);
+  REQUIRE(at.ok());
+  constexpr int kLevels = 3000;
+  for (int level = 0; level < kLevels; level++) {
+    REQUIRE(::mkdirat(at->get(), "d", 0700) == 0);
+    auto file = sys::open_at(at->get(), "f", O_WRONLY | O_CREAT, 0600);
+    REQUIRE(file.ok());
+    at = sys::open_at(at->get(), "d", O_RDONLY | O_DIRECTORY);
+    REQUIRE(at.ok());
+  }
+  CHECK(sys::RemoveTree(tree.c_str()).ok());
+  CHECK(EntriesOf(directory) == 0);
+  CHECK(EntriesOf(kept) == 1);
+  CHECK(sys::RemoveTree(tree.c_str()).ok());
+  CHECK(sys::RemoveTree((kept + "/file").c_str()).failure().error == ENOTDIR);
+  CHECK(sys::RemoveTree(kept.c_str()).ok());
+  ::rmdir(directory.c_str());
+}
+
+TEST_CASE("RemoveTree does not enter what is mounted below and answers EBUSY") {
+  const std::string directory = TemporaryDirectory();
+  const std::string mounted = directory + "/mounted";
+  REQUIRE(::mkdir(mounted.c_str(), 0700) == 0);
+  REQUIRE(::mount("none", mounted.c_str(), "tmpfs", 0, "size=4096") == 0);
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, (mounted + "/file").c_str(), "", 0600, false).ok());
+  CHECK(sys::RemoveTree(directory.c_str()).failure().error == EBUSY);
+  CHECK(::access((mounted + "/file").c_str(), F_OK) == 0);
+  REQUIRE(::umount2(mounted.c_str(), MNT_DETACH) == 0);
+  CHECK(sys::RemoveTree(directory.c_str()).ok());
 }

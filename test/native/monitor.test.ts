@@ -227,6 +227,13 @@ describe("stop", () => {
 });
 
 describe("startInit", () => {
+  test("is reaped when the monitor shuts down", async () => {
+    const { pid } = await bench.client.startInit({ cgroup: bench.cgroup });
+    await bench.client.shutdown();
+    await until(() => bench.child.exitCode !== null || bench.child.signalCode !== null);
+    expect(existsSync(`/proc/${pid}`)).toBe(false);
+  });
+
   test("starts one process, pid 1 of a namespace of its own, with nothing to reach through it", async () => {
     const { pid } = await bench.client.startInit({ cgroup: bench.cgroup });
     expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(/^NSpid:\t\d+\t1$/m);

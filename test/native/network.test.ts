@@ -14,28 +14,12 @@ import { createSandboxNamespaces, dialInNetns, type Fd, type SandboxNamespaceFds
 import { linkPrefix } from "../../src/network/link-names.js";
 import { type NetworkRecord, PodNetwork } from "../../src/network/pod-network.js";
 import type { PortMapping, SandboxNetwork } from "../../src/state/sandbox.js";
-import type { RecordStore } from "../../src/state/store.js";
+import { MemoryStore } from "../harness/memory-store.js";
 import { requires } from "../harness/requires.js";
 
 const BRIDGE = "mknet0";
 const SETTINGS = { bridge: BRIDGE, subnet4: "10.203.0.0/20", subnet6: "fd10:203::/64", owner: "/tmp/minke-net-test" };
 const log = createLog("silent");
-
-class MemoryStore implements RecordStore<NetworkRecord> {
-  readonly records = new Map<string, NetworkRecord>();
-  async put(id: string, body: NetworkRecord): Promise<void> {
-    this.records.set(id, body);
-  }
-  get(id: string): NetworkRecord | undefined {
-    return this.records.get(id);
-  }
-  list(): { id: string; body: NetworkRecord }[] {
-    return [...this.records].map(([id, body]) => ({ id, body }));
-  }
-  async remove(id: string): Promise<void> {
-    this.records.delete(id);
-  }
-}
 
 interface Pod {
   readonly id: SandboxId;
@@ -43,7 +27,7 @@ interface Pod {
   readonly network: SandboxNetwork;
 }
 
-let store: MemoryStore;
+let store: MemoryStore<NetworkRecord>;
 let network: PodNetwork;
 let namespaces: SandboxNamespaceFds[];
 let programs: ChildProcess[];
@@ -144,7 +128,7 @@ function askFrom(made: SandboxNamespaceFds, host: string, port: number): string 
 
 beforeEach(requires("root", "netns", "nft"));
 beforeEach(async () => {
-  store = new MemoryStore();
+  store = new MemoryStore<NetworkRecord>();
   namespaces = [];
   programs = [];
   network = await PodNetwork.open(SETTINGS, store, log);
@@ -396,7 +380,9 @@ describe("a new daemon", () => {
   });
 
   test("with a taken bridge name is BRIDGE_TAKEN and names the setting", async () => {
-    await expect(PodNetwork.open({ ...SETTINGS, owner: "/tmp/other" }, new MemoryStore(), log)).rejects.toMatchObject({
+    await expect(
+      PodNetwork.open({ ...SETTINGS, owner: "/tmp/other" }, new MemoryStore<NetworkRecord>(), log),
+    ).rejects.toMatchObject({
       code: "BRIDGE_TAKEN",
       message: expect.stringContaining("network.bridge") as string,
     });
@@ -404,7 +390,7 @@ describe("a new daemon", () => {
 
   test("with a taken subnet is SUBNET_TAKEN and names link and setting", async () => {
     const settings = { bridge: "mknet1", subnet4: "10.203.0.0/16", subnet6: "none", owner: "/tmp/other" };
-    await expect(PodNetwork.open(settings, new MemoryStore(), log)).rejects.toMatchObject({
+    await expect(PodNetwork.open(settings, new MemoryStore<NetworkRecord>(), log)).rejects.toMatchObject({
       code: "SUBNET_TAKEN",
       message: expect.stringMatching(/mknet0.*network\.subnet4/) as string,
     });
@@ -412,7 +398,11 @@ describe("a new daemon", () => {
 
   test("beside another chooses its own subnets and leaves the other's pods alone", async () => {
     const pod = await addPod([port(20_330)]);
-    const second = await PodNetwork.open({ bridge: "mknet1", owner: "/tmp/other" }, new MemoryStore(), log);
+    const second = await PodNetwork.open(
+      { bridge: "mknet1", owner: "/tmp/other" },
+      new MemoryStore<NetworkRecord>(),
+      log,
+    );
     expect(second.subnets[0]).toBe("10.88.0.0/16");
     await second.recover([]);
     await second.close({ removeAll: true });

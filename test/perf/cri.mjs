@@ -32,7 +32,7 @@ if (process.getuid() !== 0 || !(runs > 0) || !(pods >= 0) || !(workers > 0)) {
 
 const folder = mkdtempSync(join(tmpdir(), "minke-bench-"));
 const cgroupRoot = `minke-bench-${process.pid}`;
-const undo = [() => rmSync(folder, { recursive: true, force: true })];
+const undo = [async () => rmSync(folder, { recursive: true, force: true })];
 try {
   const floor = startFloor(folder, `${cgroupRoot}-floor`, undo);
   const daemon = await startDaemon(folder, cgroupRoot, undo);

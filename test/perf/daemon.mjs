@@ -13,7 +13,7 @@ const START_DEADLINE_MS = 30_000;
 /**
  * @param {string} folder that the caller removes
  * @param {string} cgroupRoot name of its own
- * @param {(() => unknown)[]} undo gets what ends it, pods and all
+ * @param {(() => Promise<void>)[]} undo gets what ends it, pods and all
  * @param {{ nodeArgs?: readonly string[], env?: Record<string, string> }} [options]
  */
 export async function startDaemon(folder, cgroupRoot, undo, { nodeArgs = [], env = {} } = {}) {

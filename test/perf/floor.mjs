@@ -10,7 +10,7 @@ const SOURCE = fileURLToPath(new URL("floor.c", import.meta.url));
 /**
  * @param {string} folder empty scratch folder that the caller removes
  * @param {string} cgroupName of a cgroup that is made below the root of cgroup v2, and removed at the end
- * @param {(() => unknown)[]} undo gets what ends it
+ * @param {(() => Promise<void>)[]} undo gets what ends it
  * @returns {() => Promise<number>} one pod a call, in milliseconds
  */
 export function startFloor(folder, cgroupName, undo) {

@@ -221,11 +221,18 @@ describe("containers", () => {
 
   test("see an image that is mounted: read-only, executable, and kept while it is in use", async () => {
     const image = ImageSpec.fromPartial({ image: "minke.test/probe:1" });
-    const id = await cri.startContainer(await sandbox(), { mounts: [{ containerPath: "/probe", image }] });
+    const id = await cri.startContainer(await sandbox(), {
+      mounts: [
+        { containerPath: "/probe", image },
+        { containerPath: "/part", image, imageSubPath: "usr/bin" },
+      ],
+    });
     expect(await cri.output(id, "ls", "/probe/usr/bin/probe")).toBe("/probe/usr/bin/probe\n");
     expect(await cri.output(id, "/probe/bin/busybox", "echo", "runs")).toBe("runs\n");
     const { exitCode } = await cri.call("execSync", { containerId: id, cmd: ["touch", "/probe/x"], timeout: 10n });
     expect(exitCode).toBe(1);
+    expect(await cri.output(id, "ls", "/part")).toBe("probe\n");
+    expect((await cri.status(id)).mounts[1]?.imageSubPath).toBe("usr/bin");
     const found = await cri.call("imageStatus", { image });
     expect((await cri.status(id)).mounts[0]?.image?.imageRef).toBe(found.image?.id);
     await cri.call("removeImage", { image });

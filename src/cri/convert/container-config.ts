@@ -90,8 +90,9 @@ function toMount(mount: Mount, index: number): ContainerMount {
   const image = mount.image?.image ?? "";
   if (image === "" && mount.imageSubPath !== "")
     throw invalidField(`${path}.image_sub_path`, "is set without an image");
-  if (mount.imageSubPath !== "")
-    throw unsupportedField(`${path}.image_sub_path`, "only whole images can be mounted in this version");
+  if (mount.imageSubPath.startsWith("/") || mount.imageSubPath.split("/").includes(".."))
+    throw invalidField(`${path}.image_sub_path`, `"${mount.imageSubPath}" must be relative and without ".."`);
+  plainText(mount.imageSubPath, `${path}.image_sub_path`);
   if (image !== "" && mount.hostPath !== "") throw invalidField(`${path}.host_path`, "is set beside an image");
   for (const option of mount.mountOptions) {
     if (!MOUNT_OPTIONS.has(option))
@@ -108,6 +109,7 @@ function toMount(mount: Mount, index: number): ContainerMount {
     containerPath: absolutePath(mount.containerPath, `${path}.container_path`),
     hostPath: image === "" ? absolutePath(mount.hostPath, `${path}.host_path`) : "",
     ...(image !== "" && { image }),
+    ...(mount.imageSubPath !== "" && { imageSubPath: mount.imageSubPath }),
     readonly: mount.readonly || image !== "",
     recursiveReadonly: mount.recursiveReadOnly,
     propagation,

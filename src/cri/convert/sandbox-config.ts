@@ -6,8 +6,9 @@
  * to act on; those fields are checked and otherwise have no effect.
  */
 import { isIP } from "node:net";
-import type { PortMapping, SandboxConfig, SandboxNamespaces } from "../../state/sandbox.js";
+import type { IdMapping, IdMaps, PortMapping, SandboxConfig, SandboxNamespaces } from "../../state/sandbox.js";
 import {
+  type IDMapping,
   type LinuxSandboxSecurityContext,
   NamespaceMode,
   type NamespaceOption,
@@ -15,7 +16,7 @@ import {
   type PortMapping as CriPortMapping,
   Protocol,
 } from "../generated/runtime/v1/api.js";
-import { invalidField, plainText, toId, unsupportedField } from "./fields.js";
+import { invalidField, plainText, toId } from "./fields.js";
 
 const PROTOCOLS: Readonly<Record<number, PortMapping["protocol"]>> = {
   [Protocol.TCP]: "tcp",
@@ -23,7 +24,7 @@ const PROTOCOLS: Readonly<Record<number, PortMapping["protocol"]>> = {
   [Protocol.SCTP]: "sctp",
 };
 
-/** @throws RuntimeError `invalid-argument` INVALID_FIELD, `failed-precondition` UNSUPPORTED_FIELD */
+/** @throws RuntimeError `invalid-argument` INVALID_FIELD */
 export function toSandboxConfig(config: PodSandboxConfig | undefined, runtimeHandler: string): SandboxConfig {
   if (!config) throw invalidField("config", "is missing");
   const { metadata, linux } = config;
@@ -38,6 +39,7 @@ export function toSandboxConfig(config: PodSandboxConfig | undefined, runtimeHan
   const security = linux?.securityContext;
   if (security) checkSecurity(security);
   const namespaces = toNamespaces(security?.namespaceOptions);
+  const userNamespace = toUserNamespace(security?.namespaceOptions, namespaces);
   if (namespaces.network === "node") {
     const published = config.portMappings.findIndex(
       ({ hostPort, containerPort }) => hostPort !== 0 && hostPort !== containerPort,
@@ -63,6 +65,7 @@ export function toSandboxConfig(config: PodSandboxConfig | undefined, runtimeHan
     labels: config.labels,
     annotations: config.annotations,
     namespaces,
+    ...(userNamespace && { userNamespace }),
     sysctls: toSysctls(linux?.sysctls ?? {}),
     shmSizeBytes: 0,
     cgroupParent: toCgroupParent(linux?.cgroupParent ?? ""),
@@ -90,31 +93,37 @@ export function toNamespaces(options: NamespaceOption | undefined): SandboxNames
     throw refused(field, mode);
   };
   if (!options) return { network: "pod", pid: "pod", ipc: "pod" };
-  checkUserNamespace(options);
   const pid = options.pid === NamespaceMode.CONTAINER ? "container" : shared("pid", options.pid);
   return { network: shared("network", options.network), pid, ipc: shared("ipc", options.ipc) };
 }
 
-function checkUserNamespace({ usernsOptions }: NamespaceOption): void {
+/** `undefined`: the host's. */
+function toUserNamespace(options: NamespaceOption | undefined, namespaces: SandboxNamespaces): IdMaps | undefined {
   const path = "config.linux.security_context.namespace_options.userns_options";
-  if (!usernsOptions) return;
-  const { mode, uids, gids } = usernsOptions;
+  if (!options?.usernsOptions) return undefined;
+  const { mode, uids, gids } = options.usernsOptions;
   if (mode === NamespaceMode.NODE) {
     if (uids.length > 0 || gids.length > 0) throw invalidField(path, "mode NODE takes no mappings");
-    return;
+    return undefined;
   }
   if (mode !== NamespaceMode.POD) throw invalidField(`${path}.mode`, `mode ${mode} is not for sandboxes`);
-  for (const [name, mappings] of [
-    ["uids", uids],
-    ["gids", gids],
-  ] as const) {
-    const [first, ...more] = mappings;
-    if (!first || more.length > 0)
-      throw invalidField(`${path}.${name}`, `${mappings.length} mappings; there must be one`);
-    if (first.containerId !== 0) throw invalidField(`${path}.${name}`, "id 0 of the container is not mapped");
-    if (first.length === 0) throw invalidField(`${path}.${name}`, "a mapping of length 0");
+  for (const [kind, other] of Object.entries(namespaces)) {
+    if (other === "node") throw invalidField(`${path}.mode`, `mode POD, and the ${kind} namespace is the node's`);
   }
-  throw unsupportedField(`${path}.mode`, "user namespaces are not available in this version");
+  const uid = toMapping(uids, `${path}.uids`);
+  const gid = toMapping(gids, `${path}.gids`);
+  return { uids: [uid], gids: [gid] };
+}
+
+const ID_COUNT = 2 ** 32;
+
+function toMapping([first, ...more]: readonly IDMapping[], path: string): IdMapping {
+  if (!first || more.length > 0) throw invalidField(path, `${first ? more.length + 1 : 0} mappings; there must be one`);
+  const { hostId, containerId, length } = first;
+  if (containerId !== 0) throw invalidField(path, "id 0 of the container is not mapped");
+  if (length === 0) throw invalidField(path, "a mapping of length 0");
+  if (hostId + length >= ID_COUNT) throw invalidField(path, `${length} ids from ${hostId} up do not fit in 32 bits`);
+  return { hostId, containerId, length };
 }
 
 function toPortMapping(mapping: CriPortMapping, index: number): PortMapping {

@@ -47,14 +47,16 @@ export function toPodSandboxStatus(sandbox: SandboxStatus): PodSandboxStatus {
   };
 }
 
-function toNamespaceOption({ config: { namespaces } }: SandboxStatus): NamespaceOption {
+function toNamespaceOption({ config: { namespaces }, idMaps }: SandboxStatus): NamespaceOption {
   const modes = { pod: NamespaceMode.POD, container: NamespaceMode.CONTAINER, node: NamespaceMode.NODE } as const;
   return {
     network: modes[namespaces.network],
     pid: modes[namespaces.pid],
     ipc: modes[namespaces.ipc],
     targetId: "",
-    usernsOptions: { mode: NamespaceMode.NODE, uids: [], gids: [] },
+    usernsOptions: idMaps
+      ? { mode: NamespaceMode.POD, uids: [...idMaps.uids], gids: [...idMaps.gids] }
+      : { mode: NamespaceMode.NODE, uids: [], gids: [] },
   };
 }
 
@@ -146,7 +148,7 @@ function toMount(mount: ContainerMount, container: ContainerStatus): Mount {
     gidMappings: [...(mount.gidMappings ?? [])],
     recursiveReadOnly: mount.recursiveReadonly,
     image: mount.image === undefined ? undefined : { ...toImageSpec(mount.image), imageRef },
-    imageSubPath: "",
+    imageSubPath: mount.imageSubPath ?? "",
     mountOptions: [...(mount.options ?? [])],
   };
 }

@@ -84,7 +84,7 @@ function probeDefaults(probe: Probe): Probe {
 
 /** A volume without a source is an emptyDir; a file in a volume is 0644 where nothing is said. */
 function volumeDefaults(volume: PodVolume): PodVolume {
-  const { configMap, secret, downwardAPI, projected } = volume;
+  const { configMap, secret, downwardAPI, projected, image } = volume;
   const mode = <T extends { defaultMode?: number | null | undefined }>(source: T) => ({
     ...source,
     defaultMode: source.defaultMode ?? 0o644,
@@ -93,6 +93,8 @@ function volumeDefaults(volume: PodVolume): PodVolume {
   if (secret) return { ...volume, secret: mode(secret) };
   if (downwardAPI) return { ...volume, downwardAPI: mode(downwardAPI) };
   if (projected) return { ...volume, projected: mode(projected) };
+  if (image)
+    return { ...volume, image: { ...image, pullPolicy: image.pullPolicy ?? defaultPullPolicy(image.reference ?? "") } };
   return volume.hostPath ? volume : { ...volume, emptyDir: volume.emptyDir ?? {} };
 }
 

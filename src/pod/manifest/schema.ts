@@ -180,6 +180,12 @@ const volume = z.strictObject({
     .optional(),
   downwardAPI: z.strictObject({ items: downwardItems.optional(), defaultMode: int32.nullish() }).optional(),
   projected: z.strictObject({ sources: z.array(fileSource), defaultMode: int32.nullish() }).optional(),
+  image: z
+    .strictObject({
+      reference: text.optional(),
+      pullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional(),
+    })
+    .optional(),
   hostPath: z
     .strictObject({
       path: text,
@@ -218,6 +224,7 @@ const podSpec = z.strictObject({
   hostNetwork: z.boolean().optional(),
   hostPID: z.boolean().optional(),
   hostIPC: z.boolean().optional(),
+  hostUsers: z.boolean().optional(),
   shareProcessNamespace: z.boolean().optional(),
   terminationGracePeriodSeconds: int64.optional(),
   activeDeadlineSeconds: int64.optional(),

@@ -123,6 +123,10 @@ function checkPodSpec(spec: PodSpec, add: Add): void {
   if (spec.activeDeadlineSeconds !== undefined && spec.activeDeadlineSeconds < 1)
     add("spec.activeDeadlineSeconds", "must be at least 1");
   if (spec.hostPID && spec.shareProcessNamespace) add("spec.shareProcessNamespace", "cannot be combined with hostPID");
+  if (spec.hostUsers === false) {
+    for (const field of ["hostNetwork", "hostPID", "hostIPC"] as const)
+      if (spec[field]) add(`spec.${field}`, "cannot be combined with hostUsers: false");
+  }
   spec.hostAliases?.forEach((alias, i) => {
     if (isIP(alias.ip) === 0) add(`spec.hostAliases[${i}].ip`, `"${alias.ip}" is not an IP address`);
     alias.hostnames?.forEach((name, j) => {
@@ -170,15 +174,16 @@ function checkVolumes(volumes: readonly PodVolume[], add: Add): Set<string> {
     else if (names.has(volume.name)) add(`${path}.name`, `duplicate name "${volume.name}"`);
     names.add(volume.name);
     checkFiles(volume, path, add);
-    const sources = (["configMap", "downwardAPI", "emptyDir", "hostPath", "projected", "secret"] as const).filter(
-      (kind) => volume[kind],
-    );
+    const sources = (
+      ["configMap", "downwardAPI", "emptyDir", "hostPath", "image", "projected", "secret"] as const
+    ).filter((kind) => volume[kind]);
     if (sources.length > 1) add(path, `more than one source: ${sources.join(", ")}`);
     const limit = volume.emptyDir?.sizeLimit;
     if (limit !== undefined && !((parseQuantity(limit) ?? -1) >= 0))
       add(`${path}.emptyDir.sizeLimit`, `"${limit}" is not a quantity`);
     const medium = volume.emptyDir?.medium;
     if (medium && medium !== "Memory") add(`${path}.emptyDir.medium`, `"${medium}" is not supported; use "" or Memory`);
+    if (volume.image && !volume.image.reference?.trim()) add(`${path}.image.reference`, "required");
     const hostPath = volume.hostPath?.path;
     if (hostPath !== undefined && !isAbsolute(hostPath))
       add(`${path}.hostPath.path`, `"${hostPath}" must be an absolute path without ".."`);

@@ -25,6 +25,7 @@ test("an empty file gives the defaults", () => {
     network: { bridge: "minke0", mtu: 1500 },
     logs: { maxBytes: 10_485_760, maxFiles: 5 },
     backoff: { baseMs: 10_000, maxMs: 300_000 },
+    userNamespaces: { firstId: 1_879_048_192, idsPerPod: 65_536, maxPods: 4_000 },
     pods: { gracePeriodMs: 30_000 },
   });
 });
@@ -40,6 +41,13 @@ test("every key of a full file is taken", () => {
     subnet-ipv4 = "10.9.0.0/24"
     subnet-ipv6 = "fd00:1::/64"
     mtu = 9000
+    mode = "cni"
+    [network.cni]
+    config-dir = "/etc/net.d"
+    config-file = "/etc/net.d/10.conflist"
+    plugin-dirs = ["/usr/libexec/cni"]
+    timeout-ms = 5000
+    netns-dir = "/run/netns"
     [registries."docker.io"]
     endpoint = "http://127.0.0.1:5000/"
     mirrors = ["https://mirror.example/hub/"]
@@ -60,6 +68,10 @@ test("every key of a full file is taken", () => {
     [backoff]
     base-ms = 5
     max-ms = 50
+    [user-namespaces]
+    first-id = 100000
+    ids-per-pod = 131072
+    max-pods = 2
     [pods]
     grace-period-ms = 0
   `);
@@ -67,7 +79,20 @@ test("every key of a full file is taken", () => {
     logLevel: "debug",
     cgroupRoot: "machine/minke",
     tolerateMissingControllers: true,
-    network: { bridge: "br-pods", subnet4: "10.9.0.0/24", subnet6: "fd00:1::/64", mtu: 9000 },
+    network: {
+      mode: "cni",
+      cni: {
+        configDir: "/etc/net.d",
+        configFile: "/etc/net.d/10.conflist",
+        pluginDirs: ["/usr/libexec/cni"],
+        timeoutMs: 5000,
+        netnsDir: "/run/netns",
+      },
+      bridge: "br-pods",
+      subnet4: "10.9.0.0/24",
+      subnet6: "fd00:1::/64",
+      mtu: 9000,
+    },
     registries: {
       "docker.io": {
         endpoint: "http://127.0.0.1:5000",
@@ -89,6 +114,7 @@ test("every key of a full file is taken", () => {
     },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
+    userNamespaces: { firstId: 100_000, idsPerPod: 131_072, maxPods: 2 },
     pods: { gracePeriodMs: 0 },
   });
 });
@@ -108,11 +134,14 @@ test.each([
   ["a link name of 16 bytes", '[network]\nbridge = "abcdefghijklmnop"', "network.bridge"],
   ["an IPv6 subnet for IPv4", '[network]\nsubnet-ipv4 = "fd00::/64"', "network.subnet-ipv4"],
   ["a subnet without length", '[network]\nsubnet-ipv6 = "fd00::"', "network.subnet-ipv6"],
+  ["a network mode that is none", '[network]\nmode = "docker"', "network.mode"],
+  ["a relative plugin directory", '[network.cni]\nplugin-dirs = ["bin"]', "network.cni.plugin-dirs.0"],
   ["an MTU below IPv6's least", "[network]\nmtu = 576", "network.mtu"],
   ["an absolute cgroup root", 'cgroup-root = "/minke"', "cgroup-root"],
   ["a cgroup root with ..", 'cgroup-root = "a/../b"', "cgroup-root"],
   ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
   ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
+  ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
   ["a word for a number", '[logs]\nmax-bytes = "10Mi"', "logs.max-bytes"],
 ])("%s is refused by its path", (_, text, path) => {
   const err = refusal(text);

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import type { PodUid } from "../../../src/base/ids.js";
 import { Paths } from "../../../src/settings/paths.js";
-import { removeTree } from "../../../src/volume/remove-tree.js";
+import { removeTree } from "../../../src/native/index.js";
 import { openSubPath, Volumes } from "../../../src/volume/volumes.js";
 
 const UID = "uid-1" as PodUid;
@@ -94,7 +94,7 @@ describe("remove", () => {
   test("of a link in place of the tree refuses", async () => {
     mkdirSync(join(dir, "outside"));
     symlinkSync(join(dir, "outside"), join(dir, "link"));
-    await expect(removeTree(join(dir, "link"))).rejects.toMatchObject({ code: "ENOTDIR" });
+    await expect(removeTree(join(dir, "link"))).rejects.toMatchObject({ syscall: { errno: "ENOTDIR" } });
     expect(lstatSync(join(dir, "outside")).isDirectory()).toBe(true);
   });
 });

@@ -159,8 +159,8 @@ describe("refused by name", () => {
     ["mounts[0].host_path", "INVALID_FIELD", mount({ image: { image: "x" } })],
     [
       "mounts[0].image_sub_path",
-      "UNSUPPORTED_FIELD",
-      mount({ hostPath: "", image: { image: "x" }, imageSubPath: "a" }),
+      "INVALID_FIELD",
+      mount({ hostPath: "", image: { image: "x" }, imageSubPath: "a/../../b" }),
     ],
     ["mounts[0].mount_options", "INVALID_FIELD", mount({ mountOptions: ["rshared"] })],
     ["mounts[0].recursive_read_only", "INVALID_FIELD", mount({ recursiveReadOnly: true })],

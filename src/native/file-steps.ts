@@ -1,0 +1,58 @@
+/**
+ * Small operations on files in one trip to the thread pool, and trees removed as a whole: each
+ * trip costs more than a mkdir does.
+ */
+import { callAsync, toNativeError } from "./addon.js";
+
+/** One operation; `bytes` as UTF-8 where they are a string, `mode` less the umask. */
+export type FileStep =
+  /** Fails with EEXIST where it is there. */
+  | { readonly make: "directory"; readonly path: string; readonly mode: number }
+  /** With its parents, of the same mode; is there or is made. */
+  | { readonly make: "directories"; readonly path: string; readonly mode: number }
+  /** Made, or written over in place. */
+  | { readonly make: "file"; readonly path: string; readonly mode: number; readonly bytes: string | Buffer }
+  /** With one write(2), as the files of cgroups and sysctls want it; must be there. */
+  | { readonly make: "write"; readonly path: string; readonly bytes: string };
+
+const KINDS = { directory: 0, directories: 1, file: 2, write: 3 } as const;
+
+/**
+ * Runs operations in order, up to the first that fails. What was done before it stays.
+ *
+ * @throws RuntimeError by errno that names the path
+ */
+export async function runFileSteps(steps: readonly FileStep[]): Promise<void> {
+  const failure = await callAsync("write files", (native) =>
+    native.runFileSteps(
+      ...steps.flatMap((step) => [
+        KINDS[step.make],
+        step.path,
+        "mode" in step ? step.mode : 0,
+        "bytes" in step ? step.bytes : "",
+      ]),
+    ),
+  );
+  if (!failure) return;
+  const failed = steps[failure.step];
+  throw toNativeError(failure, `${failed?.make.startsWith("dir") ? "make" : "write"} "${failed?.path}"`);
+}
+
+/**
+ * Removes a directory and all below it, whatever a container left there: no link is followed, no
+ * mount is entered, no depth is too deep. Succeeds where it does not exist.
+ *
+ * @throws RuntimeError by errno; EBUSY: something is mounted below it
+ */
+export function removeTree(path: string): Promise<void> {
+  return callAsync(`remove "${path}"`, (native) => native.removeTree(path));
+}
+
+/**
+ * Removes a cgroup and those below it; one that is gone is removed.
+ *
+ * @returns false where processes are in one of them
+ */
+export function removeCgroups(path: string): Promise<boolean> {
+  return callAsync(`remove cgroup "${path}"`, (native) => native.removeCgroups(path));
+}
