@@ -152,6 +152,7 @@ export class LayerStore {
     if (present && !present.damage) return present;
     const step = <T>(name: string, work: () => Promise<T>) => request.timeline?.step(name, work, diffId) ?? work();
     const partial = await mkdtemp(join(this.#paths.tmp, PARTIAL_PREFIX));
+    const final = dirname(this.#paths.layer(diffId));
     try {
       const dest = join(partial, "fs");
       await mkdir(dest, { mode: 0o755 });
@@ -173,7 +174,6 @@ export class LayerStore {
       await step("sync layer", () => this.#syncData());
       if (present?.damage) await step("quarantine layer", () => this.#quarantine(diffId));
       await step("commit layer", async () => {
-        const final = dirname(this.#paths.layer(diffId));
         await removeTree(final);
         await rename(partial, final);
         await syncDirectory(this.#paths.layers);
@@ -184,7 +184,9 @@ export class LayerStore {
       await this.#records.put(digestHex(diffId), record);
       return record;
     } catch (err) {
-      await removeTree(partial).catch(() => undefined);
+      // In place already, and its record found no space: nobody would ever know of it.
+      const isUnknown = !this.#records.get(digestHex(diffId));
+      for (const left of isUnknown ? [partial, final] : [partial]) await removeTree(left).catch(() => undefined);
       throw withContext(err, `unpack layer ${request.digest}`);
     }
   }

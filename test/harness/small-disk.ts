@@ -3,7 +3,17 @@
  * a loop device.
  */
 import { spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, statfsSync, truncateSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  truncateSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -51,6 +61,8 @@ export class SmallDisk {
       for (let size = 1024 * 1024; size >= 512; ) {
         try {
           written += writeSync(file, Buffer.alloc(size));
+          // What ext4 needs to keep track of the blocks is only taken when they are written.
+          if (size <= 1024) fsyncSync(file);
         } catch (err) {
           if ((err as NodeJS.ErrnoException).code !== "ENOSPC") throw err;
           size /= 2;
@@ -60,6 +72,7 @@ export class SmallDisk {
       closeSync(file);
     }
     if (leaveBlocks > 0) truncateSync(join(this.path, "filler"), Math.max(0, written - leaveBlocks * 1024));
+    spawnSync("sync", ["-f", this.path]);
   }
 
   free(): void {

@@ -58,13 +58,7 @@ export function runSteps(
   steps: Steps,
   options: { readonly env?: Readonly<Record<string, string>>; readonly wrapper?: readonly string[] } = {},
 ): Promise<Ending> {
-  const [program = "", ...args] = [
-    ...(options.wrapper ?? []),
-    process.execPath,
-    WORKLOAD,
-    root,
-    scriptOf(steps).script,
-  ];
+  const [program, ...args] = [...(options.wrapper ?? []), process.execPath, WORKLOAD, root, scriptOf(steps).script];
   return new Promise((resolve) => {
     const child = execFile(program, args, { env: { ...process.env, ...options.env } }, (_, stdout, stderr) =>
       resolve({ signal: child.signalCode, said: stdout.split("\n").filter(Boolean), errors: stderr }),

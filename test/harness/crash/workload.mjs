@@ -41,7 +41,10 @@ const operations = {
 };
 
 async function run(step) {
-  if (Array.isArray(step)) return Promise.all(step.map(run));
+  if (Array.isArray(step)) {
+    await Promise.all(step.map(run));
+    return;
+  }
   say("begin", step.id);
   try {
     await operations[step.op](step);
