@@ -20,6 +20,11 @@ export type Expected = ReadonlyMap<string, ReadonlySet<string | undefined>>;
 /** Lines of each layer's tree, by diffID. */
 export type Trees = ReadonlyMap<string, readonly string[]>;
 
+/** Under which key a record stands, and what its value is. */
+export type ReadRecord = (noun: string, id: string, body: unknown) => readonly [key: string, value: string];
+
+const readWorkload: ReadRecord = (noun, id, body) => [`${noun} ${id}`, (body as { value: string }).value];
+
 export interface Examined {
   /** Breaches of the promises, one sentence each. */
   readonly problems: readonly string[];
@@ -27,55 +32,69 @@ export interface Examined {
   readonly dropped: readonly string[];
 }
 
-export async function examine(root: string, expected: Expected, trees: Trees): Promise<Examined> {
+export async function examine(
+  root: string,
+  expected: Expected,
+  trees: Trees,
+  readRecord: ReadRecord = readWorkload,
+): Promise<Examined> {
   const dropped: string[] = [];
+  const found = new Map<string, string>();
   try {
-    return { problems: await problemsOf(root, expected, trees, dropped), dropped };
+    const problems = await imageProblemsIn(root, trees, found, dropped);
+    problems.push(...(await readRecords(new Paths(root, `${root}-run`), found, readRecord)));
+    return { problems: [...problems, ...surprises(expected, found)], dropped };
   } catch (err) {
     const why = err instanceof Error ? (err.stack ?? err.message) : String(err);
     return { problems: [`the store does not start: ${why}`], dropped };
   }
 }
 
-async function problemsOf(root: string, expected: Expected, trees: Trees, dropped: string[]): Promise<string[]> {
+async function imageProblemsIn(
+  root: string,
+  trees: Trees,
+  found: Map<string, string>,
+  dropped: string[],
+): Promise<string[]> {
   const paths = new Paths(root, `${root}-run`);
   const before = thingsIn(paths);
-  const problems: string[] = [];
-  const found = new Map<string, string>();
   const images = await ImageStore.open(paths, { platform: PLATFORM });
   try {
-    problems.push(...imageProblems(images, paths, trees));
+    const problems = imageProblems(images, paths, trees);
     for (const { id, repoTags } of images.list()) for (const tag of repoTags) found.set(`image ${tag}`, id);
     for (const { file, problem } of images.quarantined) problems.push(`${file} could not be read: ${problem}`);
     dropped.push(...images.dropped.map(({ path }) => path));
     const after = new Set(thingsIn(paths));
     const unsaid = before.filter((path) => !after.has(path) && !dropped.includes(path));
     problems.push(...unsaid.map((path) => `${path} was dropped, and nothing said so`), ...leftOvers(images, paths));
+    return problems;
   } finally {
     await images.close();
   }
-  problems.push(...(await readRecords(paths, found)));
+}
+
+function surprises(expected: Expected, found: ReadonlyMap<string, string>): string[] {
+  const problems: string[] = [];
   for (const [key, allowed] of expected) {
     const is = found.get(key);
     if (allowed.has(is)) continue;
-    problems.push(
-      `${key} is ${is ?? "not there"}, not ${Array.from(allowed, (value) => value ?? "nothing").join(" or ")}`,
-    );
+    const wanted = Array.from(allowed, (value) => value ?? "nothing").join(" or ");
+    problems.push(`${key} is ${is ?? "not there"}, not ${wanted}`);
   }
   for (const key of found.keys()) if (!expected.has(key)) problems.push(`${key} is there, and nobody made it`);
   return problems;
 }
 
-async function readRecords(paths: Paths, found: Map<string, string>): Promise<string[]> {
+async function readRecords(paths: Paths, found: Map<string, string>, readRecord: ReadRecord): Promise<string[]> {
   const problems: string[] = [];
   for (const noun of NOUNS) {
     const dir = paths.durableState(noun);
     // Not made anew: the disk may be full.
     if (!existsSync(dir)) continue;
     const place = { dir, storeClass: "durable", quarantine: paths.quarantine, version: 1 } as const;
-    const store = await FileStore.open<{ value: string }>(place);
+    const store = await FileStore.open<unknown>(place);
     for (const { file, problem } of store.quarantined) problems.push(`${file} could not be read: ${problem}`);
-    for (const { id, body } of store.list()) found.set(`${noun} ${id}`, body.value);
+    for (const { id, body } of store.list()) found.set(...readRecord(noun, id, body));
   }
   return problems;
 }
