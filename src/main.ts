@@ -183,6 +183,7 @@ async function open(
     log,
   });
   opened = runtime;
+  for (const { path, why } of images.dropped) log.warn({ path, why }, "dropped from the image store");
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
   const pods = await FileStore.open<PodRecord>({
@@ -208,7 +209,7 @@ async function open(
     ),
   );
   if (!configMaps || !secrets) throw new Error("two stores are opened");
-  const stores = [leases, attachments, runtime, pods, history, configMaps, secrets];
+  const stores = [leases, attachments, images, runtime, pods, history, configMaps, secrets];
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }

@@ -61,7 +61,7 @@ export class InFlight {
 
   /** Settles with the running call of this key, whatever comes of it; at once where there is none. */
   async running(key: string): Promise<void> {
-    await this.#calls.get(key)?.catch(() => undefined);
+    await this.#calls.get(key)?.promise.catch(() => undefined);
   }
 
   /** Runs `work` after all earlier work of this key, whatever came of that. */
