@@ -31,6 +31,7 @@ import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
 import { type Host, readHost } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
+import { BUILT_IN_HANDLERS, readRuntimeHandlers, type RuntimeHandler } from "./runtime/runtime-handlers.js";
 import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
@@ -114,6 +115,7 @@ async function takeLock(paths: Paths): Promise<Fd> {
 interface Daemon {
   readonly runtime: OpenedRuntime;
   readonly engine: PodEngine;
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   readonly network: Networks;
   /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
   leavesNothing: boolean;
@@ -172,12 +174,14 @@ async function open(
   ];
   const images: ImageStore = await ImageStore.open(paths, { ...imageOptions(settings), isInUse, usersOf });
   const nri = new Nri({ ...settings.nri, runtimeVersion: VERSION, log });
+  const runtimeHandlers = await readRuntimeHandlers(settings.runtimeHandlers, log);
   const runtime = await openRuntime({
     paths,
     host,
     images,
     network,
     nri,
+    runtimeHandlers,
     idRanges: settings.userNamespaces,
     cdiDirs: settings.cdiDirs,
     log,
@@ -234,7 +238,7 @@ async function open(
   parts.push("close the pod engine", () => engine.close());
   const stopCollecting = collectImages(images, settings, log);
   parts.push("stop the collection of images", stopCollecting);
-  daemon = { runtime, engine, network, leavesNothing: false, onStop: () => undefined };
+  daemon = { runtime, engine, runtimeHandlers, network, leavesNothing: false, onStop: () => undefined };
   if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
   await openSockets(options, settings, paths, host, images, daemon, log, parts);
   return daemon;
@@ -327,7 +331,16 @@ async function openSockets(
         runtimeReady: () => holds,
         networkReady: () => daemon.network.readiness(),
         runtimeHandlers: [
-          { name: "", hasUserNamespaces: host.abilities.hasUserNamespaces, hasRecursiveReadonlyMounts: true },
+          ...BUILT_IN_HANDLERS.map((name) => ({
+            name,
+            hasUserNamespaces: host.abilities.hasUserNamespaces,
+            hasRecursiveReadonlyMounts: true,
+          })),
+          ...[...daemon.runtimeHandlers.values()].map(({ name, hasRecursiveReadonlyMounts }) => ({
+            name,
+            hasUserNamespaces: false,
+            hasRecursiveReadonlyMounts,
+          })),
         ],
         configuration: () => ({
           stateDir: paths.root,

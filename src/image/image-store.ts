@@ -118,7 +118,7 @@ export class ImageStore {
       list: () => this.list(),
       resolve: (name) => this.resolve(name),
       change: (work) => this.#change(work),
-      collect: () => this.#collect(),
+      collect: async () => void (await this.#collect()),
       pull: (ref, pullOptions) => this.pull(ref, pullOptions),
       usersOf: (id) => options.usersOf?.(id) ?? (options.isInUse?.(id) ? ["a container"] : []),
       isPinned: ({ repoTags, repoDigests }) => [...repoTags, ...repoDigests].some((name) => pinned.has(name)),

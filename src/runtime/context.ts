@@ -22,6 +22,7 @@ import type { RecordStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
+import type { RuntimeHandler } from "./runtime-handlers.js";
 import type { IdRangeSettings } from "./user-namespaces.js";
 
 export interface RuntimeContext {
@@ -34,6 +35,8 @@ export interface RuntimeContext {
   readonly images: ImageStore;
   readonly network: Networks;
   readonly nri: Nri;
+  /** Those of the settings, by name. */
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   /** Sealed memfd of minke-oci: every monitor runs from it. */
   readonly executable: Fd;
   readonly log: Logger;

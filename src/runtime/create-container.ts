@@ -36,6 +36,7 @@ import { devicesAt } from "./host.js";
 import { emptyLayer, imageVolumes, mountedImages } from "./image-mounts.js";
 import type { StillWanted } from "./in-flight.js";
 import { adjustedByPlugins, tellOfContainer } from "./nri-events.js";
+import { checkHandlerCan, handlerFiles, runtimeHandler } from "./runtime-handlers.js";
 import { signalNumber } from "./signals.js";
 import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -135,6 +136,8 @@ async function build(
   signalNumber(stopSignal);
   const askedCgroup = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
+  const handler = runtimeHandler(ctx, sandbox.config.runtimeHandler);
+  if (handler) checkHandlerCan(handler, config);
   const mounted = await mountedImages(ctx, id, config);
   const volumes = imageVolumes(ctx, id, config, image.config.volumes);
   const { spec: planned, warnings: unforced } = toContainerSpec({
@@ -148,6 +151,7 @@ async function build(
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: mounted.trees,
     imageVolumes: volumes.made,
+    forOtherRuntime: handler !== undefined,
   });
   const made = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
   const warnings = [...unforced, ...volumes.warnings];
@@ -186,6 +190,7 @@ async function build(
     ...(mounted.ids.length === 0 ? [] : [{ make: "directory", path: emptyLayer(ctx, id), mode: 0o755 } as const]),
     ...volumes.made.map(({ hostPath }) => ({ make: "directories", path: hostPath, mode: 0o755 }) as const),
     ...(logDirectory === undefined ? [] : [{ make: "directories", path: logDirectory, mode: 0o755 } as const]),
+    ...(handler ? handlerFiles(ctx, id) : []),
   ]);
   if (sandbox.idMaps) await chown(join(dir, "upper"), ...mappedRoot(sandbox.idMaps));
   failpoint("after container files");
@@ -221,9 +226,16 @@ function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: Co
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
     usernsPath: monitorFdPath(sandbox, monitor?.userFd),
     pidnsPath: pidnsPath(ctx, sandbox, container),
-    shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
+    shmPath: shmPath(ctx, sandbox),
     filesDir: ctx.paths.sandbox(sandbox.id),
   };
+}
+
+/** Another runtime mounts in its container's mount namespace, which a descriptor does not lead out of. */
+function shmPath(ctx: RuntimeContext, sandbox: SandboxRecord): string {
+  const held = monitorFdPath(sandbox, sandbox.monitor?.shmFd);
+  if (held === undefined) return "/dev/shm";
+  return runtimeHandler(ctx, sandbox.config.runtimeHandler) ? ctx.paths.sandboxShm(sandbox.id) : held;
 }
 
 /** `undefined`: the host's, or one of its own as the config says. */

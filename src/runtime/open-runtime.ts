@@ -39,6 +39,7 @@ import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
 import { runSandbox } from "./run-sandbox.js";
 import type { Runtime, RuntimeEvent } from "./runtime.js";
+import type { RuntimeHandler } from "./runtime-handlers.js";
 import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
@@ -58,6 +59,7 @@ export interface RuntimeOptions {
   readonly nri: Nri;
   readonly idRanges: IdRangeSettings;
   readonly cdiDirs: readonly string[];
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   readonly log: Logger;
 }
 
@@ -83,7 +85,7 @@ const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-oci", import
 /** Opens the stores of `paths`, makes the sealed executable, and brings records and kernel together. */
 export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntime> {
   const { paths, host, log } = options;
-  await mkdir(paths.monitors, { recursive: true, mode: 0o700 });
+  for (const dir of [paths.monitors, paths.shm]) await mkdir(dir, { recursive: true, mode: 0o700 });
   const storeOf = <T>(noun: "sandboxes" | "containers") =>
     FileStore.open<T>({ dir: paths.bootState(noun), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
   const sandboxes = await storeOf<SandboxRecord>("sandboxes");
@@ -98,6 +100,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     images: options.images,
     network: options.network,
     nri: options.nri,
+    runtimeHandlers: options.runtimeHandlers,
     executable: await sealedExecutable(EXECUTABLE),
     log,
     inFlight: new InFlight(),

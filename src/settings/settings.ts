@@ -114,6 +114,14 @@ export interface NriSettings {
   readonly requestTimeoutMs: number;
 }
 
+/** An OCI runtime that serves as runtime handler. */
+export interface RuntimeHandlerSettings {
+  /** Its program, absolute. */
+  readonly path: string;
+  /** Arguments before the command. */
+  readonly args: readonly string[];
+}
+
 export interface Settings {
   readonly logLevel: LogLevel;
   /** Below the cgroup v2 mount; everything that minke makes lies below this. */
@@ -126,6 +134,8 @@ export interface Settings {
   /** containerd's `certs.d`, read for hosts that `registries` does not name; absolute. */
   readonly registryConfigPath?: string | undefined;
   readonly images: ImageSettings;
+  /** By name; the built-in one is not here. */
+  readonly runtimeHandlers: Readonly<Record<string, RuntimeHandlerSettings>>;
   /** Rotation of the logs of pods' containers; a kubelet rotates its own. */
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
@@ -311,7 +321,9 @@ const streamingSchema = z
     const tls = certificate !== undefined && key !== undefined ? { certificate, key, clientCa } : undefined;
     return { host: file.address, port: file.port, ...(tls && { tls }) };
   });
+
 // The time-outs are those of NRI itself.
+
 const nriSchema = z
   .strictObject({
     enabled: z.boolean().default(true),
@@ -329,6 +341,11 @@ const nriSchema = z
       requestTimeoutMs: file["request-timeout-ms"],
     }),
   );
+
+const runtimeHandlerSchema = z.strictObject({
+  path: absolutePath,
+  args: z.array(z.string()).max(32).default([]),
+});
 
 const userNamespacesSchema = z
   .strictObject({
@@ -363,6 +380,16 @@ const fileSchema = z
     registries: z.record(z.string().min(1), registrySchema).default({}),
     "registry-config-path": absolutePath.optional(),
     images: imagesSchema.prefault({}),
+    "runtime-handlers": z
+      .record(
+        z
+          .string()
+          // A RuntimeClass's handler is a DNS label (RFC 1123).
+          .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "must be a DNS label, as a RuntimeClass wants it")
+          .refine((name) => name !== "minke", "minke is the name of the built-in handler"),
+        runtimeHandlerSchema,
+      )
+      .default({}),
     logs: z
       .strictObject({
         // Below 64 KiB a busy container would rotate at every few lines.
@@ -403,6 +430,7 @@ const fileSchema = z
       registries: file.registries,
       ...(file["registry-config-path"] === undefined ? {} : { registryConfigPath: file["registry-config-path"] }),
       images: file.images,
+      runtimeHandlers: file["runtime-handlers"],
       logs: file.logs,
       backoff: file.backoff,
       cdiDirs: file.cdi["spec-dirs"],
