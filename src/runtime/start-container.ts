@@ -22,6 +22,7 @@ import {
   timelineOf,
 } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
+import { tellOfContainer } from "./nri-events.js";
 import { handlerState, runtimeHandler } from "./runtime-handlers.js";
 
 /** As a shell says it (POSIX sh, 2.8.2). */
@@ -46,6 +47,9 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
     }
     const monitor = requireMonitor(ctx, record.sandboxId);
     const { name } = record.config.metadata;
+    await tellOfContainer(ctx, "StartContainer", id).catch((err: unknown) => {
+      throw withContext(err, `start container ${describeContainer(record)}`);
+    });
     await timelineOf(ctx, record.sandboxId).step(
       "start container",
       async () => {
@@ -62,6 +66,7 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
       },
       name,
     );
+    await tellOfContainer(ctx, "PostStartContainer", id);
     emit(ctx, { type: "container-started", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
 }

@@ -103,7 +103,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const seccomp = security.privileged ? undefined : seccompProfile(input, capabilities);
   const apparmor = security.privileged ? undefined : appArmorProfile(security, host);
   const devices = input.devices ?? [];
-  const oom = oomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
+  const oom = clampedOomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
   const spec: Spec = {
     ociVersion: "1.3.0",
     root: { path: "rootfs", readonly: security.readonlyRootfs },
@@ -313,7 +313,11 @@ function rootfsPropagation(mounts: readonly ContainerMount[]): "rprivate" | "rsl
   return "rprivate";
 }
 
-function oomScoreAdj(wanted: number | undefined, lowest: number | undefined): { value?: number; warning?: string } {
+/** @param lowest below which this daemon cannot go; `undefined`: nowhere */
+export function clampedOomScoreAdj(
+  wanted: number | undefined,
+  lowest: number | undefined,
+): { value?: number; warning?: string } {
   if (wanted === undefined) return {};
   if (lowest === undefined || wanted >= lowest) return { value: wanted };
   return {
