@@ -9,7 +9,7 @@ import { quoted } from "./quoted.js";
 import { sharedVm } from "./shared-vm.js";
 
 const vm = sharedVm();
-const SLOW_MS = 180_000;
+const SLOW_MS = 240_000;
 const PROGRAMS = { crun: "/usr/bin/crun", runc: "/usr/sbin/runc" };
 const CRICTL = fileURLToPath(new URL("../../.cache/bin/crictl", import.meta.url));
 const LOG = "/tmp/minke-handlers.log";
