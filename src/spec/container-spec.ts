@@ -105,7 +105,8 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const devices = input.devices ?? [];
   const oom = clampedOomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
   const spec: Spec = {
-    ociVersion: "1.3.0",
+    // crun 1.8 takes nothing but 1.0; what later versions added is optional to every runtime.
+    ociVersion: input.forOtherRuntime ? "1.0.2" : "1.3.0",
     root: { path: "rootfs", readonly: security.readonlyRootfs },
     process: {
       terminal: config.tty,

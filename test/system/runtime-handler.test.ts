@@ -1,8 +1,8 @@
 /**
  * Containers that another OCI runtime runs: over CRI and as a pod.
  *
- * Here that is minke-oci by its command line; MINKE_TEST_HANDLERS names others. crun and runc need a
- * host with cgroup v2 alone, so test/vm runs this file with them.
+ * Here that is minke-oci by its command line; MINKE_TEST_HANDLERS names others. Others need a host
+ * with cgroup v2 alone: test/vm/runtime-handlers.test.ts runs runc.
  */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
