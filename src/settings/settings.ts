@@ -73,6 +73,25 @@ export interface ImageSettings {
   readonly allowForeignLayers: boolean;
   /** Docker's config.json, for registry credentials; absolute. */
   readonly dockerConfigPath?: string | undefined;
+  readonly collection: CollectionSettings;
+}
+
+/** When images that nobody needs are removed without being asked for. */
+export interface CollectionSettings {
+  /** Of images that minke's own pods and commands brought. */
+  readonly enabled: boolean;
+  /** Also of those that came through CRI; a kubelet collects its own. */
+  readonly cri: boolean;
+  /** Above so much of the file system in use, until it is below the low mark. */
+  readonly highPercent: number;
+  readonly lowPercent: number;
+  /** Younger in disuse than this nothing is collected. */
+  readonly minUnusedMs: number;
+  /** Older in disuse than this it is, whatever the file system; 0: never by age. */
+  readonly maxUnusedMs: number;
+  readonly intervalMs: number;
+  /** References that are kept whatever happens. */
+  readonly pinned: readonly string[];
 }
 
 export interface Settings {
@@ -187,6 +206,31 @@ const registrySchema = z
     }),
   );
 
+const collectionSchema = z
+  .strictObject({
+    enabled: z.boolean().default(true),
+    cri: z.boolean().default(false),
+    "high-percent": z.number().min(0).max(100).default(85),
+    "low-percent": z.number().min(0).max(100).default(80),
+    "min-unused-ms": z.int().min(0).default(120_000),
+    "max-unused-ms": z.int().min(0).default(0),
+    "interval-ms": z.int().min(1000).default(300_000),
+    pinned: z.array(z.string().min(1)).max(1000).default([]),
+  })
+  .refine((file) => file["low-percent"] <= file["high-percent"], "low-percent must not be above high-percent")
+  .transform(
+    (file): CollectionSettings => ({
+      enabled: file.enabled,
+      cri: file.cri,
+      highPercent: file["high-percent"],
+      lowPercent: file["low-percent"],
+      minUnusedMs: file["min-unused-ms"],
+      maxUnusedMs: file["max-unused-ms"],
+      intervalMs: file["interval-ms"],
+      pinned: file.pinned,
+    }),
+  );
+
 const imagesSchema = z
   .strictObject({
     "parallel-layers": z.int().min(1).max(64).default(4),
@@ -197,6 +241,7 @@ const imagesSchema = z
     "progress-timeout-ms": z.int().min(1000).default(60_000),
     "allow-foreign-layers": z.boolean().default(false),
     "docker-config-path": absolutePath.optional(),
+    collection: collectionSchema.prefault({}),
   })
   .transform(
     (file): ImageSettings => ({
@@ -204,6 +249,7 @@ const imagesSchema = z
       maxLayerBytes: file["max-layer-bytes"],
       progressTimeoutMs: file["progress-timeout-ms"],
       allowForeignLayers: file["allow-foreign-layers"],
+      collection: file.collection,
       ...(file["docker-config-path"] === undefined ? {} : { dockerConfigPath: file["docker-config-path"] }),
     }),
   );

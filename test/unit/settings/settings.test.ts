@@ -63,6 +63,15 @@ test("every key of a full file is taken", () => {
     progress-timeout-ms = 5000
     allow-foreign-layers = true
     docker-config-path = "/etc/docker.json"
+    [images.collection]
+    enabled = false
+    cri = true
+    high-percent = 60
+    low-percent = 50.5
+    min-unused-ms = 0
+    max-unused-ms = 1000
+    interval-ms = 2000
+    pinned = ["registry.example/base:1"]
     [logs]
     max-bytes = 65536
     max-files = 2
@@ -113,6 +122,16 @@ test("every key of a full file is taken", () => {
       progressTimeoutMs: 5000,
       allowForeignLayers: true,
       dockerConfigPath: "/etc/docker.json",
+      collection: {
+        enabled: false,
+        cri: true,
+        highPercent: 60,
+        lowPercent: 50.5,
+        minUnusedMs: 0,
+        maxUnusedMs: 1000,
+        intervalMs: 2000,
+        pinned: ["registry.example/base:1"],
+      },
     },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
@@ -144,6 +163,7 @@ test.each([
   ["a cgroup root with ..", 'cgroup-root = "a/../b"', "cgroup-root"],
   ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
   ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
+  ["a low mark above the high one", "[images.collection]\nhigh-percent = 70", "images.collection"],
   ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
   ["a word for a number", '[logs]\nmax-bytes = "10Mi"', "logs.max-bytes"],
 ])("%s is refused by its path", (_, text, path) => {
