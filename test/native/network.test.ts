@@ -360,6 +360,26 @@ describe("a new daemon", () => {
     expect(bench.store.get(pod.id)).toMatchObject({ ips: pod.network.ips });
   });
 
+  test("with another bridge name keeps the former bridge while a pod is on it, then removes it with its rules", async () => {
+    const renamed = { ...SETTINGS, bridge: "mknet2" };
+    const reopen = async () => {
+      await bench.network.close({ removeAll: false });
+      bench.network = await PodNetwork.open(renamed, bench.store, log);
+    };
+    const pod = await addPod([port(20_331)]);
+    await reopen();
+    await bench.network.recover([pod.id]);
+    await serve(pod.namespaces, 80);
+    expect(await ask("127.0.0.1", 20_331)).toBe("10.203.0.1");
+    await bench.network.teardown(pod.id);
+    await bench.network.gone(pod.id);
+    await reopen();
+    expect(run("ip", "-o", "link")).not.toContain(`${BRIDGE}:`);
+    expect(run("nft", "list", "tables")).not.toContain(`minke_${BRIDGE}\n`);
+    await serve((await addPod([port(20_331)])).namespaces, 80);
+    expect(await ask("127.0.0.1", 20_331)).toBe("10.203.0.1");
+  });
+
   test("with a taken bridge name is BRIDGE_TAKEN and names the setting", async () => {
     await expect(
       PodNetwork.open({ ...SETTINGS, owner: "/tmp/other" }, new MemoryStore<NetworkRecord>(), log),
