@@ -49,6 +49,7 @@ export const ERROR_CODES = {
   FAILPOINT: "a test asked for this failure",
   HOST_PATH_TYPE: "a hostPath volume is not of the type that it asks for",
   HOST_PORT_IN_USE: "the port of the host is used by another pod or by a process of the host",
+  HOST_PORT_UNREACHABLE: "a port was asked for on ::1, where this host's settings lose the answers",
   IDS_EXHAUSTED: "every range of ids for user namespaces belongs to a sandbox",
   IMAGE_DAMAGED: "a layer of the image is not what was unpacked; minke image verify --repair fetches it again",
   IMAGE_FILE_TOO_LARGE: "a file of the image that minke must read is larger than it may be",

@@ -37,12 +37,14 @@ export interface NetworkSettings {
   readonly cni: CniSettings;
   /** The bridge's name: 1 to 15 bytes. */
   readonly bridge: string;
-  /** IPv4 subnet of the pods, CIDR; its first address is the bridge's. */
-  readonly subnet4: string;
-  /** IPv6 subnet of the pods, CIDR; its first address is the bridge's. */
-  readonly subnet6: string;
-  /** Bytes; of the bridge and every pod's interface. */
-  readonly mtu: number;
+  /** IPv4 subnet of the pods, CIDR; its first address is the bridge's. `none`: no IPv4. `undefined`: the first free of a list. */
+  readonly subnet4?: string | undefined;
+  /** The same of IPv6. */
+  readonly subnet6?: string | undefined;
+  /** Bytes; of the bridge and every pod's interface. `undefined`: the smallest of the host's links. */
+  readonly mtu?: number | undefined;
+  /** Links, as bridges of other networks, that pods neither reach nor are reached from, but for host ports. */
+  readonly isolateFrom: readonly string[];
 }
 
 export interface RegistrySettings {
@@ -118,6 +120,10 @@ export interface Settings {
 
 const absolutePath = z.string().startsWith("/", "must be an absolute path");
 
+const linkName = z
+  .string()
+  .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent");
+
 const cniSchema = z
   .strictObject({
     "config-dir": absolutePath.default("/etc/cni/net.d"),
@@ -141,30 +147,32 @@ const networkSchema = z
   .strictObject({
     mode: z.enum(["auto", "builtin", "cni"]).default("auto"),
     cni: cniSchema.prefault({}),
-    bridge: z
-      .string()
-      .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent")
-      .default("minke0"),
+    bridge: linkName.default("minke0"),
     "subnet-ipv4": z
       .string()
-      .refine(isSubnet(4, 8, 29), "must be an IPv4 subnet, /8 to /29")
-      .default("10.231.0.0/16"),
-    // ULA (RFC 4193); the global ID spells the project's name.
+      .refine(isSubnet(4, 8, 29), 'must be an IPv4 subnet, /8 to /29, or "none"')
+      .optional(),
     "subnet-ipv6": z
       .string()
-      .refine(isSubnet(6, 48, 120), "must be an IPv6 subnet, /48 to /120")
-      .default("fd6d:696e:6b65::/64"),
+      .refine(isSubnet(6, 48, 120), 'must be an IPv6 subnet, /48 to /120, or "none"')
+      .optional(),
     // 1280 is the least that IPv6 works with (RFC 8200, section 5).
-    mtu: z.int().min(1280).max(65_535).default(1500),
+    mtu: z.int().min(1280).max(65_535).optional(),
+    "isolate-from": z.array(linkName).max(64).default([]),
+  })
+  .refine((file) => file["subnet-ipv4"] !== "none" || file["subnet-ipv6"] !== "none", {
+    path: ["subnet-ipv6"],
+    error: "both families are switched off",
   })
   .transform(
     (file): NetworkSettings => ({
       mode: file.mode,
       cni: file.cni,
       bridge: file.bridge,
-      subnet4: file["subnet-ipv4"],
-      subnet6: file["subnet-ipv6"],
-      mtu: file.mtu,
+      ...(file["subnet-ipv4"] === undefined ? {} : { subnet4: file["subnet-ipv4"] }),
+      ...(file["subnet-ipv6"] === undefined ? {} : { subnet6: file["subnet-ipv6"] }),
+      ...(file.mtu === undefined ? {} : { mtu: file.mtu }),
+      isolateFrom: file["isolate-from"],
     }),
   );
 
@@ -386,6 +394,7 @@ function invalid(message: string, cause?: unknown): RuntimeError {
 
 function isSubnet(family: 4 | 6, shortest: number, longest: number): (text: string) => boolean {
   return (text) => {
+    if (text === "none") return true;
     const [address, length, ...rest] = text.split("/");
     if (!address || !length || rest.length > 0 || !/^\d{1,3}$/.test(length)) return false;
     return isIP(address) === family && Number(length) >= shortest && Number(length) <= longest;

@@ -22,7 +22,7 @@ test("an empty file gives the defaults", () => {
     logLevel: "info",
     cgroupRoot: "minke",
     tolerateMissingControllers: false,
-    network: { bridge: "minke0", mtu: 1500 },
+    network: { mode: "auto", bridge: "minke0", isolateFrom: [] },
     logs: { maxBytes: 10_485_760, maxFiles: 5 },
     backoff: { baseMs: 10_000, maxMs: 300_000 },
     userNamespaces: { firstId: 1_879_048_192, idsPerPod: 65_536, maxPods: 4_000 },
@@ -42,6 +42,7 @@ test("every key of a full file is taken", () => {
     subnet-ipv6 = "fd00:1::/64"
     mtu = 9000
     mode = "cni"
+    isolate-from = ["docker0"]
     [network.cni]
     config-dir = "/etc/net.d"
     config-file = "/etc/net.d/10.conflist"
@@ -101,6 +102,7 @@ test("every key of a full file is taken", () => {
       subnet4: "10.9.0.0/24",
       subnet6: "fd00:1::/64",
       mtu: 9000,
+      isolateFrom: ["docker0"],
     },
     registries: {
       "docker.io": {
@@ -153,6 +155,7 @@ test.each([
   ["a link name of 16 bytes", '[network]\nbridge = "abcdefghijklmnop"', "network.bridge"],
   ["an IPv6 subnet for IPv4", '[network]\nsubnet-ipv4 = "fd00::/64"', "network.subnet-ipv4"],
   ["a subnet without length", '[network]\nsubnet-ipv6 = "fd00::"', "network.subnet-ipv6"],
+  ["no family at all", '[network]\nsubnet-ipv4 = "none"\nsubnet-ipv6 = "none"', "network.subnet-ipv6"],
   ["a network mode that is none", '[network]\nmode = "docker"', "network.mode"],
   ["a relative plugin directory", '[network.cni]\nplugin-dirs = ["bin"]', "network.cni.plugin-dirs.0"],
   ["an MTU below IPv6's least", "[network]\nmtu = 576", "network.mtu"],
