@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -204,6 +205,9 @@ int MeasureUsage(const std::string& path) {
 int main(int argc, char** argv) {
   ::umask(0);
   ::signal(SIGPIPE, SIG_IGN);
+  // A daemon that is killed takes its unpacking with it: the next one removes what is half made,
+  // and must not meet somebody who still writes there.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   Arguments arguments;
   if (!ParseArguments(argc, argv, &arguments)) {
     fputs("usage: minke-layer --dest DIR [--record DIR] [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]\n"

@@ -62,6 +62,16 @@ export interface RegistrySettings {
   readonly plainHttp?: boolean | undefined;
 }
 
+export interface StreamingSettings {
+  /** An IP address of this machine. */
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  readonly tls?:
+    | { readonly certificate: string; readonly key: string; readonly clientCa?: string | undefined }
+    | undefined;
+}
+
 export interface ImageSettings {
   /** Layers fetched and unpacked at once, over all pulls. */
   readonly parallelLayers: number;
@@ -94,6 +104,24 @@ export interface CollectionSettings {
   readonly pinned: readonly string[];
 }
 
+export interface NriSettings {
+  readonly enabled: boolean;
+  /** Absolute; `undefined`: `<run>/nri.sock`. */
+  readonly socketPath?: string | undefined;
+  /** Configuration of plugins, a file each; absolute. */
+  readonly configDir: string;
+  readonly registrationTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+}
+
+/** An OCI runtime that serves as runtime handler. */
+export interface RuntimeHandlerSettings {
+  /** Its program, absolute. */
+  readonly path: string;
+  /** Arguments before the command. */
+  readonly args: readonly string[];
+}
+
 export interface Settings {
   readonly logLevel: LogLevel;
   /** Below the cgroup v2 mount; everything that minke makes lies below this. */
@@ -106,12 +134,19 @@ export interface Settings {
   /** containerd's `certs.d`, read for hosts that `registries` does not name; absolute. */
   readonly registryConfigPath?: string | undefined;
   readonly images: ImageSettings;
+  /** By name; the built-in one is not here. */
+  readonly runtimeHandlers: Readonly<Record<string, RuntimeHandlerSettings>>;
   /** Rotation of the logs of pods' containers; a kubelet rotates its own. */
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  readonly nri: NriSettings;
   /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
   readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
+  /** Directories of CDI specifications; the last one wins. */
+  readonly cdiDirs: readonly string[];
+  /** Where exec, attach and port-forward of CRI find their streams. */
+  readonly streaming: StreamingSettings;
   readonly pods: {
     /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
     readonly gracePeriodMs: number;
@@ -254,6 +289,64 @@ const imagesSchema = z
     }),
   );
 
+const LOOPBACK = /^(127\.|::1$)/;
+
+const streamingSchema = z
+  .strictObject({
+    // The URLs name it, so it must be an address that clients can connect to.
+    address: z
+      .string()
+      .refine((text) => isIP(text) > 0 && !/^[0:.]+$/.test(text), "must be an IP address of this machine")
+      .default("127.0.0.1"),
+    port: z.int().min(0).max(65_535).default(0),
+    "tls-cert": absolutePath.optional(),
+    "tls-key": absolutePath.optional(),
+    "tls-client-ca": absolutePath.optional(),
+  })
+  .refine((file) => (file["tls-cert"] === undefined) === (file["tls-key"] === undefined), {
+    path: ["tls-key"],
+    error: "and tls-cert go together",
+  })
+  .refine((file) => file["tls-client-ca"] === undefined || file["tls-cert"] !== undefined, {
+    path: ["tls-client-ca"],
+    error: "needs a tls-cert",
+  })
+  // Whoever sees a URL on its way can use it.
+  .refine((file) => LOOPBACK.test(file.address) || file["tls-cert"] !== undefined, {
+    path: ["address"],
+    error: "beyond loopback needs tls-cert and tls-key",
+  })
+  .transform((file): StreamingSettings => {
+    const { "tls-cert": certificate, "tls-key": key, "tls-client-ca": clientCa } = file;
+    const tls = certificate !== undefined && key !== undefined ? { certificate, key, clientCa } : undefined;
+    return { host: file.address, port: file.port, ...(tls && { tls }) };
+  });
+
+// The time-outs are those of NRI itself.
+
+const nriSchema = z
+  .strictObject({
+    enabled: z.boolean().default(true),
+    socket: absolutePath.optional(),
+    "config-dir": absolutePath.default("/etc/nri/conf.d"),
+    "registration-timeout-ms": z.int().min(100).max(60_000).default(5_000),
+    "request-timeout-ms": z.int().min(100).max(60_000).default(2_000),
+  })
+  .transform(
+    (file): NriSettings => ({
+      enabled: file.enabled,
+      ...(file.socket === undefined ? {} : { socketPath: file.socket }),
+      configDir: file["config-dir"],
+      registrationTimeoutMs: file["registration-timeout-ms"],
+      requestTimeoutMs: file["request-timeout-ms"],
+    }),
+  );
+
+const runtimeHandlerSchema = z.strictObject({
+  path: absolutePath,
+  args: z.array(z.string()).max(32).default([]),
+});
+
 const userNamespacesSchema = z
   .strictObject({
     // Behind the containers of systemd-nspawn, and before what else it has a use for (systemd.io, UIDS-GIDS).
@@ -287,6 +380,16 @@ const fileSchema = z
     registries: z.record(z.string().min(1), registrySchema).default({}),
     "registry-config-path": absolutePath.optional(),
     images: imagesSchema.prefault({}),
+    "runtime-handlers": z
+      .record(
+        z
+          .string()
+          // A RuntimeClass's handler is a DNS label (RFC 1123).
+          .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "must be a DNS label, as a RuntimeClass wants it")
+          .refine((name) => name !== "minke", "minke is the name of the built-in handler"),
+        runtimeHandlerSchema,
+      )
+      .default({}),
     logs: z
       .strictObject({
         // Below 64 KiB a busy container would rotate at every few lines.
@@ -306,6 +409,12 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    cdi: z
+      // SPEC.md of CDI, "CDI JSON Specification".
+      .strictObject({ "spec-dirs": z.array(absolutePath).default(["/etc/cdi", "/var/run/cdi"]) })
+      .prefault({}),
+    streaming: streamingSchema.prefault({}),
+    nri: nriSchema.prefault({}),
     "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
@@ -321,8 +430,12 @@ const fileSchema = z
       registries: file.registries,
       ...(file["registry-config-path"] === undefined ? {} : { registryConfigPath: file["registry-config-path"] }),
       images: file.images,
+      runtimeHandlers: file["runtime-handlers"],
       logs: file.logs,
       backoff: file.backoff,
+      cdiDirs: file.cdi["spec-dirs"],
+      streaming: file.streaming,
+      nri: file.nri,
       userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),
