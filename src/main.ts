@@ -161,8 +161,23 @@ async function open(
   let opened: OpenedRuntime | undefined;
   // Until the containers are known, each image may be somebody's root file system.
   const isInUse = (id: string) => opened?.usesImage(id) ?? true;
-  const images = await ImageStore.open(paths, { ...imageOptions(settings), isInUse });
-  const runtime = await openRuntime({ paths, host, images, network, idRanges: settings.userNamespaces, log });
+  let engineOf: () => PodEngine | undefined = () => undefined;
+  const usersOf = (id: string) => [
+    ...new Set([
+      ...(opened?.imageUsers(id) ?? []),
+      ...podsWithImage(engineOf(), (name) => images.resolve(name)?.id, id),
+    ]),
+  ];
+  const images: ImageStore = await ImageStore.open(paths, { ...imageOptions(settings), isInUse, usersOf });
+  const runtime = await openRuntime({
+    paths,
+    host,
+    images,
+    network,
+    idRanges: settings.userNamespaces,
+    cdiDirs: settings.cdiDirs,
+    log,
+  });
   opened = runtime;
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
@@ -210,9 +225,12 @@ async function open(
     },
     log,
   });
+  engineOf = () => engine;
   parts.push("close the pod engine", () => engine.close());
+  const stopCollecting = collectImages(images, settings, log);
+  parts.push("stop the collection of images", stopCollecting);
   daemon = { runtime, engine, network, leavesNothing: false, onStop: () => undefined };
-  await openSockets(options, paths, host, images, daemon, log, parts);
+  await openSockets(options, settings, paths, host, images, daemon, log, parts);
   return daemon;
 }
 
@@ -226,12 +244,49 @@ function imageOptions({ registries, registryConfigPath, images }: Settings): Ima
     allowForeignLayers: images.allowForeignLayers,
     parallelLayers: images.parallelLayers,
     maxLayerBytes: images.maxLayerBytes,
+    pinned: images.collection.pinned,
     times: { stallMs: images.progressTimeoutMs },
+  };
+}
+
+/** Pods whose manifest names the image: their containers may not be there yet, or not any more. */
+function podsWithImage(
+  engine: PodEngine | undefined,
+  idOf: (reference: string) => string | undefined,
+  imageId: string,
+): string[] {
+  return (engine?.list() ?? []).flatMap(({ metadata, spec }) => {
+    const containers = [...(spec.initContainers ?? []), ...(spec.containers ?? [])].map(({ image }) => image);
+    const volumes = (spec.volumes ?? []).map(({ image }) => image?.reference);
+    const uses = [...containers, ...volumes].some((name) => name !== undefined && idOf(name) === imageId);
+    return uses ? [`pod ${metadata.namespace}/${metadata.name}`] : [];
+  });
+}
+
+/** Looks at the images at every interval; the returned function waits for the pass that is under way. */
+function collectImages(images: ImageStore, settings: Settings, log: Logger): () => Promise<void> {
+  const collector = images.care.collector(settings.images.collection);
+  let pass: Promise<void> = Promise.resolve();
+  const run = () => {
+    pass = pass.then(async () => {
+      try {
+        for (const image of await collector.run()) log.info(image, "an unused image was collected");
+      } catch (err) {
+        const { kind, code, message } = toRuntimeError(err);
+        log.warn({ kind, code, message }, "could not collect images, trying again at the next interval");
+      }
+    });
+  };
+  const timer = setInterval(run, settings.images.collection.intervalMs).unref();
+  return async () => {
+    clearInterval(timer);
+    await pass;
   };
 }
 
 async function openSockets(
   options: DaemonOptions,
+  settings: Settings,
   paths: Paths,
   host: Host,
   images: ImageStore,
@@ -240,7 +295,7 @@ async function openSockets(
   parts: CleanupStack,
 ): Promise<void> {
   const holds = { holds: true, reason: "", message: "" };
-  const streaming = await StreamingServer.listen({ host: "127.0.0.1", port: 0, failure: failureStatus });
+  const streaming = await StreamingServer.listen({ ...settings.streaming, failure: failureStatus });
   parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
     socketPath: options.cri ?? paths.criSocket,
@@ -270,6 +325,16 @@ async function openSockets(
   const server = createApiServer({
     engine: daemon.engine,
     images,
+    imageCare: {
+      care: images.care,
+      knownNames: () => ({
+        containers: daemon.runtime.containerNames(),
+        pods: new Map(
+          daemon.engine.list().map(({ metadata: { uid, namespace, name } }) => [uid, `pod ${namespace}/${name}`]),
+        ),
+      }),
+      prunesCri: settings.images.collection.cri,
+    },
     version: VERSION,
     doctor: runDoctor,
     stop: async (request) => daemon.onStop(request),

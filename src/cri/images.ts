@@ -40,7 +40,7 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
     },
     pullImage: async ({ image, auth }, { signal }) => {
       const name = nameOf(image);
-      const record = await images.pull(name, { signal, auth }).catch((err: unknown) => {
+      const record = await images.pull(name, { signal, auth, owner: "cri" }).catch((err: unknown) => {
         throw withKubeletWord(err);
       });
       return { imageRef: record.id };

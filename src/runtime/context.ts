@@ -47,6 +47,8 @@ export interface RuntimeContext {
   /** Of sandboxes that have no record yet; the records hold those of the others. */
   readonly takenIds: Map<SandboxId, IdMaps>;
   readonly idRanges: IdRangeSettings;
+  /** Directories of CDI specifications; the last one wins. */
+  readonly cdiDirs: readonly string[];
   /** User databases by image id: an image never changes. */
   readonly userFiles: Map<string, UserFiles>;
   /** What an exec inherits from its container; read from the bundle when first needed. */

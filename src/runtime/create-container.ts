@@ -21,6 +21,7 @@ import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from ".
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
+import { withCdiDevices } from "./cdi-devices.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
 import {
   containersOf,
@@ -33,6 +34,7 @@ import {
 } from "./context.js";
 import { devicesAt } from "./host.js";
 import { emptyLayer, imageVolumes, mountedImages } from "./image-mounts.js";
+import type { StillWanted } from "./in-flight.js";
 import { signalNumber } from "./signals.js";
 import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -48,9 +50,10 @@ export function createContainer(
   ctx: RuntimeContext,
   sandboxId: SandboxId,
   config: ContainerConfig,
+  signal?: AbortSignal,
 ): Promise<ContainerId> {
   const { name, attempt } = config.metadata;
-  return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, async () => {
+  const work = async (stillWanted: StillWanted) => {
     const sandbox = requireReady(ctx, sandboxId);
     const existing = containersOf(ctx, sandboxId).find(
       ({ config: { metadata } }) => metadata.name === name && metadata.attempt === attempt,
@@ -69,6 +72,7 @@ export function createContainer(
     const id = newContainerId();
     try {
       await build(ctx, id, sandbox, config, cleanup);
+      stillWanted();
       cleanup.commit();
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
@@ -76,7 +80,8 @@ export function createContainer(
       await undoContainer(ctx, id, sandboxId, cleanup);
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
     }
-  });
+  };
+  return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, work, signal);
 }
 
 function requireReady(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
@@ -128,7 +133,7 @@ async function build(
   const user = await containerUser(ctx, config, image);
   const mounted = await mountedImages(ctx, id, config);
   const volumes = imageVolumes(ctx, id, config, image.config.volumes);
-  const { spec, warnings: unforced } = toContainerSpec({
+  const { spec: planned, warnings: unforced } = toContainerSpec({
     config,
     image: image.config,
     user,
@@ -140,6 +145,7 @@ async function build(
     mountedImages: mounted.trees,
     imageVolumes: volumes.made,
   });
+  const spec = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
   const warnings = [...unforced, ...volumes.warnings];
   await checkAppArmorProfile(spec.process?.apparmorProfile);
   const record: ContainerRecord = {

@@ -50,6 +50,7 @@ export interface RuntimeOptions {
   readonly images: ImageStore;
   readonly network: Networks;
   readonly idRanges: IdRangeSettings;
+  readonly cdiDirs: readonly string[];
   readonly log: Logger;
 }
 
@@ -59,6 +60,10 @@ export interface OpenedRuntime {
   readonly quarantined: readonly QuarantinedRecord[];
   /** True while a container of any owner uses the image. */
   usesImage(imageId: string): boolean;
+  /** Whose containers use the image, for people: `pod default/web`. */
+  imageUsers(imageId: string): string[];
+  /** Container id to what people call it. */
+  containerNames(): Map<string, string>;
   /** Drops the connections; sandboxes and containers go on. */
   close(options: { readonly removeCgroups: boolean }): Promise<void>;
 }
@@ -93,31 +98,46 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     timelines: new Map(),
     takenIds: new Map(),
     idRanges: options.idRanges,
+    cdiDirs: options.cdiDirs,
     userFiles: new Map(),
     processes: new Map(),
   };
+  const podOf = (sandboxId: SandboxId) => {
+    const sandbox = sandboxes.get(sandboxId);
+    if (!sandbox) return `sandbox ${sandboxId}`;
+    const { owner, metadata } = sandbox.config;
+    return `pod ${metadata.namespace}/${metadata.name}${owner === "cri" ? " of CRI" : ""}`;
+  };
+  const uses = (record: ContainerRecord, imageId: string) =>
+    record.imageId === imageId || (record.mountedImageIds?.some((mounted) => mounted === imageId) ?? false);
   watchInits(ctx);
   const recovered = await recover(ctx);
   return {
     runtime: bindVerbs(ctx),
     recovered,
     quarantined: [...sandboxes.quarantined, ...containers.quarantined],
-    usesImage: (imageId) =>
-      containers
-        .list()
-        .some(({ body }) => body.imageId === imageId || body.mountedImageIds?.some((mounted) => mounted === imageId)),
+    usesImage: (imageId) => containers.list().some(({ body }) => uses(body, imageId)),
+    imageUsers: (imageId) => [
+      ...new Set(containers.list().flatMap(({ body }) => (uses(body, imageId) ? [podOf(body.sandboxId)] : []))),
+    ],
+    containerNames: () =>
+      new Map(
+        containers
+          .list()
+          .map(({ id, body }) => [id, `container "${body.config.metadata.name}" of ${podOf(body.sandboxId)}`]),
+      ),
     close: (closeOptions) => close(ctx, closeOptions.removeCgroups),
   };
 }
 
 function bindVerbs(ctx: RuntimeContext): Runtime {
   return {
-    runSandbox: (config) => runSandbox(ctx, config),
+    runSandbox: (config, signal) => runSandbox(ctx, config, signal),
     stopSandbox: (id) => stopSandbox(ctx, id),
     removeSandbox: (id) => removeSandbox(ctx, id),
     sandboxStatus: (id) => sandboxStatus(ctx, id),
     listSandboxes: (owner) => listSandboxes(ctx, owner),
-    createContainer: (sandboxId, config) => createContainer(ctx, sandboxId, config),
+    createContainer: (sandboxId, config, signal) => createContainer(ctx, sandboxId, config, signal),
     startContainer: (id) => startContainer(ctx, id),
     stopContainer: (id, graceMs) => stopContainer(ctx, id, graceMs),
     removeContainer: (id) => removeContainer(ctx, id),

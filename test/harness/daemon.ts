@@ -35,6 +35,8 @@ export interface TestDaemonOptions {
   readonly networkMode?: "builtin" | "cni";
   /** First half of the pods' IPv4 network. Default: `10.206`. */
   readonly network?: string;
+  /** The pods' IPv4 network, where 253 addresses are too few. Nothing else may use it. */
+  readonly subnetIpv4?: string;
   /** Folder to make root and run in. Default: a new one below the system's. It stays. */
   readonly folder?: string;
 }
@@ -109,7 +111,7 @@ ${settings}
 [network]
 mode = "${networkMode}"
 bridge = "${this.bridge}"
-subnet-ipv4 = "${this.network4}.0/24"
+subnet-ipv4 = "${place.subnetIpv4 ?? `${this.network4}.0/24`}"
 subnet-ipv6 = "fd6d:696e:6b65:${(Number(this.network4.split(".")[1]) * 256 + n).toString(16)}::/64"
 ${tables}`,
     );
