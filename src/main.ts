@@ -5,6 +5,7 @@
  * containers go on without it unless the request says otherwise.
  */
 import { mkdir, rm } from "node:fs/promises";
+import { createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
@@ -22,6 +23,7 @@ import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/i
 import type { AttachmentRecord } from "./network/cni/cni-network.js";
 import { Networks } from "./network/networks.js";
 import type { NetworkRecord } from "./network/pod-network.js";
+import { Nri } from "./nri/nri.js";
 import { ConfigObjects, type ConfigRecord } from "./pod/config-objects.js";
 import { PodEngine } from "./pod/engine.js";
 import type { HistoryRecord } from "./pod/history.js";
@@ -29,6 +31,7 @@ import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
 import { type Host, readHost } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
+import { BUILT_IN_HANDLERS, readRuntimeHandlers, type RuntimeHandler } from "./runtime/runtime-handlers.js";
 import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
@@ -112,6 +115,7 @@ async function takeLock(paths: Paths): Promise<Fd> {
 interface Daemon {
   readonly runtime: OpenedRuntime;
   readonly engine: PodEngine;
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   readonly network: Networks;
   /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
   leavesNothing: boolean;
@@ -169,16 +173,21 @@ async function open(
     ]),
   ];
   const images: ImageStore = await ImageStore.open(paths, { ...imageOptions(settings), isInUse, usersOf });
+  const nri = new Nri({ ...settings.nri, runtimeVersion: VERSION, log });
+  const runtimeHandlers = await readRuntimeHandlers(settings.runtimeHandlers, log);
   const runtime = await openRuntime({
     paths,
     host,
     images,
     network,
+    nri,
+    runtimeHandlers,
     idRanges: settings.userNamespaces,
     cdiDirs: settings.cdiDirs,
     log,
   });
   opened = runtime;
+  for (const { path, why } of images.dropped) log.warn({ path, why }, "dropped from the image store");
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
   const pods = await FileStore.open<PodRecord>({
@@ -204,7 +213,7 @@ async function open(
     ),
   );
   if (!configMaps || !secrets) throw new Error("two stores are opened");
-  const stores = [leases, attachments, runtime, pods, history, configMaps, secrets];
+  const stores = [leases, attachments, images, runtime, pods, history, configMaps, secrets];
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
@@ -229,7 +238,8 @@ async function open(
   parts.push("close the pod engine", () => engine.close());
   const stopCollecting = collectImages(images, settings, log);
   parts.push("stop the collection of images", stopCollecting);
-  daemon = { runtime, engine, network, leavesNothing: false, onStop: () => undefined };
+  daemon = { runtime, engine, runtimeHandlers, network, leavesNothing: false, onStop: () => undefined };
+  if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
   await openSockets(options, settings, paths, host, images, daemon, log, parts);
   return daemon;
 }
@@ -284,6 +294,17 @@ function collectImages(images: ImageStore, settings: Settings, log: Logger): () 
   };
 }
 
+async function openNri(nri: Nri, socketPath: string, parts: CleanupStack): Promise<void> {
+  const listening = await listenOnSocket(
+    createServer((socket) => void nri.accept(socket)),
+    socketPath,
+  );
+  parts.push("close the NRI socket", () => {
+    nri.close();
+    return listening.close();
+  });
+}
+
 async function openSockets(
   options: DaemonOptions,
   settings: Settings,
@@ -304,18 +325,32 @@ async function openSockets(
       images,
       streaming,
       root: paths.root,
+      missedEvents: daemon.runtime.missedEvents,
       introspection: {
         version: VERSION,
         runtimeReady: () => holds,
         networkReady: () => daemon.network.readiness(),
         runtimeHandlers: [
-          { name: "", hasUserNamespaces: host.abilities.hasUserNamespaces, hasRecursiveReadonlyMounts: true },
+          ...BUILT_IN_HANDLERS.map((name) => ({
+            name,
+            hasUserNamespaces: host.abilities.hasUserNamespaces,
+            hasRecursiveReadonlyMounts: true,
+          })),
+          ...[...daemon.runtimeHandlers.values()].map(({ name, hasRecursiveReadonlyMounts }) => ({
+            name,
+            hasUserNamespaces: false,
+            hasRecursiveReadonlyMounts,
+          })),
         ],
         configuration: () => ({
           stateDir: paths.root,
           runDir: paths.run,
           cgroupMount: host.cgroups.mount,
           cgroupControllers: [...host.cgroups.controllers],
+          // Without a controller, figures are sums over the processes that run now.
+          figuresFrom: Object.fromEntries(
+            ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
+          ),
         }),
       },
     }),

@@ -20,6 +20,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -104,7 +106,6 @@ int Remove(std::string path) {
   const auto removed = layer::RemoveTree(dir->get(), path.c_str() + slash + 1);
   return removed ? Print("{}", 0) : PrintFailure("remove the tree", removed.failure());
 }
-
 
 std::string Number(const char* name, uint64_t value) { return std::string(",\"") + name + "\":" + std::to_string(value); }
 
@@ -200,6 +201,9 @@ int MeasureUsage(const std::string& path) {
 int main(int argc, char** argv) {
   ::umask(0);
   ::signal(SIGPIPE, SIG_IGN);
+  // A daemon that is killed takes its unpacking with it: the next one removes what is half made,
+  // and must not meet somebody who still writes there.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   Arguments arguments;
   if (!ParseArguments(argc, argv, &arguments)) {
     fputs("usage: minke-layer --dest DIR [--record DIR] [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]\n"

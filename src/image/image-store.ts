@@ -6,15 +6,16 @@
  * record never names what is not there, and whatever a dead run left is swept at the next start.
  * Knows no container: `isInUse` says whether one needs an image.
  */
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { readdir, readFile, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { type Digest, digestHex, isDigest } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import type { ImageConfig, Platform } from "../oci/image-spec.js";
 import type { Paths } from "../settings/paths.js";
-import { FileStore, type QuarantinedRecord, type RecordStore } from "../state/store.js";
+import { FileStore, makeDurableDirectory, type QuarantinedRecord, type RecordStore } from "../state/store.js";
 import { writeDurableFile } from "./durable-file.js";
 import type { AuthConfig } from "./credentials.js";
 import { findImage } from "./find-image.js";
@@ -25,7 +26,7 @@ import { ImageCare } from "./image-care.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
 import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord } from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
-import { LayerStore } from "./layer-store.js";
+import { type Dropped, LayerStore } from "./layer-store.js";
 import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
 import { explainPull, type PullExplanation } from "./pull-explanation.js";
 import { RegistryClient, type RegistryOptions, sha256Of } from "./registry-client.js";
@@ -36,6 +37,8 @@ export type { LayerProgress };
 const DEFAULT_MAX_LAYER_BYTES = 64 * 1024 ** 3;
 const DEFAULT_MAX_LAYER_ENTRIES = 4_000_000;
 const DEFAULT_PARALLEL_LAYERS = 4;
+const UNFINISHED = "a run ended before it was finished";
+const NEEDED_BY_NONE = "no image needs it";
 
 export interface ImageStoreOptions extends RegistryOptions {
   /** Fetch layers from the foreign addresses that their descriptors name; refused otherwise. */
@@ -89,6 +92,8 @@ export class ImageStore {
   #changes: Promise<unknown> = Promise.resolve();
   /** Of the files that could not be read at open. */
   readonly quarantined: readonly QuarantinedRecord[];
+  /** Of what was there at open and is not any more. */
+  readonly dropped: Dropped[];
 
   private constructor(
     paths: Paths,
@@ -96,12 +101,14 @@ export class ImageStore {
     records: RecordStore<ImageRecord>,
     layers: LayerStore,
     quarantined: readonly QuarantinedRecord[],
+    dropped: Dropped[],
   ) {
     this.#paths = paths;
     this.#options = options;
     this.#records = records;
     this.#layers = layers;
     this.quarantined = quarantined;
+    this.dropped = dropped;
     this.#client = new RegistryClient(options);
     const pinned = new Set((options.pinned ?? []).map((ref) => parseReference(ref).toString()));
     this.care = new ImageCare({
@@ -111,7 +118,7 @@ export class ImageStore {
       list: () => this.list(),
       resolve: (name) => this.resolve(name),
       change: (work) => this.#change(work),
-      collect: () => this.#collect(),
+      collect: async () => void (await this.#collect()),
       pull: (ref, pullOptions) => this.pull(ref, pullOptions),
       usersOf: (id) => options.usersOf?.(id) ?? (options.isInUse?.(id) ? ["a container"] : []),
       isPinned: ({ repoTags, repoDigests }) => [...repoTags, ...repoDigests].some((name) => pinned.has(name)),
@@ -121,6 +128,7 @@ export class ImageStore {
   /** Loads the records and sweeps what a dead run left. Images that miss a layer are dropped. */
   static async open(paths: Paths, options: ImageStoreOptions = {}): Promise<ImageStore> {
     const quarantined: QuarantinedRecord[] = [];
+    const dropped: Dropped[] = [];
     const storeOf = async <T>(noun: "images" | "layers"): Promise<RecordStore<T>> => {
       const store = await FileStore.open<T>({
         dir: paths.durableState(noun),
@@ -129,6 +137,7 @@ export class ImageStore {
         version: 1,
       });
       quarantined.push(...store.quarantined);
+      dropped.push(...store.unfinished.map((path) => ({ path, why: UNFINISHED })));
       return store;
     };
     const images = options.stores?.images ?? (await storeOf<ImageRecord>("images"));
@@ -138,27 +147,37 @@ export class ImageStore {
       maxEntries: options.maxLayerEntries ?? DEFAULT_MAX_LAYER_ENTRIES,
       parallelLayers: options.parallelLayers ?? DEFAULT_PARALLEL_LAYERS,
     });
-    const store = new ImageStore(paths, options, images, layers, quarantined);
+    dropped.push(...layers.dropped);
+    const store = new ImageStore(paths, options, images, layers, quarantined, dropped);
     await store.#recover();
     return store;
   }
 
   async #recover(): Promise<void> {
+    const drop = (path: string, why: string) => this.dropped.push({ path, why });
     const newestFirst = this.#all().sort((a, b) => (BigInt(b.pulledAtNs) > BigInt(a.pulledAtNs) ? 1 : -1));
     const owned = new Set<string>();
     for (const record of newestFirst) {
-      if (!record.layers.every(({ diffId }) => this.#layers.get(diffId))) {
+      const absent = record.layers.find(({ diffId }) => !this.#layers.get(diffId));
+      if (absent) {
         await this.#records.remove(digestHex(record.id));
+        const names = [...record.repoTags, ...record.repoDigests].join(", ");
+        drop(this.#paths.durableRecord("images", digestHex(record.id)), `image ${names} misses layer ${absent.diffId}`);
         continue;
       }
       // A death between the two records of a moved tag leaves it on both; the newer one wins.
       const repoTags = record.repoTags.filter((tag) => !owned.has(tag));
       for (const tag of repoTags) owned.add(tag);
       if (repoTags.length < record.repoTags.length)
-        await this.#records.put(digestHex(record.id), { ...record, repoTags });
+        await this.#records.put(digestHex(record.id), { ...record, repoTags }, "remember");
     }
-    await mkdir(dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest)), { recursive: true, mode: 0o700 });
-    await this.#collect();
+    await makeDurableDirectory(dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest)));
+    const { layers, blobs } = await this.#collect();
+    for (const diffId of layers) {
+      drop(dirname(this.#paths.layer(diffId)), NEEDED_BY_NONE);
+      drop(this.#paths.durableRecord("layers", digestHex(diffId)), NEEDED_BY_NONE);
+    }
+    for (const path of blobs) drop(path, NEEDED_BY_NONE);
   }
 
   #all(): ImageRecord[] {
@@ -336,18 +355,19 @@ export class ImageStore {
     const id = image.manifest.config.digest;
     await writeDurableFile(this.#paths.blob(image.manifestDigest), image.manifestBytes);
     await writeDurableFile(this.#paths.blob(id), image.configBytes);
+    failpoint("after write blobs");
     const known = this.#records.get(digestHex(id));
     const repoTags = references.map(repoTagOf).filter((tag) => tag !== undefined);
     const repoDigests =
       topDigest === undefined ? [] : references.map((reference) => repoDigestOf(reference, topDigest));
     const record = imageRecordOf(image, unpacked, { repoTags, repoDigests, owners: [owner] }, known);
     await this.#records.put(digestHex(id), record);
+    failpoint("after write record");
     for (const other of this.#all()) {
       if (other.id === id || !other.repoTags.some((tag) => repoTags.includes(tag))) continue;
-      await this.#records.put(digestHex(other.id), {
-        ...other,
-        repoTags: other.repoTags.filter((tag) => !repoTags.includes(tag)),
-      });
+      const left = other.repoTags.filter((tag) => !repoTags.includes(tag));
+      // Should this not get to the disk, the newer record wins at the next start.
+      await this.#records.put(digestHex(other.id), { ...other, repoTags: left }, "remember");
     }
     return record;
   }
@@ -362,11 +382,15 @@ export class ImageStore {
       const record = this.resolve(refOrId);
       if (!record) return;
       if (this.#options.isInUse?.(record.id)) {
-        await this.#records.put(digestHex(record.id), { ...record, repoTags: [], repoDigests: [], isRemoved: true });
+        const hidden = { ...record, repoTags: [], repoDigests: [], isRemoved: true } as const;
+        await this.#records.put(digestHex(record.id), hidden, "remember");
       } else {
+        failpoint("forget image");
         await this.#records.remove(digestHex(record.id));
+        failpoint("after forget image");
       }
       await this.#collect();
+      failpoint("after remove image");
     });
   }
 
@@ -375,18 +399,20 @@ export class ImageStore {
     if (this.#all().some(({ isRemoved }) => isRemoved)) await this.#change(() => this.#collect());
   }
 
-  /** Removes records, layers and blobs that nothing names. Runs alone. */
-  async #collect(): Promise<void> {
+  /** Removes records, layers and blobs that nothing names; returns which. Runs alone. */
+  async #collect(): Promise<{ readonly layers: readonly Digest[]; readonly blobs: readonly string[] }> {
     for (const { id, isRemoved } of this.#all()) {
       if (isRemoved && !this.#options.isInUse?.(id)) await this.#records.remove(digestHex(id));
     }
     const images = this.#all();
-    await this.#layers.collect(new Set(images.flatMap(({ layers }) => layers.map(({ diffId }) => diffId))));
+    const layers = await this.#layers.collect(
+      new Set(images.flatMap(({ layers }) => layers.map(({ diffId }) => diffId))),
+    );
     const blobs = new Set(images.flatMap(({ id, manifestDigest }) => [digestHex(id), digestHex(manifestDigest)]));
     const dir = dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest));
-    for (const name of await readdir(dir)) {
-      if (!blobs.has(name)) await rm(this.#paths.blob(`sha256:${name}` as Digest), { force: true });
-    }
+    const unused = (await readdir(dir)).filter((name) => !blobs.has(name)).map((name) => join(dir, name));
+    for (const path of unused) await rm(path, { force: true });
+    return { layers, blobs: unused };
   }
 
   #change<T>(work: () => Promise<T>): Promise<T> {

@@ -104,6 +104,24 @@ export interface CollectionSettings {
   readonly pinned: readonly string[];
 }
 
+export interface NriSettings {
+  readonly enabled: boolean;
+  /** Absolute; `undefined`: `<run>/nri.sock`. */
+  readonly socketPath?: string | undefined;
+  /** Configuration of plugins, a file each; absolute. */
+  readonly configDir: string;
+  readonly registrationTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+}
+
+/** An OCI runtime that serves as runtime handler. */
+export interface RuntimeHandlerSettings {
+  /** Its program, absolute. */
+  readonly path: string;
+  /** Arguments before the command. */
+  readonly args: readonly string[];
+}
+
 export interface Settings {
   readonly logLevel: LogLevel;
   /** Below the cgroup v2 mount; everything that minke makes lies below this. */
@@ -116,10 +134,13 @@ export interface Settings {
   /** containerd's `certs.d`, read for hosts that `registries` does not name; absolute. */
   readonly registryConfigPath?: string | undefined;
   readonly images: ImageSettings;
+  /** By name; the built-in one is not here. */
+  readonly runtimeHandlers: Readonly<Record<string, RuntimeHandlerSettings>>;
   /** Rotation of the logs of pods' containers; a kubelet rotates its own. */
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  readonly nri: NriSettings;
   /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
   readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
   /** Directories of CDI specifications; the last one wins. */
@@ -301,6 +322,31 @@ const streamingSchema = z
     return { host: file.address, port: file.port, ...(tls && { tls }) };
   });
 
+// The time-outs are those of NRI itself.
+
+const nriSchema = z
+  .strictObject({
+    enabled: z.boolean().default(true),
+    socket: absolutePath.optional(),
+    "config-dir": absolutePath.default("/etc/nri/conf.d"),
+    "registration-timeout-ms": z.int().min(100).max(60_000).default(5_000),
+    "request-timeout-ms": z.int().min(100).max(60_000).default(2_000),
+  })
+  .transform(
+    (file): NriSettings => ({
+      enabled: file.enabled,
+      ...(file.socket === undefined ? {} : { socketPath: file.socket }),
+      configDir: file["config-dir"],
+      registrationTimeoutMs: file["registration-timeout-ms"],
+      requestTimeoutMs: file["request-timeout-ms"],
+    }),
+  );
+
+const runtimeHandlerSchema = z.strictObject({
+  path: absolutePath,
+  args: z.array(z.string()).max(32).default([]),
+});
+
 const userNamespacesSchema = z
   .strictObject({
     // Behind the containers of systemd-nspawn, and before what else it has a use for (systemd.io, UIDS-GIDS).
@@ -334,6 +380,16 @@ const fileSchema = z
     registries: z.record(z.string().min(1), registrySchema).default({}),
     "registry-config-path": absolutePath.optional(),
     images: imagesSchema.prefault({}),
+    "runtime-handlers": z
+      .record(
+        z
+          .string()
+          // A RuntimeClass's handler is a DNS label (RFC 1123).
+          .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "must be a DNS label, as a RuntimeClass wants it")
+          .refine((name) => name !== "minke", "minke is the name of the built-in handler"),
+        runtimeHandlerSchema,
+      )
+      .default({}),
     logs: z
       .strictObject({
         // Below 64 KiB a busy container would rotate at every few lines.
@@ -358,6 +414,7 @@ const fileSchema = z
       .strictObject({ "spec-dirs": z.array(absolutePath).default(["/etc/cdi", "/var/run/cdi"]) })
       .prefault({}),
     streaming: streamingSchema.prefault({}),
+    nri: nriSchema.prefault({}),
     "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
@@ -373,10 +430,12 @@ const fileSchema = z
       registries: file.registries,
       ...(file["registry-config-path"] === undefined ? {} : { registryConfigPath: file["registry-config-path"] }),
       images: file.images,
+      runtimeHandlers: file["runtime-handlers"],
       logs: file.logs,
       backoff: file.backoff,
       cdiDirs: file.cdi["spec-dirs"],
       streaming: file.streaming,
+      nri: file.nri,
       userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),

@@ -74,6 +74,9 @@ test("every key of a full file is taken", () => {
     max-unused-ms = 1000
     interval-ms = 2000
     pinned = ["registry.example/base:1"]
+    [runtime-handlers.crun]
+    path = "/usr/bin/crun"
+    args = ["--debug"]
     [logs]
     max-bytes = 65536
     max-files = 2
@@ -88,6 +91,12 @@ test("every key of a full file is taken", () => {
     tls-client-ca = "/ca.pem"
     [cdi]
     spec-dirs = ["/srv/cdi"]
+    [nri]
+    enabled = false
+    socket = "/run/nri/nri.sock"
+    config-dir = "/etc/nri.d"
+    registration-timeout-ms = 200
+    request-timeout-ms = 300
     [user-namespaces]
     first-id = 100000
     ids-per-pod = 131072
@@ -143,10 +152,18 @@ test("every key of a full file is taken", () => {
         pinned: ["registry.example/base:1"],
       },
     },
+    runtimeHandlers: { crun: { path: "/usr/bin/crun", args: ["--debug"] } },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
     streaming: { host: "10.0.0.1", port: 10250, tls: { certificate: "/c.pem", key: "/k.pem", clientCa: "/ca.pem" } },
     cdiDirs: ["/srv/cdi"],
+    nri: {
+      enabled: false,
+      socketPath: "/run/nri/nri.sock",
+      configDir: "/etc/nri.d",
+      registrationTimeoutMs: 200,
+      requestTimeoutMs: 300,
+    },
     userNamespaces: { firstId: 100_000, idsPerPod: 131_072, maxPods: 2 },
     pods: { gracePeriodMs: 0 },
   });
@@ -176,6 +193,8 @@ test.each([
   ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
   ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
   ["a low mark above the high one", "[images.collection]\nhigh-percent = 70", "images.collection"],
+  ["a handler of the built-in one's name", '[runtime-handlers.minke]\npath = "/x"', "runtime-handlers.minke"],
+  ["a handler without a path", "[runtime-handlers.crun]", "runtime-handlers.crun.path"],
   ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
   ["streams beyond loopback in the clear", '[streaming]\naddress = "10.0.0.1"', "streaming.address"],
   ["streams at no address", '[streaming]\naddress = "0.0.0.0"', "streaming.address"],
