@@ -8,6 +8,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { createMetricsServer, type DaemonFacts, DaemonMetrics, listenOnPort } from "./api/daemon-metrics.js";
 import { createApiServer } from "./api/server.js";
 import { listenOnSocket } from "./api/unix-socket.js";
 import { CleanupStack } from "./base/cleanup.js";
@@ -111,6 +112,7 @@ interface Daemon {
   readonly runtime: OpenedRuntime;
   readonly engine: PodEngine;
   readonly network: Networks;
+  readonly metrics: DaemonMetrics | undefined;
   /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
   leavesNothing: boolean;
   /** Called by the API's stop route; settles `stopRequested`. */
@@ -210,7 +212,13 @@ async function open(
     log,
   });
   parts.push("close the pod engine", () => engine.close());
-  daemon = { runtime, engine, network, leavesNothing: false, onStop: () => undefined };
+  const metrics = await openMetrics(settings.metrics, parts, {
+    version: VERSION,
+    runtime: runtime.runtime,
+    images: () => images.list().length,
+    nriPlugins: () => nri.plugins.length,
+  });
+  daemon = { runtime, engine, network, metrics, leavesNothing: false, onStop: () => undefined };
   if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
   await openSockets(options, paths, host, images, daemon, log, parts);
   return daemon;
@@ -228,6 +236,27 @@ function imageOptions({ registries, registryConfigPath, images }: Settings): Ima
     maxLayerBytes: images.maxLayerBytes,
     times: { stallMs: images.progressTimeoutMs },
   };
+}
+
+/** Nothing is counted where nobody can read it. */
+async function openMetrics(
+  { socketPath, listen }: Settings["metrics"],
+  parts: CleanupStack,
+  facts: DaemonFacts,
+): Promise<DaemonMetrics | undefined> {
+  if (socketPath === undefined && listen === undefined) return undefined;
+  const metrics = new DaemonMetrics(facts);
+  parts.push("close the metrics", () => metrics.close());
+  if (socketPath !== undefined) {
+    const listening = await listenOnSocket(createMetricsServer(metrics), socketPath);
+    parts.push("close the metrics socket", () => listening.close());
+  }
+  if (listen !== undefined) {
+    const server = createMetricsServer(metrics);
+    parts.push("close the metrics port", () => server.close().closeAllConnections());
+    await listenOnPort(server, listen);
+  }
+  return metrics;
 }
 
 async function openNri(nri: Nri, socketPath: string, parts: CleanupStack): Promise<void> {
@@ -250,11 +279,13 @@ async function openSockets(
   log: Logger,
   parts: CleanupStack,
 ): Promise<void> {
+  const { metrics } = daemon;
   const holds = { holds: true, reason: "", message: "" };
   const streaming = await StreamingServer.listen({ host: "127.0.0.1", port: 0, failure: failureStatus });
   parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
     socketPath: options.cri ?? paths.criSocket,
+    observe: metrics && ((...request) => metrics.criRequest(...request)),
     verbs: criVerbs({
       runtime: daemon.runtime.runtime,
       images,
@@ -286,6 +317,7 @@ async function openSockets(
   const server = createApiServer({
     engine: daemon.engine,
     images,
+    runtime: daemon.runtime.runtime,
     version: VERSION,
     doctor: runDoctor,
     stop: async (request) => daemon.onStop(request),

@@ -43,6 +43,7 @@ async function serve(): Promise<{
       loadLayout: async () => [IMAGE],
       remove: async () => undefined,
     },
+    runtime: fixture.runtime,
     version: "0.0.1",
     doctor: async () => ({ checks: [] }),
     stop: async (request) => void stopped.push(request),

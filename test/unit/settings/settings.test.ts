@@ -68,6 +68,9 @@ test("every key of a full file is taken", () => {
     [backoff]
     base-ms = 5
     max-ms = 50
+    [metrics]
+    socket = "/run/minke/metrics.sock"
+    listen = "[::1]:9464"
     [nri]
     enabled = false
     socket = "/run/nri/nri.sock"
@@ -120,6 +123,7 @@ test("every key of a full file is taken", () => {
     },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
+    metrics: { socketPath: "/run/minke/metrics.sock", listen: { host: "::1", port: 9464 } },
     nri: {
       enabled: false,
       socketPath: "/run/nri/nri.sock",
@@ -155,6 +159,8 @@ test.each([
   ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
   ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
   ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
+  ["metrics for other machines", '[metrics]\nlisten = "0.0.0.0:9464"', "metrics.listen"],
+  ["a port beyond all", '[metrics]\nlisten = "127.0.0.1:70000"', "metrics.listen"],
   ["a word for a number", '[logs]\nmax-bytes = "10Mi"', "logs.max-bytes"],
 ])("%s is refused by its path", (_, text, path) => {
   const err = refusal(text);
