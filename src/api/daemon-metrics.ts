@@ -7,7 +7,10 @@ import { readdir } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
+import type { CleanupStack } from "../base/cleanup.js";
 import type { Runtime, RuntimeEvent } from "../runtime/runtime.js";
+import type { MetricsSettings } from "../settings/settings.js";
+import { listenOnSocket } from "./unix-socket.js";
 
 /** Upper bounds in seconds. */
 const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60];
@@ -159,6 +162,27 @@ export async function listenOnPort(
       cause: err,
     });
   }
+}
+
+/** Nothing is counted where nobody can read it. */
+export async function openMetrics(
+  { socketPath, listen }: MetricsSettings,
+  parts: CleanupStack,
+  facts: DaemonFacts,
+): Promise<DaemonMetrics | undefined> {
+  if (socketPath === undefined && listen === undefined) return undefined;
+  const metrics = new DaemonMetrics(facts);
+  parts.push("close the metrics", () => metrics.close());
+  if (socketPath !== undefined) {
+    const listening = await listenOnSocket(createMetricsServer(metrics), socketPath);
+    parts.push("close the metrics socket", () => listening.close());
+  }
+  if (listen !== undefined) {
+    const server = createMetricsServer(metrics);
+    parts.push("close the metrics port", () => server.close().closeAllConnections());
+    await listenOnPort(server, listen);
+  }
+  return metrics;
 }
 
 function count(counts: Map<string, number>, key: string): void {

@@ -10,6 +10,7 @@ import type { Logger } from "../base/log.js";
 import type { PodEngine } from "../pod/engine.js";
 import { configRoutes } from "./config-objects.js";
 import { discovery } from "./discovery.js";
+import { type ImageCareOptions, imageCareRoutes } from "./image-care.js";
 import { type ImageService, listImages, loadImages, pullImage } from "./images.js";
 import { createPod, deletePod, listPods, sendLog } from "./pods.js";
 import { type ApiRequest, answer, flag, invalidRequest, requestUrl } from "./request.js";
@@ -21,6 +22,7 @@ export interface ApiServerOptions {
   readonly engine: PodEngine;
   readonly images: ImageService;
   readonly runtime: StatsRuntime;
+  readonly imageCare: ImageCareOptions;
   /** minke's own version: `0.1.0`. */
   readonly version: string;
   /** The findings of the doctor, as JSON. */
@@ -104,6 +106,7 @@ function routeTable({
   engine,
   images,
   runtime,
+  imageCare,
   version,
   doctor,
   stop,
@@ -148,6 +151,7 @@ function routeTable({
     ["GET", "/minke/v1/images", (_request, response) => listImages(images, response)],
     ["POST", "/minke/v1/images/pull", (request, response) => pullImage(images, request, response)],
     ["POST", "/minke/v1/images/load", (request, response) => loadImages(images, request, response)],
+    ...imageCareRoutes(imageCare),
     [
       "GET",
       "/minke/v1/timeline/:ns/:name",

@@ -39,6 +39,7 @@ import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
 import { runSandbox } from "./run-sandbox.js";
 import type { Runtime, RuntimeEvent } from "./runtime.js";
+import type { RuntimeHandler } from "./runtime-handlers.js";
 import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
@@ -57,6 +58,8 @@ export interface RuntimeOptions {
   /** Its plugins connect once the runtime is open. */
   readonly nri: Nri;
   readonly idRanges: IdRangeSettings;
+  readonly cdiDirs: readonly string[];
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   readonly log: Logger;
 }
 
@@ -68,6 +71,10 @@ export interface OpenedRuntime {
   readonly quarantined: readonly QuarantinedRecord[];
   /** True while a container of any owner uses the image. */
   usesImage(imageId: string): boolean;
+  /** Whose containers use the image, for people: `pod default/web`. */
+  imageUsers(imageId: string): string[];
+  /** Container id to what people call it. */
+  containerNames(): Map<string, string>;
   /** Drops the connections; sandboxes and containers go on. */
   close(options: { readonly removeCgroups: boolean }): Promise<void>;
 }
@@ -78,7 +85,7 @@ const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-oci", import
 /** Opens the stores of `paths`, makes the sealed executable, and brings records and kernel together. */
 export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntime> {
   const { paths, host, log } = options;
-  await mkdir(paths.monitors, { recursive: true, mode: 0o700 });
+  for (const dir of [paths.monitors, paths.shm]) await mkdir(dir, { recursive: true, mode: 0o700 });
   const storeOf = <T>(noun: "sandboxes" | "containers") =>
     FileStore.open<T>({ dir: paths.bootState(noun), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
   const sandboxes = await storeOf<SandboxRecord>("sandboxes");
@@ -93,6 +100,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     images: options.images,
     network: options.network,
     nri: options.nri,
+    runtimeHandlers: options.runtimeHandlers,
     executable: await sealedExecutable(EXECUTABLE),
     log,
     inFlight: new InFlight(),
@@ -103,9 +111,18 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     timelines: new Map(),
     takenIds: new Map(),
     idRanges: options.idRanges,
+    cdiDirs: options.cdiDirs,
     userFiles: new Map(),
     processes: new Map(),
   };
+  const podOf = (sandboxId: SandboxId) => {
+    const sandbox = sandboxes.get(sandboxId);
+    if (!sandbox) return `sandbox ${sandboxId}`;
+    const { owner, metadata } = sandbox.config;
+    return `pod ${metadata.namespace}/${metadata.name}${owner === "cri" ? " of CRI" : ""}`;
+  };
+  const uses = (record: ContainerRecord, imageId: string) =>
+    record.imageId === imageId || (record.mountedImageIds?.some((mounted) => mounted === imageId) ?? false);
   watchInits(ctx);
   const missedEvents: RuntimeEvent[] = [];
   const keep = (event: RuntimeEvent) => void missedEvents.push(event);
@@ -121,22 +138,28 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     recovered,
     missedEvents,
     quarantined: [...sandboxes.quarantined, ...containers.quarantined],
-    usesImage: (imageId) =>
-      containers
-        .list()
-        .some(({ body }) => body.imageId === imageId || body.mountedImageIds?.some((mounted) => mounted === imageId)),
+    usesImage: (imageId) => containers.list().some(({ body }) => uses(body, imageId)),
+    imageUsers: (imageId) => [
+      ...new Set(containers.list().flatMap(({ body }) => (uses(body, imageId) ? [podOf(body.sandboxId)] : []))),
+    ],
+    containerNames: () =>
+      new Map(
+        containers
+          .list()
+          .map(({ id, body }) => [id, `container "${body.config.metadata.name}" of ${podOf(body.sandboxId)}`]),
+      ),
     close: (closeOptions) => close(ctx, closeOptions.removeCgroups),
   };
 }
 
 function bindVerbs(ctx: RuntimeContext): Runtime {
   return {
-    runSandbox: (config) => runSandbox(ctx, config),
+    runSandbox: (config, signal) => runSandbox(ctx, config, signal),
     stopSandbox: (id) => stopSandbox(ctx, id),
     removeSandbox: (id) => removeSandbox(ctx, id),
     sandboxStatus: (id) => sandboxStatus(ctx, id),
     listSandboxes: (owner) => listSandboxes(ctx, owner),
-    createContainer: (sandboxId, config) => createContainer(ctx, sandboxId, config),
+    createContainer: (sandboxId, config, signal) => createContainer(ctx, sandboxId, config, signal),
     startContainer: (id) => startContainer(ctx, id),
     stopContainer: (id, graceMs) => stopContainer(ctx, id, graceMs),
     removeContainer: (id) => removeContainer(ctx, id),

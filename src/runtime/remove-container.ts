@@ -10,6 +10,7 @@ import { removeCgroup } from "./cgroups.js";
 import { describeContainer, emit, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
 import { tellOfRemoval } from "./nri-events.js";
+import { removeRootfs } from "./runtime-handlers.js";
 import { stopContainer } from "./stop-container.js";
 
 /** See `Runtime.removeContainer`. */
@@ -24,6 +25,7 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
       await ctx.containers.put(id, { ...record, state: "removing" }, "remember");
       failpoint("remove container cgroup");
       await removeCgroup(ctx.cgroups, record.cgroupPath);
+      await removeRootfs(ctx.paths.container(id));
       failpoint("remove container files");
       await removeTree(ctx.paths.container(id));
       failpoint("forget container");

@@ -63,7 +63,10 @@ export interface ExecSession {
 }
 
 export interface Runtime {
-  /** Names are unique by (namespace, name, uid, attempt): a second call while the first runs joins it. */
+  /**
+   * Names are unique by (namespace, name, uid, attempt): a second call while the first runs joins it.
+   * An aborted call answers at once; its work is undone at the next step, unless it is joined before.
+   */
   runSandbox(config: SandboxConfig, signal?: AbortSignal): Promise<SandboxId>;
   /** Kills what still runs, tears the network down. */
   stopSandbox(id: SandboxId): Promise<void>;
