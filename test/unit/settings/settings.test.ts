@@ -1,5 +1,5 @@
 /** The settings file: defaults, every key, and how a wrong one is refused. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -228,5 +228,30 @@ test("a refusal names the file", async () => {
     );
   } finally {
     rmSync(folder, { recursive: true });
+  }
+});
+
+test("the settings that README shows are read", async () => {
+  const readme = readFileSync(new URL("../../../README.md", import.meta.url), "utf8");
+  const examples = Array.from(readme.matchAll(/```toml\n(.*?)```/gs), ([, text = ""]) => text);
+  expect(examples.length).toBeGreaterThanOrEqual(2);
+  for (const text of examples) {
+    const folder = mkdtempSync(join(tmpdir(), "minke-settings-readme-"));
+    try {
+      writeFileSync(join(folder, "c.toml"), text);
+      const settings = await loadSettings(join(folder, "c.toml"));
+      if (text.includes("registry-config-path")) {
+        expect(settings.registries["registry.example:5000"]).toEqual({
+          mirrors: ["https://mirror.example/v2/cache"],
+          ca: ["/etc/minke/registry-ca.pem"],
+          clientCert: "/etc/minke/client.pem",
+          clientKey: "/etc/minke/client.key",
+        });
+        expect(Object.keys(settings.registries)).toHaveLength(4);
+        expect(settings.images.dockerConfigPath).toBe("/root/.docker/config.json");
+      }
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   }
 });
