@@ -6,24 +6,27 @@
  * record never names what is not there, and whatever a dead run left is swept at the next start.
  * Knows no container: `isInUse` says whether one needs an image.
  */
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
-import { dirname } from "node:path";
-import { nowNs } from "../base/clock.js";
+import { readdir, readFile, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { Readable } from "node:stream";
 import { RuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { type Digest, digestHex, isDigest } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import type { ImageConfig, Platform } from "../oci/image-spec.js";
 import type { Paths } from "../settings/paths.js";
-import { FileStore, type QuarantinedRecord, type RecordStore } from "../state/store.js";
+import { FileStore, makeDurableDirectory, type QuarantinedRecord, type RecordStore } from "../state/store.js";
 import { writeDurableFile } from "./durable-file.js";
 import type { AuthConfig } from "./credentials.js";
+import { findImage } from "./find-image.js";
 import { fetchLayers, type LayerProgress } from "./fetch-layers.js";
 import { Flights } from "./flight.js";
 import { hostPlatform } from "./image-documents.js";
+import { ImageCare } from "./image-care.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
-import { createdAtNsOf, type ImageLayer, type ImageRecord, type LayerRecord, runConfigOf } from "./image-record.js";
+import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord } from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
-import { LayerStore } from "./layer-store.js";
+import { type Dropped, LayerStore } from "./layer-store.js";
 import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
 import { explainPull, type PullExplanation } from "./pull-explanation.js";
 import { RegistryClient, type RegistryOptions, sha256Of } from "./registry-client.js";
@@ -34,14 +37,18 @@ export type { LayerProgress };
 const DEFAULT_MAX_LAYER_BYTES = 64 * 1024 ** 3;
 const DEFAULT_MAX_LAYER_ENTRIES = 4_000_000;
 const DEFAULT_PARALLEL_LAYERS = 4;
-/** Shorter ones are not looked up: crictl shows 13 digits. */
-const ID_PREFIX = /^[0-9a-f]{12,64}$/;
+const UNFINISHED = "a run ended before it was finished";
+const NEEDED_BY_NONE = "no image needs it";
 
 export interface ImageStoreOptions extends RegistryOptions {
   /** Fetch layers from the foreign addresses that their descriptors name; refused otherwise. */
   readonly allowForeignLayers?: boolean | undefined;
   /** True while a container needs the image; its layers are kept then. */
   readonly isInUse?: ((imageId: Digest) => boolean) | undefined;
+  /** Who needs an image, for people: `pod default/web`. Asked before an image is removed by name or collected. */
+  readonly usersOf?: ((imageId: Digest) => readonly string[]) | undefined;
+  /** References of images that are never collected or pruned. */
+  readonly pinned?: readonly string[] | undefined;
   /** Replaces the machine's own. */
   readonly platform?: Platform | undefined;
   readonly maxLayerBytes?: number | undefined;
@@ -59,6 +66,8 @@ export interface PullOptions {
   readonly platform?: Platform | undefined;
   /** Credentials for the reference's registry. */
   readonly auth?: AuthConfig | undefined;
+  /** Who asks; `pod` unless said otherwise. */
+  readonly owner?: ImageOwner | undefined;
   /** Gets the spans, unless an earlier caller's pull is joined. */
   readonly timeline?: Timeline | undefined;
 }
@@ -77,10 +86,14 @@ export class ImageStore {
   readonly #layers: LayerStore;
   readonly #pulls = new Flights<ImageRecord, LayerProgress>();
   readonly #client: RegistryClient;
+  /** Names, archives, verification and collection. */
+  readonly care: ImageCare;
   /** Record changes, one after another: a tag has one owner at a time. */
   #changes: Promise<unknown> = Promise.resolve();
   /** Of the files that could not be read at open. */
   readonly quarantined: readonly QuarantinedRecord[];
+  /** Of what was there at open and is not any more. */
+  readonly dropped: Dropped[];
 
   private constructor(
     paths: Paths,
@@ -88,18 +101,34 @@ export class ImageStore {
     records: RecordStore<ImageRecord>,
     layers: LayerStore,
     quarantined: readonly QuarantinedRecord[],
+    dropped: Dropped[],
   ) {
     this.#paths = paths;
     this.#options = options;
     this.#records = records;
     this.#layers = layers;
     this.quarantined = quarantined;
+    this.dropped = dropped;
     this.#client = new RegistryClient(options);
+    const pinned = new Set((options.pinned ?? []).map((ref) => parseReference(ref).toString()));
+    this.care = new ImageCare({
+      paths,
+      records,
+      layers,
+      list: () => this.list(),
+      resolve: (name) => this.resolve(name),
+      change: (work) => this.#change(work),
+      collect: async () => void (await this.#collect()),
+      pull: (ref, pullOptions) => this.pull(ref, pullOptions),
+      usersOf: (id) => options.usersOf?.(id) ?? (options.isInUse?.(id) ? ["a container"] : []),
+      isPinned: ({ repoTags, repoDigests }) => [...repoTags, ...repoDigests].some((name) => pinned.has(name)),
+    });
   }
 
   /** Loads the records and sweeps what a dead run left. Images that miss a layer are dropped. */
   static async open(paths: Paths, options: ImageStoreOptions = {}): Promise<ImageStore> {
     const quarantined: QuarantinedRecord[] = [];
+    const dropped: Dropped[] = [];
     const storeOf = async <T>(noun: "images" | "layers"): Promise<RecordStore<T>> => {
       const store = await FileStore.open<T>({
         dir: paths.durableState(noun),
@@ -108,6 +137,7 @@ export class ImageStore {
         version: 1,
       });
       quarantined.push(...store.quarantined);
+      dropped.push(...store.unfinished.map((path) => ({ path, why: UNFINISHED })));
       return store;
     };
     const images = options.stores?.images ?? (await storeOf<ImageRecord>("images"));
@@ -117,27 +147,37 @@ export class ImageStore {
       maxEntries: options.maxLayerEntries ?? DEFAULT_MAX_LAYER_ENTRIES,
       parallelLayers: options.parallelLayers ?? DEFAULT_PARALLEL_LAYERS,
     });
-    const store = new ImageStore(paths, options, images, layers, quarantined);
+    dropped.push(...layers.dropped);
+    const store = new ImageStore(paths, options, images, layers, quarantined, dropped);
     await store.#recover();
     return store;
   }
 
   async #recover(): Promise<void> {
+    const drop = (path: string, why: string) => this.dropped.push({ path, why });
     const newestFirst = this.#all().sort((a, b) => (BigInt(b.pulledAtNs) > BigInt(a.pulledAtNs) ? 1 : -1));
     const owned = new Set<string>();
     for (const record of newestFirst) {
-      if (!record.layers.every(({ diffId }) => this.#layers.get(diffId))) {
+      const absent = record.layers.find(({ diffId }) => !this.#layers.get(diffId));
+      if (absent) {
         await this.#records.remove(digestHex(record.id));
+        const names = [...record.repoTags, ...record.repoDigests].join(", ");
+        drop(this.#paths.durableRecord("images", digestHex(record.id)), `image ${names} misses layer ${absent.diffId}`);
         continue;
       }
       // A death between the two records of a moved tag leaves it on both; the newer one wins.
       const repoTags = record.repoTags.filter((tag) => !owned.has(tag));
       for (const tag of repoTags) owned.add(tag);
       if (repoTags.length < record.repoTags.length)
-        await this.#records.put(digestHex(record.id), { ...record, repoTags });
+        await this.#records.put(digestHex(record.id), { ...record, repoTags }, "remember");
     }
-    await mkdir(dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest)), { recursive: true, mode: 0o700 });
-    await this.#collect();
+    await makeDurableDirectory(dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest)));
+    const { layers, blobs } = await this.#collect();
+    for (const diffId of layers) {
+      drop(dirname(this.#paths.layer(diffId)), NEEDED_BY_NONE);
+      drop(this.#paths.durableRecord("layers", digestHex(diffId)), NEEDED_BY_NONE);
+    }
+    for (const path of blobs) drop(path, NEEDED_BY_NONE);
   }
 
   #all(): ImageRecord[] {
@@ -151,37 +191,26 @@ export class ImageStore {
 
   /** By tag, by digest, by image id, or by at least 12 digits of one. An invalid reference is not found. */
   resolve(refOrId: string): ImageRecord | undefined {
-    const hex = refOrId.startsWith("sha256:") ? refOrId.slice("sha256:".length) : refOrId;
-    const images = this.list();
-    if (ID_PREFIX.test(hex)) {
-      const matches = images.filter(({ id }) => digestHex(id).startsWith(hex));
-      if (matches.length === 1) return matches[0];
-    }
-    if (isDigest(refOrId)) return undefined;
-    let reference: ImageReference;
-    try {
-      reference = parseReference(refOrId);
-    } catch {
-      return undefined;
-    }
-    if (reference.digest === undefined) {
-      const tag = repoTagOf(reference);
-      return images.find(({ repoTags }) => tag !== undefined && repoTags.includes(tag));
-    }
-    const byDigest = repoDigestOf(reference, reference.digest);
-    return images.find(({ repoDigests }) => repoDigests.includes(byDigest));
+    return findImage(this.list(), refOrId);
   }
 
   /**
    * Layer directories, topmost first, as an overlay takes them. A layer that an image holds twice
    * counts once, on top: overlayfs refuses a directory twice, and nothing below can show through it.
    *
-   * @throws RuntimeError `not-found` IMAGE_NOT_FOUND
+   * @throws RuntimeError `not-found` IMAGE_NOT_FOUND, `data-loss` IMAGE_DAMAGED: a verification found that
    */
   lowerDirs(imageId: string): string[] {
     const diffIds = this.#known(imageId)
       .layers.map(({ diffId }) => diffId)
       .reverse();
+    const damaged = diffIds.find((diffId) => this.#layers.get(diffId)?.damage);
+    if (damaged !== undefined) {
+      throw new RuntimeError(`image ${imageId}: layer ${damaged} is damaged (minke image verify --repair)`, {
+        kind: "data-loss",
+        code: "IMAGE_DAMAGED",
+      });
+    }
     return [...new Set(diffIds)].map((diffId) => this.#paths.layer(diffId));
   }
 
@@ -216,7 +245,7 @@ export class ImageStore {
     const name = reference.toString();
     // One caller's credential is not another's: only who brings the same shares a run.
     const credential = options.auth ? sha256Of(Buffer.from(JSON.stringify(options.auth))) : "";
-    const key = `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""} ${credential}`;
+    const key = `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""} ${credential} ${options.owner ?? ""}`;
     try {
       return await this.#pulls.run(
         key,
@@ -264,21 +293,21 @@ export class ImageStore {
    * Loads every image of an OCI layout (directory or tar) or of a `docker save` archive.
    * Images without a full reference in the archive are there by id only.
    *
-   * @param path absolute
+   * @param from an absolute path, or the bytes of an archive: tar, plain or packed with gzip or zstd
    * @throws RuntimeError `not-found` ARCHIVE_NOT_FOUND, `invalid-argument` ARCHIVE_INVALID, and what `pull` throws of contents
    */
-  async loadLayout(path: string, options: Omit<PullOptions, "auth"> = {}): Promise<ImageRecord[]> {
+  async loadLayout(from: string | Readable, options: Omit<PullOptions, "auth"> = {}): Promise<ImageRecord[]> {
     const platform = options.platform ?? this.#options.platform ?? hostPlatform();
     const signal = options.signal ?? new AbortController().signal;
     const timeline = options.timeline ?? new Timeline();
-    const archive = await openArchive(path, this.#paths.tmp);
+    const archive = await openArchive(from, this.#paths.tmp, signal);
     try {
       const records: ImageRecord[] = [];
       for (const entry of archive.images)
         records.push(await this.#load(entry, platform, { ...options, signal, timeline }));
       return records;
     } catch (err) {
-      throw withContext(err, `load images of "${path}"`);
+      throw withContext(err, `load images of ${typeof from === "string" ? `"${from}"` : "an archive"}`);
     } finally {
       await archive.close();
     }
@@ -306,7 +335,7 @@ export class ImageStore {
     try {
       const unpacked = await fetchLayers(this.#layers, image, source, options);
       return await options.timeline.step("record image", () =>
-        this.#change(() => this.#record(image, unpacked, references, topDigest)),
+        this.#change(() => this.#record(image, unpacked, references, topDigest, options.owner ?? "pod")),
       );
     } finally {
       unpin();
@@ -321,40 +350,24 @@ export class ImageStore {
     unpacked: readonly LayerRecord[],
     references: readonly ImageReference[],
     topDigest: Digest | undefined,
+    owner: ImageOwner,
   ): Promise<ImageRecord> {
     const id = image.manifest.config.digest;
     await writeDurableFile(this.#paths.blob(image.manifestDigest), image.manifestBytes);
     await writeDurableFile(this.#paths.blob(id), image.configBytes);
+    failpoint("after write blobs");
     const known = this.#records.get(digestHex(id));
     const repoTags = references.map(repoTagOf).filter((tag) => tag !== undefined);
     const repoDigests =
       topDigest === undefined ? [] : references.map((reference) => repoDigestOf(reference, topDigest));
-    const layers = unpacked.map(
-      ({ diffId, sizeBytes }, i): ImageLayer => ({
-        digest: image.manifest.layers[i]?.digest ?? diffId,
-        diffId,
-        sizeBytes,
-      }),
-    );
-    const kept = known?.isRemoved ? undefined : known;
-    const record: ImageRecord = {
-      id,
-      manifestDigest: image.manifestDigest,
-      repoTags: [...new Set([...(kept?.repoTags ?? []), ...repoTags])].sort(),
-      repoDigests: [...new Set([...(kept?.repoDigests ?? []), ...repoDigests])].sort(),
-      sizeBytes: layers.reduce((sum, layer) => sum + layer.sizeBytes, image.configBytes.length),
-      layers,
-      createdAtNs: createdAtNsOf(image.config),
-      pulledAtNs: String(nowNs()),
-      config: runConfigOf(image.config),
-    };
+    const record = imageRecordOf(image, unpacked, { repoTags, repoDigests, owners: [owner] }, known);
     await this.#records.put(digestHex(id), record);
+    failpoint("after write record");
     for (const other of this.#all()) {
       if (other.id === id || !other.repoTags.some((tag) => repoTags.includes(tag))) continue;
-      await this.#records.put(digestHex(other.id), {
-        ...other,
-        repoTags: other.repoTags.filter((tag) => !repoTags.includes(tag)),
-      });
+      const left = other.repoTags.filter((tag) => !repoTags.includes(tag));
+      // Should this not get to the disk, the newer record wins at the next start.
+      await this.#records.put(digestHex(other.id), { ...other, repoTags: left }, "remember");
     }
     return record;
   }
@@ -369,11 +382,15 @@ export class ImageStore {
       const record = this.resolve(refOrId);
       if (!record) return;
       if (this.#options.isInUse?.(record.id)) {
-        await this.#records.put(digestHex(record.id), { ...record, repoTags: [], repoDigests: [], isRemoved: true });
+        const hidden = { ...record, repoTags: [], repoDigests: [], isRemoved: true } as const;
+        await this.#records.put(digestHex(record.id), hidden, "remember");
       } else {
+        failpoint("forget image");
         await this.#records.remove(digestHex(record.id));
+        failpoint("after forget image");
       }
       await this.#collect();
+      failpoint("after remove image");
     });
   }
 
@@ -382,18 +399,20 @@ export class ImageStore {
     if (this.#all().some(({ isRemoved }) => isRemoved)) await this.#change(() => this.#collect());
   }
 
-  /** Removes records, layers and blobs that nothing names. Runs alone. */
-  async #collect(): Promise<void> {
+  /** Removes records, layers and blobs that nothing names; returns which. Runs alone. */
+  async #collect(): Promise<{ readonly layers: readonly Digest[]; readonly blobs: readonly string[] }> {
     for (const { id, isRemoved } of this.#all()) {
       if (isRemoved && !this.#options.isInUse?.(id)) await this.#records.remove(digestHex(id));
     }
     const images = this.#all();
-    await this.#layers.collect(new Set(images.flatMap(({ layers }) => layers.map(({ diffId }) => diffId))));
+    const layers = await this.#layers.collect(
+      new Set(images.flatMap(({ layers }) => layers.map(({ diffId }) => diffId))),
+    );
     const blobs = new Set(images.flatMap(({ id, manifestDigest }) => [digestHex(id), digestHex(manifestDigest)]));
     const dir = dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest));
-    for (const name of await readdir(dir)) {
-      if (!blobs.has(name)) await rm(this.#paths.blob(`sha256:${name}` as Digest), { force: true });
-    }
+    const unused = (await readdir(dir)).filter((name) => !blobs.has(name)).map((name) => join(dir, name));
+    for (const path of unused) await rm(path, { force: true });
+    return { layers, blobs: unused };
   }
 
   #change<T>(work: () => Promise<T>): Promise<T> {

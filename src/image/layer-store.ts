@@ -9,14 +9,16 @@ import { mkdir, mkdtemp, readdir, rename } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { dirname, join } from "node:path";
 import { nowNs } from "../base/clock.js";
-import { hasErrno, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { type Digest, digestHex, isDigest } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
 import type { Paths } from "../settings/paths.js";
-import { type RecordStore, syncDirectory } from "../state/store.js";
+import { makeDurableDirectory, type RecordStore, syncDirectory } from "../state/store.js";
 import { Flights } from "./flight.js";
 import type { LayerRecord } from "./image-record.js";
 import { removeTree, syncFileSystem, unpackLayer } from "./minke-layer.js";
+import { wasResumed } from "./resumed-streams.js";
 import { Semaphore } from "./semaphore.js";
 
 /** Prefix of this store's things in `paths.tmp`. */
@@ -44,7 +46,14 @@ export interface LayerRequest {
   readonly timeline?: Timeline | undefined;
 }
 
+/** What `open` found and removed, since a dead run had not finished it or a crash had spoiled it. */
+export interface Dropped {
+  readonly path: string;
+  readonly why: string;
+}
+
 export class LayerStore {
+  readonly dropped: Dropped[] = [];
   readonly #paths: Paths;
   readonly #records: RecordStore<LayerRecord>;
   readonly #limits: LayerLimits;
@@ -65,18 +74,28 @@ export class LayerStore {
   /** Sweeps what a dead run left, directories without a record and records without a directory. */
   static async open(paths: Paths, records: RecordStore<LayerRecord>, limits: LayerLimits): Promise<LayerStore> {
     const store = new LayerStore(paths, records, limits);
-    for (const dir of [paths.layers, paths.tmp]) await mkdir(dir, { recursive: true, mode: 0o700 });
+    for (const dir of [paths.layers, paths.tmp]) await makeDurableDirectory(dir);
     for (const name of await readdir(paths.tmp)) {
-      if (name.startsWith(PARTIAL_PREFIX)) await removeTree(join(paths.tmp, name));
+      if (name.startsWith(PARTIAL_PREFIX)) await store.#drop(join(paths.tmp, name), "unfinished");
     }
     const present = new Set(await readdir(paths.layers));
     for (const { id, body } of records.list()) {
-      if (!isDigest(body.diffId)) await records.remove(id);
       // A damaged layer may have been put aside and its successor not yet be in place.
-      else if (!present.delete(digestHex(body.diffId)) && !body.damage) await records.remove(id);
+      if (isDigest(body.diffId) && (present.delete(digestHex(body.diffId)) || body.damage)) continue;
+      await records.remove(id);
+      store.dropped.push({ path: paths.durableRecord("layers", id), why: "its layer is missing" });
     }
-    for (const orphan of present) await removeTree(join(paths.layers, orphan));
+    for (const orphan of present) await store.#drop(join(paths.layers, orphan), "a layer without a record");
     return store;
+  }
+
+  /** What cannot be removed now is in nobody's way, and no reason not to start. */
+  async #drop(path: string, why: string): Promise<void> {
+    const problem = await removeTree(path).then(
+      () => "",
+      (err: unknown) => `; not removed yet: ${toRuntimeError(err).message}`,
+    );
+    this.dropped.push({ path, why: why + problem });
   }
 
   get(diffId: Digest): LayerRecord | undefined {
@@ -122,9 +141,26 @@ export class LayerStore {
     if (present && !present.damage) return present;
     return this.#flights.run(
       request.diffId,
-      (signal, onBytes) => this.#slots.run(signal, () => this.#fetch(request, signal, onBytes)),
+      (signal, onBytes) => this.#slots.run(signal, () => this.#fetchAgain(request, signal, onBytes)),
       { signal: request.signal, onProgress: request.onBytes },
     );
+  }
+
+  /** Parts of several answers that do not make the layer are no proof that the registry has it wrong: once more, whole. */
+  async #fetchAgain(
+    request: LayerRequest,
+    signal: AbortSignal,
+    onBytes: (bytes: number) => void,
+  ): Promise<LayerRecord> {
+    let source: Readable | undefined;
+    const open = async (openSignal: AbortSignal) => (source = await request.open(openSignal));
+    try {
+      return await this.#fetch({ ...request, open }, signal, onBytes);
+    } catch (err) {
+      const isWrong = err instanceof RuntimeError && err.kind === "data-loss";
+      if (!isWrong || source === undefined || !wasResumed(source) || signal.aborted) throw err;
+      return this.#fetch(request, signal, onBytes);
+    }
   }
 
   async #fetch(request: LayerRequest, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<LayerRecord> {
@@ -134,6 +170,7 @@ export class LayerStore {
     if (present && !present.damage) return present;
     const step = <T>(name: string, work: () => Promise<T>) => request.timeline?.step(name, work, diffId) ?? work();
     const partial = await mkdtemp(join(this.#paths.tmp, PARTIAL_PREFIX));
+    const final = dirname(this.#paths.layer(diffId));
     try {
       const dest = join(partial, "fs");
       await mkdir(dest, { mode: 0o755 });
@@ -155,7 +192,6 @@ export class LayerStore {
       await step("sync layer", () => this.#syncData());
       if (present?.damage) await step("quarantine layer", () => this.#quarantine(diffId));
       await step("commit layer", async () => {
-        const final = dirname(this.#paths.layer(diffId));
         await removeTree(final);
         await rename(partial, final);
         await syncDirectory(this.#paths.layers);
@@ -166,7 +202,9 @@ export class LayerStore {
       await this.#records.put(digestHex(diffId), record);
       return record;
     } catch (err) {
-      await removeTree(partial).catch(() => undefined);
+      // In place already, and its record found no space: nobody would ever know of it.
+      const isUnknown = !this.#records.get(digestHex(diffId));
+      for (const left of isUnknown ? [partial, final] : [partial]) await removeTree(left).catch(() => undefined);
       throw withContext(err, `unpack layer ${request.digest}`);
     }
   }
@@ -209,21 +247,23 @@ export class LayerStore {
     if (this.#sync && this.#sync.next === undefined) this.#sync = undefined;
   }
 
-  /** Removes every layer that is neither pinned nor in `used`. */
-  async collect(used: ReadonlySet<Digest>): Promise<void> {
+  /** Removes every layer that is neither pinned nor in `used`; returns which. */
+  async collect(used: ReadonlySet<Digest>): Promise<Digest[]> {
     const unused = this.list().filter(
       ({ diffId }) => !used.has(diffId) && !this.#pins.has(diffId) && !this.#removals.has(diffId),
     );
     await Promise.all(unused.map(({ diffId }) => this.#remove(diffId)));
+    return unused.map(({ diffId }) => diffId);
   }
 
   #remove(diffId: Digest): Promise<void> {
     // The record goes first: a directory without a record is swept at the next start.
     const done = (async () => {
+      failpoint("forget layer");
       await this.#records.remove(digestHex(diffId));
-      const doomed = await mkdtemp(join(this.#paths.tmp, PARTIAL_PREFIX));
-      await rename(dirname(this.#paths.layer(diffId)), join(doomed, "removed"));
-      await removeTree(doomed);
+      failpoint("after forget layer");
+      // In place: a directory to move it to could not be made on a full disk.
+      await removeTree(dirname(this.#paths.layer(diffId)));
     })().finally(() => this.#removals.delete(diffId));
     this.#removals.set(diffId, done);
     return done;

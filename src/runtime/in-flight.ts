@@ -59,6 +59,11 @@ export class InFlight {
     return call;
   }
 
+  /** Settles with the running call of this key, whatever comes of it; at once where there is none. */
+  async running(key: string): Promise<void> {
+    await this.#calls.get(key)?.promise.catch(() => undefined);
+  }
+
   /** Runs `work` after all earlier work of this key, whatever came of that. */
   async inTurn<T>(key: string, work: () => Promise<T>): Promise<T> {
     const before = this.#queues.get(key) ?? Promise.resolve();

@@ -22,6 +22,7 @@ import type { StillWanted } from "./in-flight.js";
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
+import { checkRuntimeHandler, runtimeHandler } from "./runtime-handlers.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { mappedRoot, takeIdMaps } from "./user-namespaces.js";
@@ -65,6 +66,7 @@ function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord |
 
 async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig, stillWanted: StillWanted): Promise<SandboxId> {
   checkSandboxFiles(config);
+  await checkRuntimeHandler(ctx, config);
   const id = newSandboxId();
   const cleanup = new CleanupStack();
   const timeline = new Timeline();
@@ -78,6 +80,8 @@ async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig, stillWant
   } catch (err) {
     await undoSandbox(ctx, id, cleanup);
     throw withContext(err, `run sandbox "${config.metadata.namespace}/${config.metadata.name}"`);
+  } finally {
+    ctx.nri.sandboxSettled(id);
   }
 }
 
@@ -139,6 +143,10 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     stillWanted();
     const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
+    if (ctx.nri.hasPlugins) {
+      cleanup.push("tell plugins", () => ctx.nri.sandboxEvent("RemovePodSandbox", ready));
+      await timeline.step("NRI plugins", () => ctx.nri.sandboxEvent("RunPodSandbox", ready));
+    }
     await timeline.step("record ready", () => ctx.sandboxes.put(id, ready));
     // It may have died before there was a ready sandbox to be stopped.
     if (!ctx.monitors.has(id)) {
@@ -199,7 +207,9 @@ async function makeKernelObjects(
 
 async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
   failpoint("shared memory");
-  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES);
+  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES, {
+    attached: runtimeHandler(ctx, record.config.runtimeHandler) !== undefined,
+  });
   if (!fd) return undefined;
   opened.push(fd);
   // Everybody may write to it, but what says so must be an id that is known inside.

@@ -27,6 +27,11 @@ export class Paths {
     return join(this.root, "state", "durable", noun);
   }
 
+  /** The file of one image's or layer's record. @param id hex */
+  durableRecord(noun: "images" | "layers", id: string): string {
+    return join(this.durableState(noun), `${id}.json`);
+  }
+
   /** Unreadable records are moved here and reported. */
   get quarantine(): string {
     return join(this.root, "quarantine");
@@ -92,6 +97,11 @@ export class Paths {
 
   get criSocket(): string {
     return join(this.run, "cri.sock");
+  }
+
+  /** Where NRI plugins connect, unless the settings say otherwise. */
+  get nriSocket(): string {
+    return join(this.run, "nri.sock");
   }
 
   /** Network namespaces bound to paths, for CNI plugins. */

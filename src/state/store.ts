@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { writeAtomically } from "../native/index.js";
 
@@ -65,6 +65,8 @@ export class FileStore<T> implements RecordStore<T> {
   readonly #unwritten = new Set<string>();
   #retryTimer: NodeJS.Timeout | undefined;
   readonly quarantined: QuarantinedRecord[] = [];
+  /** Files that a dead writer had not finished: removed at open. */
+  readonly unfinished: string[] = [];
 
   private constructor(options: FileStoreOptions<T>) {
     this.#options = options;
@@ -73,12 +75,15 @@ export class FileStore<T> implements RecordStore<T> {
   /** Loads every record of the directory and sweeps half-written files. */
   static async open<T>(options: FileStoreOptions<T>): Promise<FileStore<T>> {
     const store = new FileStore<T>(options);
-    await mkdir(options.dir, { recursive: true, mode: 0o700 });
+    if (options.storeClass === "durable") await makeDurableDirectory(options.dir);
+    else await mkdir(options.dir, { recursive: true, mode: 0o700 });
     for (const name of await readdir(options.dir)) {
       const file = join(options.dir, name);
       // Temporary files of a dead writer; a record's own name never starts with a dot.
-      if (name.startsWith(".")) await rm(file, { force: true });
-      else if (name.endsWith(FILE_SUFFIX)) await store.#load(name.slice(0, -FILE_SUFFIX.length), file);
+      if (name.startsWith(".")) {
+        await rm(file, { force: true });
+        store.unfinished.push(file);
+      } else if (name.endsWith(FILE_SUFFIX)) await store.#load(name.slice(0, -FILE_SUFFIX.length), file);
     }
     return store;
   }
@@ -168,6 +173,15 @@ export class FileStore<T> implements RecordStore<T> {
     done.then(forget, forget);
     return done;
   }
+}
+
+/**
+ * Makes a directory and those above it, mode 0700, where they are missing. What is written into
+ * it durably is only there after a power cut if the directory's own name is.
+ */
+export async function makeDurableDirectory(dir: string): Promise<void> {
+  const first = (await mkdir(dir, { recursive: true, mode: 0o700 })) ?? dir;
+  for (let at = dir; at.length >= first.length; at = dirname(at)) await syncDirectory(dirname(at));
 }
 
 /** fsync(2) of a directory: makes the renames and removals in it durable. */

@@ -2,13 +2,10 @@
  * The daemon's root on a file system of its own that fills up: new work is refused with NO_SPACE,
  * what runs goes on and ends with its exit code, and deleting needs no space and gives it back.
  */
-import { spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, truncateSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { codeOf, FaultDaemon, isRunning } from "../harness/fault-daemon.js";
 import { missing, requires } from "../harness/requires.js";
+import { SmallDisk } from "../harness/small-disk.js";
 
 const NEEDS = ["root", "cgroup2", "overlayfs"] as const;
 const lacking = missing(...NEEDS);
@@ -16,7 +13,7 @@ const lacking = missing(...NEEDS);
 const DISK_BYTES = 48 * 1024 * 1024;
 
 let faults: FaultDaemon | undefined;
-let disk: string | undefined;
+let disk: SmallDisk | undefined;
 let whyNot = "";
 
 beforeEach(requires(...NEEDS));
@@ -25,16 +22,16 @@ beforeEach(({ skip }) => {
 });
 beforeAll(async () => {
   if (lacking) return;
-  disk = makeDisk();
-  if (disk) faults = await FaultDaemon.start({ folder: join(disk, "mount") });
+  disk = SmallDisk.make(DISK_BYTES, (reason) => (whyNot = reason));
+  if (disk) faults = await FaultDaemon.start({ folder: disk.path });
 });
 afterEach(async () => {
-  free();
+  disk?.free();
   await faults?.reset();
 });
 afterAll(async () => {
   await faults?.dispose();
-  if (disk) removeDisk(disk);
+  disk?.remove();
 });
 
 const daemon = (): FaultDaemon => {
@@ -43,10 +40,10 @@ const daemon = (): FaultDaemon => {
 };
 
 test("a pod on a full disk is refused with NO_SPACE, and accepted once there is space", async () => {
-  fill();
+  disk?.fill();
   expect(await codeOf(daemon().create("late"))).toBe("NO_SPACE");
   expect(await daemon().find("late")).toBeUndefined();
-  free();
+  disk?.free();
   await daemon().run("late");
   await daemon().delete("late");
   await daemon().expectNothingLeft();
@@ -57,13 +54,13 @@ test("what runs goes on, ends with its exit code, and is shown as ended", async 
     restartPolicy: "Never",
     containers: [{ name: "main", script: "echo begun; trap 'exit 7' TERM; while :; do sleep 1000 & wait; done" }],
   });
-  fill();
+  disk?.fill();
   expect(await daemon().exec("old", "echo", "there")).toEqual({ code: 0, stdout: "there\n" });
   expect(await daemon().logText("old", "main")).toBe("begun\n");
   process.kill(daemon().initOf(/exit 7/), "SIGTERM");
   const { status } = await daemon().until("old", "Failed", (pod) => pod.status.phase === "Failed");
   expect(status.containerStatuses?.[0]?.state.terminated).toMatchObject({ exitCode: 7 });
-  free();
+  disk?.free();
   // Written as soon as there is space: the next daemon knows it as well.
   await expect.poll(() => daemon().exitFiles(), { timeout: 10_000 }).toHaveLength(1);
   await daemon().killAndRestart();
@@ -80,29 +77,29 @@ test("a pod is deleted without any space, and nothing is left of it", async () =
     ],
     volumes: [{ name: "kept", emptyDir: {} }],
   });
-  fill();
+  disk?.fill();
   await daemon().delete("gone", 1);
-  free();
+  disk?.free();
   await daemon().expectNothingLeft();
 });
 
 test("a container that restarts on a full disk waits for space and then runs", async () => {
   await daemon().run("again");
-  fill();
+  disk?.fill();
   process.kill(daemon().initOf(/trap 'exit 0' TERM/), "SIGKILL");
   await daemon().until("again", "not running", (pod) => !isRunning(pod));
-  free();
+  disk?.free();
   await daemon().untilRunning("again");
 });
 
 test("a daemon that is started on a full disk adopts what runs, and deletes it", async () => {
   await daemon().run("kept");
   const pid = daemon().initOf(/trap 'exit 0' TERM/);
-  await daemon().killAndRestart(() => fill());
+  await daemon().killAndRestart(() => disk?.fill());
   expect(isRunning(await daemon().pod("kept"))).toBe(true);
   expect(daemon().initOf(/trap 'exit 0' TERM/)).toBe(pid);
   await daemon().delete("kept");
-  free();
+  disk?.free();
   await daemon().expectNothingLeft();
 });
 
@@ -118,53 +115,3 @@ test("a container that fills the disk itself can be deleted, which frees the dis
   await daemon().delete("next");
   await daemon().expectNothingLeft();
 });
-
-/** A small ext4 in a file, mounted by a loop device; `undefined` where this machine has none. */
-function makeDisk(): string | undefined {
-  const folder = mkdtempSync(join(tmpdir(), "minke-disk-"));
-  const image = join(folder, "image");
-  mkdirSync(join(folder, "mount"));
-  closeSync(openSync(image, "w"));
-  truncateSync(image, DISK_BYTES);
-  // No blocks kept for root, which is what the daemon is.
-  for (const [command, ...args] of [
-    ["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image],
-    ["mount", "-o", "loop", image, join(folder, "mount")],
-  ] as const) {
-    const { status, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
-    if (status === 0) continue;
-    whyNot = `a loop-mounted ext4: ${command}: ${error?.message ?? stderr}`;
-    rmSync(folder, { recursive: true });
-    return undefined;
-  }
-  return folder;
-}
-
-function removeDisk(folder: string): void {
-  const { status, stderr } = spawnSync("umount", [join(folder, "mount")], { encoding: "utf8" });
-  if (status !== 0) throw new Error(stderr);
-  rmSync(folder, { recursive: true });
-}
-
-const filler = (): string => join(disk ?? "", "mount", "filler");
-
-/** Writes until not one block is free. */
-function fill(): void {
-  const file = openSync(filler(), "a");
-  try {
-    for (let size = 1024 * 1024; size >= 512; ) {
-      try {
-        writeSync(file, Buffer.alloc(size));
-      } catch (err) {
-        if ((err as NodeJS.ErrnoException).code !== "ENOSPC") throw err;
-        size /= 2;
-      }
-    }
-  } finally {
-    closeSync(file);
-  }
-}
-
-function free(): void {
-  if (disk) rmSync(filler(), { force: true });
-}

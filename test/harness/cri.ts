@@ -83,13 +83,13 @@ export class CriClient {
     throw new Error(`${method} succeeded`);
   }
 
-  async runSandbox(fields: SandboxFields = {}): Promise<string> {
+  async runSandbox(fields: SandboxFields = {}, runtimeHandler = ""): Promise<string> {
     const name = `cri-${process.pid}-${made++}`;
     const config = PodSandboxConfig.fromPartial({
       metadata: { name, uid: name, namespace: "test", attempt: 0 },
       ...fields,
     });
-    return (await this.call("runPodSandbox", { config })).podSandboxId;
+    return (await this.call("runPodSandbox", { config, runtimeHandler })).podSandboxId;
   }
 
   /** Creates it from busybox, with a name of its own, and starts it. */

@@ -16,6 +16,8 @@ declare module "vitest" {
 const KEPT = `${CACHE}/kept.json`;
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  // Tests that boot machines of their own, alone.
+  if (process.env["MINKE_VM_SHARED"] === "0") return async () => {};
   const disk = process.env["MINKE_VM_DISK"];
   const keep = process.env["MINKE_VM_KEEP"] === "1";
   mkdirSync(CACHE, { recursive: true });

@@ -1,6 +1,6 @@
 /**
  * `npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep]
- * [vitest's arguments]`: what test/vm checks, on a kernel of its own. README.md says how.
+ * [--cuts N] [vitest's arguments]`: what test/vm checks, on a kernel of its own. README.md says how.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
@@ -18,12 +18,14 @@ const { values, positionals } = parseArgs({
     disk: { type: "string" },
     only: { type: "string" },
     keep: { type: "boolean", default: false },
+    cuts: { type: "string" },
     help: { type: "boolean", short: "h", default: false },
   },
 });
 if (values.help) {
   console.log(
-    "usage: npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep] [FILE …]",
+    "usage: npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep] [FILE …]\n" +
+      "       npm run test:power-cut -- [--cuts N]",
   );
   process.exit(0);
 }
@@ -41,6 +43,7 @@ process.exitCode = execute(process.execPath, [...vitest, ...positionals], {
   MINKE_VM_KERNEL: values.kernel,
   MINKE_VM_DISK: values.disk ? resolve(values.disk) : "",
   MINKE_VM_KEEP: values.keep ? "1" : "",
+  ...(values.cuts && { MINKE_POWER_CUTS: values.cuts }),
 });
 
 if (values.keep && existsSync(KEPT)) {

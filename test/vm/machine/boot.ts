@@ -17,6 +17,8 @@ export interface BootOptions {
   readonly kernel?: KernelName;
   /** Image file with an ext4 file system (`makeDisk`), mounted at /var/lib/minke. */
   readonly disk?: string | undefined;
+  /** An empty file that gets every write to the disk (block-log.ts). */
+  readonly diskLog?: string | undefined;
   /** More of the kernel's command line. */
   readonly append?: string;
   readonly memoryMiB?: number;
@@ -138,12 +140,7 @@ export async function bootVm(options: BootOptions = {}): Promise<Vm> {
 
 function hardware(options: BootOptions, consoleLog: string, sockets: { agent: string; shell: string }): string[] {
   const socket = (id: string, path: string) => ["-chardev", `socket,id=${id},path=${path},server=on,wait=off`];
-  const disk = options.disk
-    ? [
-        ...["-drive", `file=${options.disk},if=none,id=disk,format=raw,cache=writeback`],
-        ...["-device", "virtio-blk-pci,drive=disk"],
-      ]
-    : [];
+  const disk = options.disk ? diskOf(options.disk, options.diskLog) : [];
   return [
     ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"],
     ...["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "2"],
@@ -155,6 +152,16 @@ function hardware(options: BootOptions, consoleLog: string, sockets: { agent: st
     ...["-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"],
     ...disk,
   ];
+}
+
+function diskOf(file: string, log: string | undefined): string[] {
+  const plain = ["-drive", `file=${file},if=none,id=disk,format=raw,cache=writeback`];
+  const logged = [
+    ...["-blockdev", `driver=file,filename=${file},node-name=file`],
+    ...["-blockdev", `driver=file,filename=${log},node-name=log`],
+    ...["-blockdev", "driver=blklogwrites,node-name=disk,file=file,log=log"],
+  ];
+  return [...(log ? logged : plain), "-device", "virtio-blk-pci,drive=disk,discard=off,write-zeroes=off"];
 }
 
 function commandLine(options: BootOptions, kernelBase: string): string {
