@@ -49,10 +49,10 @@ test("a stream whose client is still sending when the process ends brings output
     const stream = await openExec(["/bin/sh", "-c", "echo out; exit 3"], { stdin: true, terminal: round % 2 === 0 });
     stream.stdin?.on("error", () => undefined);
     const output = text(stream.stdout);
-    let isOver = false;
-    const exited = stream.exited.finally(() => (isOver = true));
+    const over = new AbortController();
+    const exited = stream.exited.finally(() => over.abort());
     const typing = (async () => {
-      while (!isOver) {
+      while (!over.signal.aborted) {
         stream.stdin?.write("typed\n");
         stream.resize(80, 24);
         await new Promise((resolve) => setImmediate(resolve));

@@ -108,8 +108,12 @@ async function probe(seconds: number): Promise<void> {
 
 /** What there is more of, memory aside; less is an idle connection that was closed. */
 function growth(before: Standing, after: Standing): string[] {
-  const counts = ({ fds, processes, cgroups, files }: Standing) =>
-    Object.entries({ ...fds, processes, cgroups, files });
+  const counts = ({ fds, processes, cgroups, files }: Standing): [string, number | undefined][] => [
+    ...fds.map((count, i): [string, number] => [`descriptors ${i}`, count]),
+    ["processes", processes],
+    ["cgroups", cgroups],
+    ["files", files],
+  ];
   const earlier = new Map(counts(before));
   return counts(after)
     .filter(([what, count]) => Number(count) > Number(earlier.get(what)))
