@@ -117,12 +117,22 @@ void Connection::CloseWhenFlushed() {
   if (role_ == Role::kClosed) return;
   role_ = Role::kClosing;
   peer_ = nullptr;
-  if (queued_bytes() == 0) {
-    Close();
-    return;
-  }
   hello_alarm_.ArmIn(kLingerMs);
-  UpdateEvents();
+  if (queued_bytes() == 0) HangUp();
+  if (role_ != Role::kClosed) UpdateEvents();
+}
+
+// The last bytes are sent. What the client is still sending is taken and dropped until it has seen
+// them: a write to a closed socket fails with EPIPE, over which clients forget what they could read.
+void Connection::HangUp() {
+  if (at_end_ || ::shutdown(socket_.get(), SHUT_WR) < 0) Close();
+}
+
+void Connection::DropInput() {
+  const ssize_t size = ::recv(socket_.get(), owner_->read_buffer(), Scratch::kReadBytes, MSG_DONTWAIT);
+  if (size == 0) at_end_ = true;
+  const bool has_failed = size < 0 && errno != EAGAIN && errno != EINTR;
+  if (has_failed || (at_end_ && queued_bytes() == 0)) Close();
 }
 
 void Connection::Close() {
@@ -154,7 +164,8 @@ bool Connection::MayRead() const {
 // with its client the hang-up is wanted: those bytes are lost with it.
 void Connection::UpdateEvents() {
   if (role_ == Role::kClosed) return;
-  const uint32_t events = (MayRead() && !at_end_ ? EPOLLIN : 0u) | (queued_bytes() > 0 ? EPOLLOUT : 0u);
+  const bool reads = !at_end_ && (MayRead() || role_ == Role::kClosing);
+  const uint32_t events = (reads ? EPOLLIN : 0u) | (queued_bytes() > 0 ? EPOLLOUT : 0u);
   if (events == 0 && !(peer_ != nullptr && peer_->DiesWithClient())) {
     watch_.Stop();
   } else if (watch_.watching()) {
@@ -206,7 +217,7 @@ void Connection::Flush() {
   std::string().swap(queue_);
   queue_sent_ = 0;
   if (role_ == Role::kClosing) {
-    Close();
+    HangUp();
     return;
   }
   if (peer_ != nullptr) peer_->OnStreamFlushed(this);
@@ -217,7 +228,10 @@ void Connection::OnReady(uint32_t events) {
   if (queued_bytes() > 0 && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) Flush();
   if (role_ == Role::kClosed) return;
   if (role_ == Role::kClosing) {
-    if ((events & (EPOLLHUP | EPOLLERR)) != 0) Close();
+    if ((events & EPOLLIN) != 0) DropInput();
+    if (role_ == Role::kClosed) return;
+    if ((events & (EPOLLHUP | EPOLLERR)) != 0) return Close();
+    UpdateEvents();
     return;
   }
   if (MayRead()) {

@@ -93,6 +93,8 @@ class Connection final : public Mortal {
   bool MayRead() const;
   void UpdateEvents();
   void Queue(std::string_view header, std::string_view body);
+  void HangUp();
+  void DropInput();
   void Flush();
   void CloseWhenFlushed();
 

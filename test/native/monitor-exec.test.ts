@@ -44,6 +44,26 @@ async function openExec(
   return bench.client.openStream({ execId: params.execId });
 }
 
+test("a stream whose client is still sending when the process ends brings output and exit code whole", async () => {
+  for (let round = 0; round < 40; round++) {
+    const stream = await openExec(["/bin/sh", "-c", "echo out; exit 3"], { stdin: true, terminal: round % 2 === 0 });
+    stream.stdin?.on("error", () => undefined);
+    const output = text(stream.stdout);
+    const over = new AbortController();
+    const exited = stream.exited.finally(() => over.abort());
+    const typing = (async () => {
+      while (!over.signal.aborted) {
+        stream.stdin?.write("typed\n");
+        stream.resize(80, 24);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    })();
+    expect(await exited).toEqual({ exitCode: 3 });
+    expect(await output).toContain("out");
+    await typing;
+  }
+});
+
 describe("exec capture", () => {
   test("returns code, standard output and standard error", async () => {
     const result = await bench.capture(container, ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]);
