@@ -68,9 +68,9 @@ let trees: Map<string, readonly string[]>;
 let made = 0;
 
 const keyOf = (ref: string): string => `image ${ref}`;
-const pull = (): Step => ({ op: "pull", ref: served, then: { [keyOf(served)]: coming.id } });
-const load = (): Step => ({ op: "load", path: coming.layout, then: { [keyOf(coming.ref)]: coming.id } });
-const remove = (): Step => ({ op: "remove", ref: coming.ref, then: { [keyOf(coming.ref)]: undefined } });
+const pull = (): Step => ({ op: "pull", ref: served, gives: { [keyOf(served)]: coming.id } });
+const load = (): Step => ({ op: "load", path: coming.layout, gives: { [keyOf(coming.ref)]: coming.id } });
+const remove = (): Step => ({ op: "remove", ref: coming.ref, gives: { [keyOf(coming.ref)]: undefined } });
 
 beforeEach(requires(...NEEDS));
 beforeAll(async () => {
@@ -84,7 +84,7 @@ beforeAll(async () => {
   for (const name of ["one", "both"] as const) {
     roots[name] = join(folder, name);
     mkdirSync(roots[name], { mode: 0o700 });
-    const steps: Step[] = [{ op: "load", path: kept.layout, then: {} }];
+    const steps: Step[] = [{ op: "load", path: kept.layout, gives: {} }];
     if (name === "both") steps.push(load());
     const { said, errors } = await runSteps(roots[name], steps);
     expect(
@@ -109,9 +109,9 @@ function copyOf(root: string): string {
 function expectedOf(said: readonly string[], step: Step, before: string | undefined) {
   const after = new Map(expectedAfter(said, [step]));
   for (const [key, values] of after)
-    after.set(key, new Set([...values].map((value) => value ?? before)).add(step.then[key]));
+    after.set(key, new Set([...values].map((value) => value ?? before)).add(step.gives[key]));
   const isDone = said.some((line) => line.startsWith("done"));
-  for (const key of after.keys()) if (isDone) after.set(key, new Set([step.then[key]]));
+  for (const key of after.keys()) if (isDone) after.set(key, new Set([step.gives[key]]));
   return after.set(keyOf(kept.ref), new Set([kept.id]));
 }
 

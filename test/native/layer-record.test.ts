@@ -145,7 +145,7 @@ describe("damage is found:", () => {
     ["a missing file", "missing", "etc/passwd", "os.unlink(p)"],
     ["an added file", "added", "etc/evil", "open(p, 'w').close()"],
     ["a link that leads elsewhere", "content", "bin/sh", "os.unlink(p); os.symlink('evil', p)"],
-    ["a hard link made a copy", "metadata", "bin/su", "os.unlink(p + '2'); shutil.copy2(p, p + '2')"], p)"],
+    ["a hard link made a copy", "metadata", "bin/su", "os.unlink(p + '2'); shutil.copy2(p, p + '2')"],
     ["a device made a file", "metadata", "dev/null", "os.unlink(p); open(p, 'w').close()"],
     ["a removed whiteout", "missing", "lib/old", "os.unlink(p)"],
     ["a directory that is no longer opaque", "metadata", "opt", "os.removexattr(p, 'trusted.overlay.opaque')"],
