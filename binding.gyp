@@ -30,6 +30,8 @@
       "ldflags!": ["-rdynamic"],
       "ldflags": ["-static", "-no-pie", "-Wl,--gc-sections", "-Wl,-z,norelro"],
       "libraries": ["-lseccomp"],
+      # native/oci/early_start.cc; elsewhere it starts as usual and copies itself into a memfd.
+      "conditions": [["target_arch=='x64'", { "ldflags": ["-Wl,-e,minke_start"] }]],
     },
     {
       "target_name": "minke-layer",

@@ -11,6 +11,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   addon::RegisterMounts(env, exports);
   addon::RegisterProcess(env, exports);
   addon::RegisterMonitorSpawn(env, exports);
+  addon::RegisterProgramSpawn(env, exports);
   addon::RegisterFiles(env, exports);
   addon::RegisterFileSteps(env, exports);
   addon::RegisterSockets(env, exports);

@@ -40,6 +40,7 @@ Container::Container(Loop* loop, Scratch* scratch, ContainerOwner* owner, Contai
       oom_watch_(loop, this),
       kill_alarm_(loop, this),
       exec_wait_alarm_(loop, this),
+      delete_alarm_(loop, this),
       retry_alarm_(loop, this) {}
 
 bool Container::Begin(runtime::Problem* problem) {
@@ -63,6 +64,7 @@ bool Container::Begin(runtime::Problem* problem) {
     TakeOomKills();
     oom_watch_.Start(oom_file_.get(), EPOLLPRI);
   }
+  if (request_.runtime.is_set()) return BeginByOther(problem);
   runtime::Launch launch;
   if (!runtime::StartContainer(request_.launch, &launch, problem)) return false;
   CloseChildEnds();
@@ -101,6 +103,8 @@ void Container::Kill() {
   // cgroup.kill needs Linux 5.14 and a cgroup of the container's own; the first process takes
   // its pid namespace with it in any case.
   if (!cgroup().empty()) static_cast<void>(KillCgroup(cgroup()).ok());
+  // A create or start that hangs.
+  if (is_starting()) KillCall();
   SendSignal(SIGKILL);
 }
 
@@ -149,6 +153,7 @@ void Container::OnReaped() {
   // A container ends with its first process. Its pid namespace does the same; this is for those
   // that share one, and for its execs.
   if (!cgroup().empty()) static_cast<void>(KillCgroup(cgroup()).ok());
+  if (request_.runtime.is_set()) Delete();
   if (!CanDrain()) exec_wait_alarm_.ArmIn(kExecWaitMs);
 }
 

@@ -1,9 +1,13 @@
 // One container: its first process, log, attached clients, stop deadline and exit file.
 //
+// Another runtime's container has its rootfs mounted in the bundle for it, and is deleted there, and the
+// rootfs unmounted, before its end is told.
+//
 // The process is followed as process.h draws it. The order at the end: exit file, kill of what is
 // left in the cgroup, rest of the output into the log, then the event and the clients' status.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -31,6 +35,7 @@ struct ContainerRequest {
   std::string container_id;
   std::string exit_file;
   runtime::LaunchRequest launch;
+  OtherRuntime runtime;  // not set: in-process
   LogSettings log;  // empty path: none
   bool has_terminal = false;
   bool has_stdin = false;
@@ -47,6 +52,7 @@ class Container final : public Process, public StreamPeer {
   const std::string& id() const { return request_.container_id; }
   const std::string& cgroup() const { return request_.launch.cgroup; }
   const std::string& bundle() const { return request_.launch.bundle; }
+  const OtherRuntime& runtime() const { return request_.runtime; }
 
   // Sends `signal`, and kills the cgroup after `grace_ms`. A later call can only bring that forward.
   void Stop(int signal, int64_t grace_ms);
@@ -72,10 +78,18 @@ class Container final : public Process, public StreamPeer {
   void OnStartFailed(const runtime::Problem& problem) override;
   void OnBytes(Stream stream, std::string_view bytes) override;
   void OnReaped() override;
-  bool CanDrain() const override { return !owner_->HasLiveExecs(this) || is_exec_wait_over_; }
+  bool CanDrain() const override {
+    return (!request_.runtime.is_set() || is_deleted_) && (!owner_->HasLiveExecs(this) || is_exec_wait_over_);
+  }
   void OnEnded() override;
   void OnInputDrained() override;
+  void OnCallDone(RuntimeCall* call, const runtime::Problem* problem) override;
 
+  bool BeginByOther(runtime::Problem* problem);
+  void FailOther(const runtime::Problem& problem);
+  void Delete();
+  void OnDeleted();
+  void OnDeleteDeadline() { KillCall(); }
   void OnOomEvent(uint32_t events);
   bool TakeOomKills();
   void OnKillDeadline();
@@ -94,9 +108,13 @@ class Container final : public Process, public StreamPeer {
   uint64_t oom_kills_ = 0;
   bool is_exit_written_ = false;
   bool is_exec_wait_over_ = false;
+  bool has_rootfs_ = false;
+  bool is_deleted_ = false;
+  std::unique_ptr<runtime::Problem> start_problem_;
   Watch<Container, &Container::OnOomEvent> oom_watch_;
   Alarm<Container, &Container::OnKillDeadline> kill_alarm_;
   Alarm<Container, &Container::OnExecWaitDeadline> exec_wait_alarm_;
+  Alarm<Container, &Container::OnDeleteDeadline> delete_alarm_;
   Alarm<Container, &Container::OnRetry> retry_alarm_;  // of the log and of the exit file
 };
 

@@ -49,21 +49,53 @@ bool Exec::Begin(runtime::Problem* problem) {
   settings_.launch.cgroup = settings_.cgroup;
   const auto stdio = OpenStdio(settings_.has_terminal, settings_.has_stdin, settings_.launch.stdio);
   runtime::Launch launch;
+  const bool is_by_other = settings_.runtime.is_set();
   bool is_started = stdio.ok();
   if (!stdio.ok()) fail("stdio", "make pipes", stdio.failure());
-  if (is_started) is_started = runtime::StartExec(settings_.launch, &launch, problem);
+  if (is_started && is_by_other) is_started = BeginByOther(problem);
+  if (is_started && !is_by_other) is_started = runtime::StartExec(settings_.launch, &launch, problem);
   CloseChildEnds();
   settings_.launch = {};
   if (!is_started) {
     static_cast<void>(RemoveCgroup(settings_.cgroup).ok());
     return false;
   }
-  if (!Await(std::move(launch), settings_.is_stream)) {
+  if (is_by_other) {
+    ReadOutput(settings_.is_stream);
+  } else if (!Await(std::move(launch), settings_.is_stream)) {
     Kill();
     return fail("watch", "watch the exec's process", sys::FailedWithErrno("epoll_ctl"));
   }
   if (settings_.timeout_ms > 0) timeout_alarm_.ArmIn(settings_.timeout_ms);
   return true;
+}
+
+// The runtime moves the process into the exec's cgroup, which it finds below the container's.
+bool Exec::BeginByOther(runtime::Problem* problem) {
+  auto call = std::make_unique<RuntimeCall>(&settings_.runtime);
+  call->Add("--detach");
+  call->Add("--cgroup");
+  call->Add(settings_.cgroup.substr(settings_.cgroup.rfind('/') + 1));
+  call->AddPidFile();
+  auto written = call->AddProcess(settings_.launch.process_json);
+  if (written && settings_.has_terminal) written = call->AddConsoleSocket();
+  if (!written) {
+    problem->step = "stdio";
+    problem->message = std::string("prepare the runtime's call: ") + written.failure().op;
+    return false;
+  }
+  call->Add(settings_.container_id);
+  return Call(std::move(call), "exec", settings_.launch.stdio, problem);
+}
+
+void Exec::OnCallDone(RuntimeCall* call, const runtime::Problem* problem) {
+  runtime::Problem own;
+  if (problem != nullptr) own = *problem;
+  if (problem != nullptr || !Adopt(call, &own)) {
+    CouldNotBegin(own);
+  } else {
+    Began();
+  }
 }
 
 void Exec::OnStarted() {
@@ -81,6 +113,7 @@ void Exec::OnStartFailed(const runtime::Problem& problem) {
 void Exec::Kill() {
   // The first process may not be in the cgroup where cgroup.kill is missing (before Linux 5.14).
   if (has_cgroup_) static_cast<void>(KillCgroup(settings_.cgroup).ok());
+  KillCall();
   SendSignal(SIGKILL);
 }
 

@@ -33,6 +33,7 @@ struct ExecSettings {
   std::string container_id;
   std::string cgroup;  // absolute; made by Begin, removed at the end
   runtime::ExecRequest launch;
+  OtherRuntime runtime;  // the container's; not set: in-process
   bool has_terminal = false;
   bool has_stdin = false;
   bool is_stream = false;
@@ -80,7 +81,9 @@ class Exec final : public Process, public StreamPeer {
   bool CanDrain() const override { return !settings_.is_stream || had_client_ || is_abandoned_; }
   void OnEnded() override;
   void OnInputDrained() override;
+  void OnCallDone(RuntimeCall* call, const runtime::Problem* problem) override;
 
+  bool BeginByOther(runtime::Problem* problem);
   void OnTimeout();
   void OnAbandoned();
   void OnCgroupEvent(uint32_t events);

@@ -15,6 +15,7 @@ namespace monitor {
 namespace {
 
 constexpr size_t kMaxLowers = 500;  // overlayfs refuses more
+constexpr size_t kMaxRuntimeArgs = 64;
 constexpr size_t kMaxConfigBytes = 8 * 1024 * 1024;
 constexpr int64_t kMaxRequestId = 1ll << 53;  // what JavaScript counts exactly
 
@@ -41,6 +42,16 @@ bool ReadStart(const JsonValue* object, ContainerRequest* request, std::string* 
   request->has_terminal = params.Boolean("terminal");
   request->has_stdin = params.Boolean("stdin");
   request->closes_stdin_after_first = params.Boolean("stdinOnce");
+  if (const JsonValue* const value = params.OptionalObject("runtimeHandler")) {
+    Params handler(value);
+    request->runtime.path = handler.String("path");
+    request->runtime.args = handler.Strings("args", kMaxRuntimeArgs);
+    request->runtime.state_dir = handler.String("stateDir");
+    if (!handler.ok() || !IsAbsolute(request->runtime.path) || !IsAbsolute(request->runtime.state_dir)) {
+      *wrong = "runtimeHandler";
+      return false;
+    }
+  }
   if (const JsonValue* const value = params.OptionalObject("overlay")) {
     Params overlay(value);
     runtime::OverlayRoot root;
@@ -162,6 +173,7 @@ void Monitor::StartExec(const Request& request) {
   }
   settings.cgroup += "/exec-" + std::to_string(next_exec_number_++);
   settings.launch.container_pid = container->pid();
+  settings.runtime = container->runtime();
   // Facts of the container that a process object does not hold, its seccomp profile above all.
   auto spec = sys::ReadFileAt(AT_FDCWD, (container->bundle() + "/config.json").c_str(), kMaxConfigBytes);
   if (!spec) {

@@ -180,8 +180,15 @@ void Monitor::OnChildren(uint32_t /*events*/) {
     auto exit = sys::waitid_any();
     if (!exit || exit->pid == 0) break;
     if (exit->pid == init_.pid()) init_.NoteExit();
-    if (Process* const process = FindProcess(exit->pid)) process->TakeExit(exit->status, exit->usage);
+    if (Process* const process = FindProcess(exit->pid)) {
+      process->TakeExit(exit->status, exit->usage);
+    } else if (Process* const caller = FindCaller(exit->pid)) {
+      caller->TakeCallEnd(exit->status, &strays_);
+    } else if (IsCalling()) {
+      strays_.push_back(std::move(*exit));
+    }
   }
+  if (!IsCalling()) std::vector<sys::AnyExit>().swap(strays_);
   if (*terminate_ != 0 && !HasRunningContainer()) BeginShutdown();
 }
 
@@ -193,6 +200,21 @@ Process* Monitor::FindProcess(pid_t pid) const {
     if (exec->is_alive() && exec->pid() == pid) return exec.get();
   }
   return nullptr;
+}
+
+Process* Monitor::FindCaller(pid_t pid) const {
+  for (const auto& container : containers_) {
+    if (container->call_pid() == pid) return container.get();
+  }
+  for (const auto& exec : execs_) {
+    if (exec->call_pid() == pid) return exec.get();
+  }
+  return nullptr;
+}
+
+bool Monitor::IsCalling() const {
+  const auto calls = [](const auto& process) { return process->call_pid() != 0; };
+  return std::any_of(containers_.begin(), containers_.end(), calls) || std::any_of(execs_.begin(), execs_.end(), calls);
 }
 
 bool Monitor::HasRunningContainer() const {
@@ -243,6 +265,7 @@ void Monitor::OnContainerFailed(Container* container, const runtime::Problem& pr
 }
 
 void Monitor::OnContainerEnded(Container* container) {
+  scratch_.TrimSoon();
   std::vector<Exec*> lingering;  // copied: one that is gone leaves the list
   for (const auto& exec : execs_) {
     if (exec->container_id() == container->id()) lingering.push_back(exec.get());
@@ -293,6 +316,8 @@ void Monitor::OnExecReaped(Exec* exec) {
 }
 
 void Monitor::OnExecDone(Exec* exec) {
+  // Again: what its start asked for may have come while it ran.
+  scratch_.TrimSoon();
   if (!exec->is_stream()) ReplyCaptured(exec);
   exec->DropCaptured();
 }

@@ -87,6 +87,8 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   int FindHeld(std::string_view name) const;  // -1: not held
   Exec* FindExec(std::string_view id) const;
   Process* FindProcess(pid_t pid) const;
+  Process* FindCaller(pid_t pid) const;
+  bool IsCalling() const;
   bool HasRunningContainer() const;
   void BuryContainer(Container* container);
   void BeginShutdown();
@@ -130,6 +132,8 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   std::vector<std::unique_ptr<Exec>> execs_;
   std::vector<PendingReply> pending_;
   InitProcess init_;
+  // Of another runtime's processes one may end, and be reaped, before the call that started it has.
+  std::vector<sys::AnyExit> strays_;
   Watch<Monitor, &Monitor::OnConnect> listener_watch_;
   Watch<Monitor, &Monitor::OnChildren> children_watch_;
   Alarm<Monitor, &Monitor::OnLingerDeadline> linger_alarm_;

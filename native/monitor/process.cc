@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "monitor/clock.h"
@@ -55,12 +57,15 @@ void Process::CloseChildEnds() {
 
 bool Process::Await(runtime::Launch launch, bool is_output_paused) {
   launch_ = std::move(launch);
-  is_output_paused_ = is_output_paused;
-  if (!is_output_paused) {
-    out_.Resume();
-    err_.Resume();
-  }
+  ReadOutput(is_output_paused);
   return report_watch_.Start(launch_.report.get(), EPOLLIN) && pidfd_watch_.Start(launch_.pidfd.get(), EPOLLIN);
+}
+
+void Process::ReadOutput(bool is_paused) {
+  is_output_paused_ = is_paused;
+  if (is_paused) return;
+  out_.Resume();
+  err_.Resume();
 }
 
 void Process::OnReport(uint32_t /*events*/) {
@@ -73,17 +78,80 @@ void Process::OnReport(uint32_t /*events*/) {
     SendSignal(SIGKILL);
     return;
   }
+  Began();
+}
+
+void Process::Began() {
   state_ = State::kRunning;
-  exit_.started_at_ns = WallNs();
-  if (has_terminal_ && launch_.terminal.valid()) {
-    // Two descriptors of one terminal, so that each direction is watched by itself.
-    sys::UniqueFd input(::fcntl(launch_.terminal.get(), F_DUPFD_CLOEXEC, 3));
-    sys::UniqueFd output(::fcntl(launch_.terminal.get(), F_DUPFD_CLOEXEC, 3));
-    if (input.valid() && has_stdin_) in_.Open(std::move(input), true);
-    if (output.valid()) out_.Open(std::move(output), is_output_paused_);
-    ApplySize();
-  }
+  exit_.started_at_ns = is_reaped_ ? exit_.finished_at_ns : WallNs();
+  OpenTerminal();
   OnStarted();
+  if (is_reaped_) Settle();
+}
+
+void Process::OpenTerminal() {
+  if (!has_terminal_ || !launch_.terminal.valid()) return;
+  // Two descriptors of one terminal, so that each direction is watched by itself.
+  sys::UniqueFd input(::fcntl(launch_.terminal.get(), F_DUPFD_CLOEXEC, 3));
+  sys::UniqueFd output(::fcntl(launch_.terminal.get(), F_DUPFD_CLOEXEC, 3));
+  if (input.valid() && has_stdin_) in_.Open(std::move(input), true);
+  if (output.valid()) out_.Open(std::move(output), is_output_paused_);
+  ApplySize();
+}
+
+bool Process::Call(std::unique_ptr<RuntimeCall> call, const char* command, const int stdio[3],
+                   runtime::Problem* problem) {
+  const auto started = call->Start(command, stdio);
+  if (!started) {
+    const char* const name = strerrorname_np(started.failure().error);
+    problem->step = command;
+    problem->syscall = started.failure().op;
+    problem->errno_name = name != nullptr ? name : "";
+    problem->message = "call the runtime: " + problem->syscall + ": " + problem->errno_name;
+    return false;
+  }
+  call_ = std::move(call);
+  return true;
+}
+
+void Process::TakeCallEnd(const sys::ExitStatus& status, const std::vector<sys::AnyExit>* strays) {
+  strays_ = strays;
+  const std::unique_ptr<RuntimeCall> call = std::move(call_);
+  if (status.signal == 0 && status.code == 0) {
+    OnCallDone(call.get(), nullptr);
+  } else {
+    const runtime::Problem problem = call->ToProblem(status);
+    OnCallDone(call.get(), &problem);
+  }
+}
+
+bool Process::Adopt(RuntimeCall* call, runtime::Problem* problem) {
+  problem->step = call->command();
+  if (has_terminal_) launch_.terminal = call->TakeTerminal();
+  if (has_terminal_ && !launch_.terminal.valid()) {
+    problem->message = "the runtime sent no terminal";
+    return false;
+  }
+  const pid_t pid = call->ReadPid();
+  problem->message = "the runtime left no process that can be found";
+  if (pid <= 0) return false;
+  launch_.pid = pid;
+  const auto stray = std::find_if(strays_->rbegin(), strays_->rend(), [pid](const auto& exit) { return exit.pid == pid; });
+  if (stray != strays_->rend()) {
+    TakeExit(stray->status, stray->usage);
+    return true;
+  }
+  auto pidfd = sys::pidfd_open(pid);
+  if (!pidfd) return false;
+  launch_.pidfd = std::move(*pidfd);
+  return pidfd_watch_.Start(launch_.pidfd.get(), EPOLLIN);
+}
+
+void Process::CouldNotBegin(const runtime::Problem& problem) {
+  in_.Close();
+  state_ = State::kEnded;
+  pidfd_watch_.Stop();
+  OnStartFailed(problem);
 }
 
 void Process::OnPidfd(uint32_t /*events*/) {
@@ -124,8 +192,13 @@ void Process::TakeExit(const sys::ExitStatus& status, const struct rusage& usage
   exit_.exit_code = status.signal != 0 ? 128 + status.signal : status.code;
   exit_.usage = usage;
   // The child is dead, so its report is complete: it cannot block.
-  if (state_ == State::kStarting) OnReport(0);
+  if (state_ == State::kStarting && launch_.report.valid()) OnReport(0);
   launch_.pidfd.reset();
+  // The call of another runtime that started it is still to say how that went.
+  if (state_ != State::kStarting) Settle();
+}
+
+void Process::Settle() {
   if (state_ == State::kFailed) {
     in_.Close();
     state_ = State::kEnded;

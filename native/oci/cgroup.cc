@@ -72,6 +72,18 @@ void RemoveBelow(const std::string& path) {
   ::closedir(directory);
 }
 
+// What MakeCgroup made on the way down to it, while it is empty: "minke-oci" and what is below.
+// Directories of others stay.
+void RemoveOwnParents(std::string path) {
+  const std::string own = FindCgroupMount() + "/" + kDefaultParent;
+  for (;;) {
+    path.resize(path.rfind('/'));
+    if (path.compare(0, own.size(), own) != 0) return;
+    if (path.size() > own.size() && path[own.size()] != '/') return;
+    if (::rmdir(path.c_str()) < 0) return;
+  }
+}
+
 }  // namespace
 
 std::string FindCgroupMount() {
@@ -118,12 +130,19 @@ bool MakeCgroup(const std::string& mount, const std::string& path, const runtime
     *made = true;
     return true;
   }
+  int tries = 20;
   for (size_t slash = mount.size(); slash != std::string::npos && slash < path.size();) {
     const std::string parent = path.substr(0, slash);
-    if (!EnableControllers(parent, needed, problem)) return false;
+    const bool is_enabled = EnableControllers(parent, needed, problem);
     slash = path.find('/', slash + 1);
     const std::string child = path.substr(0, slash);
-    *made = ::mkdir(child.c_str(), 0755) == 0;
+    *made = is_enabled && ::mkdir(child.c_str(), 0755) == 0;
+    // The last container of the parent is being deleted, and the parent with it.
+    if (!*made && ::access(parent.c_str(), F_OK) != 0 && errno == ENOENT && tries-- > 0) {
+      slash = mount.size();
+      continue;
+    }
+    if (!is_enabled) return false;
     if (!*made && errno != EEXIST) {
       *problem = "make cgroup \"" + child + "\": mkdir: " + runtime::ErrnoName(errno);
       return false;
@@ -139,7 +158,10 @@ bool KillCgroup(const std::string& path) {
 bool RemoveCgroup(const std::string& path) {
   if (path.empty()) return true;
   for (int attempt = 0; attempt < 200; attempt++) {
-    if (::rmdir(path.c_str()) == 0 || errno == ENOENT) return true;
+    if (::rmdir(path.c_str()) == 0 || errno == ENOENT) {
+      RemoveOwnParents(path);
+      return true;
+    }
     if (errno != EBUSY && errno != ENOTEMPTY) return false;
     RemoveBelow(path);
     const struct timespec pause = {0, 5'000'000};

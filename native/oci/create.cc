@@ -32,6 +32,7 @@ struct Creation {
   runtime::Spec spec;
   sys::UniqueFd directory, listener;
   runtime::Launch launch;
+  int preserve_fds = 0;
 };
 
 // UTC without libc's calendar, which would read /etc/localtime first: days to civil date by
@@ -115,7 +116,7 @@ bool Launch(const GlobalOptions& global, const Options& options, bool is_run, Cr
   request.cgroup = creation->record.cgroup;
   request.id = creation->record.id;
   request.start_listener = is_run ? -1 : creation->listener.get();
-  request.preserve_fds = atoi(options.Value("preserve-fds", "0").c_str());
+  request.preserve_fds = creation->preserve_fds;
   request.no_pivot = options.Has("no-pivot");
   request.no_new_keyring = options.Has("no-new-keyring");
   for (int i = 0; i < 3; i++) request.stdio[i] = i;
@@ -176,10 +177,9 @@ int FinishRun(const GlobalOptions& global, const Options& options, Creation* cre
   const int code = WaitInForeground(creation->launch.pid, creation->launch.pidfd.get(),
                                     creation->launch.terminal.get());
   if (options.Has("keep")) return code;
-  runtime::Problem ignored;
   const runtime::HookState state{creation->record.id, creation->record.bundle, 0, "stopped",
                                  &creation->spec};
-  (void)runtime::RunHooks(creation->spec.poststop, "poststop", state, &ignored);
+  for (const std::string& warning : runtime::RunPoststop(state)) Warn(global, warning);
   if (creation->record.made_cgroup && !RemoveCgroup(creation->record.cgroup)) {
     KillCgroup(creation->record.cgroup);
     RemoveCgroup(creation->record.cgroup);
@@ -202,7 +202,10 @@ int CommandCreate(const GlobalOptions& global, const Arguments& arguments, bool 
   if (!IsValidId(creation.record.id)) {
     return Complain(global, "invalid container id \"" + creation.record.id + "\"");
   }
-  if (!ReadBundle(options, &creation, &problem)) return Complain(global, problem);
+  if (!PreservedFds(options, &creation.preserve_fds, &problem) ||
+      !ReadBundle(options, &creation, &problem)) {
+    return Complain(global, problem);
+  }
   const bool is_attached = is_run && !options.Has("detach");
   if (creation.spec.process.terminal && !is_attached && options.Value("console-socket").empty()) {
     return Complain(global, "process.terminal needs --console-socket where the command detaches");

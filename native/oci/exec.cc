@@ -181,6 +181,12 @@ std::string MakeExecCgroup(const std::string& container, const Options& options)
   return ::mkdir(path.c_str(), 0755) == 0 ? path : container;
 }
 
+// runc's exec ends with 255 where no command ran, since 1 may be the command's own.
+int Refuse(const GlobalOptions& global, const std::string& problem) {
+  (void)Complain(global, problem);
+  return 255;
+}
+
 }  // namespace
 
 int CommandExec(const GlobalOptions& global, const Arguments& arguments) {
@@ -192,26 +198,26 @@ int CommandExec(const GlobalOptions& global, const Arguments& arguments) {
   if (options.operands().empty()) return Complain(global, "expected a container id");
   const std::string& id = options.operands()[0];
   auto record = LoadRecord(global, id);
-  if (!record) return Complain(global, "container \"" + id + "\" does not exist");
+  if (!record) return Refuse(global, "container \"" + id + "\" does not exist");
   const std::string status = StatusOf(global, *record);
   const bool may_run = status == "running" || status == "created" ||
                        (status == "paused" && options.Has("ignore-paused"));
-  if (!may_run) return Complain(global, "exec in container \"" + id + "\": it is " + status);
+  if (!may_run) return Refuse(global, "exec in container \"" + id + "\": it is " + status);
   auto config = sys::ReadFileAt(AT_FDCWD, (record->bundle + "/config.json").c_str(),
                                 runtime::kMaxSpecBytes);
-  if (!config) return Complain(global, "the container's config.json cannot be read");
+  if (!config) return Refuse(global, "the container's config.json cannot be read");
 
   runtime::ExecRequest request;
   request.container_pid = record->pid;
   request.spec_json = *config;
-  request.preserve_fds = atoi(options.Value("preserve-fds", "0").c_str());
+  if (!PreservedFds(options, &request.preserve_fds, &problem)) return Refuse(global, problem);
   for (int i = 0; i < 3; i++) request.stdio[i] = i;
   if (!MakeProcessJson(options, *config, &request.process_json, &problem)) {
-    return Complain(global, problem);
+    return Refuse(global, problem);
   }
   if (const std::string below = "/" + options.Value("cgroup") + "/";
       below.find("/../") != std::string::npos || below.find(':') != std::string::npos) {
-    return Complain(global, "--cgroup \"" + options.Value("cgroup") +
+    return Refuse(global, "--cgroup \"" + options.Value("cgroup") +
                                 "\" is not a path below the container's cgroup");
   }
   const std::string cgroup = MakeExecCgroup(record->cgroup, options);

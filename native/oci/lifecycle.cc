@@ -222,13 +222,9 @@ int CommandDelete(const GlobalOptions& global, const Arguments& arguments) {
     }
   }
   runtime::Spec spec;
-  if (LoadSpec(record, &spec) && !spec.poststop.empty()) {
-    runtime::Problem failure;
+  if (LoadSpec(record, &spec)) {
     const runtime::HookState state{record.id, record.bundle, 0, "stopped", &spec};
-    // runtime.md, "Lifecycle": a failing poststop hook is a warning, the rest goes on.
-    if (!runtime::RunHooks(spec.poststop, "poststop", state, &failure)) {
-      Complain(global, failure.message + ", ignoring");
-    }
+    for (const std::string& warning : runtime::RunPoststop(state)) Warn(global, warning);
   }
   RemoveContainerDirectory(global, record.id);
   return 0;

@@ -1,5 +1,8 @@
 #include "oci/options.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
+
 #include <string_view>
 
 namespace oci {
@@ -90,6 +93,23 @@ std::vector<std::string> Options::Values(const char* name) const {
     if (given.name == name) values.push_back(given.value);
   }
   return values;
+}
+
+bool PreservedFds(const Options& options, int* count, std::string* problem) {
+  const std::string text = options.Value("preserve-fds", "0");
+  char* end = nullptr;
+  const long number = ::strtol(text.c_str(), &end, 10);
+  if (text.empty() || *end != '\0' || number < 0 || number > 65536) {
+    *problem = "--preserve-fds \"" + text + "\" is not a number of descriptors";
+    return false;
+  }
+  *count = static_cast<int>(number);
+  for (int fd = 3; fd < 3 + *count; fd++) {
+    if (::fcntl(fd, F_GETFD) >= 0) continue;
+    *problem = "--preserve-fds " + text + ": descriptor " + std::to_string(fd) + " is not open";
+    return false;
+  }
+  return true;
 }
 
 }  // namespace oci

@@ -32,4 +32,8 @@ class Options {
   std::vector<std::string> operands_;
 };
 
+// --preserve-fds N: descriptors 3 .. 3+N-1, all of which must be open. Else one that this
+// program opens for itself would be among them, and the container would get it.
+[[nodiscard]] bool PreservedFds(const Options& options, int* count, std::string* problem);
+
 }  // namespace oci

@@ -3,11 +3,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -16,6 +13,7 @@
 #include "runtime/describe_report.h"
 #include "sys/files.h"
 #include "sys/process.h"
+#include "sys/unix_socket.h"
 
 namespace oci {
 namespace {
@@ -96,36 +94,11 @@ int WaitInForeground(pid_t pid, int pidfd, int master) {
 }
 
 bool SendTerminal(const std::string& path, int master, std::string* problem) {
-  struct sockaddr_un address;
-  memset(&address, 0, sizeof address);
-  address.sun_family = AF_UNIX;
-  const std::string doing = "send terminal to \"" + path + "\": ";
-  if (path.size() >= sizeof address.sun_path) {
-    *problem = doing + "connect: ENAMETOOLONG";
-    return false;
-  }
-  memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  sys::UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!socket.valid() ||
-      ::connect(socket.get(), reinterpret_cast<struct sockaddr*>(&address), sizeof address) < 0) {
-    *problem = doing + "connect: " + runtime::ErrnoName(errno);
-    return false;
-  }
-  char name[] = "/dev/ptmx";  // receivers expect a non-empty message
-  struct iovec part = {name, sizeof name - 1};
-  alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  struct msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  struct cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &master, sizeof master);
-  if (::sendmsg(socket.get(), &message, MSG_NOSIGNAL) >= 0) return true;
-  *problem = doing + "sendmsg: " + runtime::ErrnoName(errno);
+  // Receivers expect a non-empty message.
+  auto sent = sys::send_fd_to_path(path, "/dev/ptmx", master);
+  if (sent) return true;
+  *problem = "send terminal to \"" + path + "\": " + sent.failure().op + ": " +
+             runtime::ErrnoName(sent.failure().error);
   return false;
 }
 

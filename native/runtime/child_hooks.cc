@@ -19,6 +19,7 @@ constexpr int kEndedBySignal = 0xFFFF;  // ChildReport.detail
 long Fork() { return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); }
 
 [[noreturn]] void ExecHook(const ChildHook& hook, int state) {
+  syscall(SYS_setsid);  // leads a process group, which a timeout ends whole
   syscall(SYS_lseek, state, 0, SEEK_SET);
   if (dup3(state, 0, 0) < 0) _exit(126);
   const char* const fallback[] = {hook.path, nullptr};
@@ -50,7 +51,7 @@ void RunChildHooks(const ChildHook* hooks, size_t count, int state, size_t first
       struct pollfd ended = {static_cast<int>(pidfd), POLLIN, 0};
       const struct timespec limit = {hooks[i].timeout_s, 0};
       if (pidfd >= 0 && syscall(SYS_ppoll, &ended, 1, &limit, nullptr, 0) == 0) {
-        syscall(SYS_kill, pid, SIGKILL);
+        syscall(SYS_kill, -pid, SIGKILL);
         WaitFor(static_cast<pid_t>(pid));
         Fail(Call::waitid_, ETIMEDOUT);
       }

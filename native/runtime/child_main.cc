@@ -184,12 +184,24 @@ void DropBounding(uint64_t keep) {
   }
 }
 
+void SetCapabilities(const CapabilitySets& sets, uint64_t besides) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  const uint64_t effective = sets.effective | besides;
+  const uint64_t permitted = sets.permitted | besides;
+  const struct __user_cap_data_struct wanted[2] = {
+      {static_cast<uint32_t>(effective), static_cast<uint32_t>(permitted),
+       static_cast<uint32_t>(sets.inheritable)},
+      {static_cast<uint32_t>(effective >> 32), static_cast<uint32_t>(permitted >> 32),
+       static_cast<uint32_t>(sets.inheritable >> 32)}};
+  if (syscall(SYS_capset, &header, wanted) < 0) FailErrno(Call::capset_);
+}
+
 // capabilities(7): the bounding set is dropped while CAP_SETPCAP is there; KEEPCAPS carries
 // the permitted set over setresuid, which would clear it; ambient comes last, since it must be
 // a subset of permitted and inheritable.
-void SetUserAndCapabilities(const PlanProcess& process) {
+void SetUserAndCapabilities(const PlanProcess& process, const CapabilitySets& sets,
+                            uint64_t besides) {
   At(Step::kCapabilities);
-  const CapabilitySets sets = Grantable(process.capabilities);
   DropBounding(process.capabilities.bounding);
   if (process.uid != 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) FailErrno(Call::prctl_);
   At(Step::kUser);
@@ -203,13 +215,7 @@ void SetUserAndCapabilities(const PlanProcess& process) {
     FailErrno(Call::setresuid_);
   }
   At(Step::kCapabilities);
-  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  const struct __user_cap_data_struct wanted[2] = {
-      {static_cast<uint32_t>(sets.effective), static_cast<uint32_t>(sets.permitted),
-       static_cast<uint32_t>(sets.inheritable)},
-      {static_cast<uint32_t>(sets.effective >> 32), static_cast<uint32_t>(sets.permitted >> 32),
-       static_cast<uint32_t>(sets.inheritable >> 32)}};
-  if (syscall(SYS_capset, &header, wanted) < 0) FailErrno(Call::capset_);
+  SetCapabilities(sets, besides);
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) FailErrno(Call::prctl_);
   for (int capability = 0; capability < 64; capability++) {
     if ((sets.ambient >> capability & 1) != 0 &&
@@ -372,13 +378,13 @@ void ChildMain(const ChildContext& context) {
                   context.create_container_count);
   }
   const bool is_in_cwd = chdir(process.cwd) == 0;
-  // seccomp(2): without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the
-  // capabilities go; with it, as late as possible, since the filter binds our own calls too.
-  if (!process.no_new_privileges) {
-    CloseAndTell(context);
-    LoadSeccomp(context);
-  }
-  SetUserAndCapabilities(process);
+  // seccomp(2): without no_new_privs a filter needs CAP_SYS_ADMIN, which is kept for it and
+  // dropped by the one call that the filter then binds. All else of ours comes before it.
+  At(Step::kCapabilities);
+  const CapabilitySets sets = Grantable(process.capabilities);
+  const bool keeps_admin = context.seccomp != nullptr && !process.no_new_privileges;
+  const uint64_t besides = keeps_admin ? uint64_t{1} << CAP_SYS_ADMIN & ~sets.effective : 0;
+  SetUserAndCapabilities(process, sets, besides);
   At(Step::kCwd);
   if (!is_in_cwd && chdir(process.cwd) < 0) FailErrno(Call::chdir_);
   CheckWorkingDirectory();
@@ -393,8 +399,10 @@ void ChildMain(const ChildContext& context) {
     WriteLabel(label, "", process.selinux_label);
   }
   syscall(SYS_umask, process.umask);
-  if (process.no_new_privileges) CloseAndTell(context);
-  if (process.no_new_privileges) LoadSeccomp(context);
+  CloseAndTell(context);
+  LoadSeccomp(context);
+  At(Step::kCapabilities);
+  if (besides != 0) SetCapabilities(sets, 0);
   Exec(process);
 }
 

@@ -217,9 +217,6 @@ void EnterRoot(const ChildContext& context) {
   At(Step::kPivotRoot);
   if (fchdir(context.root) < 0) FailErrno(Call::fchdir_);
   if (context.no_pivot) {
-    if (mount(".", "/", nullptr, MS_MOVE, nullptr) < 0 && errno != EINVAL) {
-      FailErrno(Call::mount_);
-    }
     if (chroot(".") < 0) FailErrno(Call::chroot_);
     if (chdir("/") < 0) FailErrno(Call::chdir_);
     return;

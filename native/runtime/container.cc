@@ -11,6 +11,7 @@
 #include "runtime/describe_report.h"
 #include "runtime/device_policy.h"
 #include "runtime/hooks.h"
+#include "runtime/labels.h"
 #include "runtime/launch.h"
 #include "runtime/limits.h"
 #include "runtime/plan.h"
@@ -122,7 +123,7 @@ bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& s
 
 // What the spec asks for and the child will not get; the start goes on without.
 std::vector<std::string> Warnings(const Plan& plan, const SeccompFilter& filter) {
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings = plan.warnings;
   std::string names;
   for (const std::string& name : filter.unknown_names) names += (names.empty() ? "" : ", ") + name;
   if (!names.empty()) {
@@ -174,7 +175,7 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
   SeccompFilter filter;
   ChildHooks hooks;
   ChildContext context;
-  if (!CompileSeccomp(plan.spec.seccomp, &filter, problem) ||
+  if (!CheckLabels(plan, problem) || !CompileSeccomp(plan.spec.seccomp, &filter, problem) ||
       !OpenSources(request, plan, &sources, problem) ||
       !hooks.Prepare(plan.spec, problem)) {
     return false;

@@ -12,6 +12,7 @@
 #include "runtime/child.h"
 #include "runtime/container.h"
 #include "runtime/describe_report.h"
+#include "runtime/labels.h"
 #include "runtime/launch.h"
 #include "runtime/seccomp.h"
 #include "runtime/sources.h"
@@ -120,7 +121,7 @@ bool StartExec(const ExecRequest& request, Launch* out, Problem* problem) {
   SeccompFilter filter;
   sys::UniqueFd own_pidfd, cgroup, null_device;
   if (!ReadProcessAndProfile(request, &state->plan, &seccomp, problem) ||
-      !CompileSeccomp(seccomp, &filter, problem) ||
+      !CheckLabels(state->plan, problem) || !CompileSeccomp(seccomp, &filter, problem) ||
       !OpenCgroup(request.cgroup, &cgroup, problem) || !OpenNullDevice(&null_device, problem)) {
     return false;
   }

@@ -26,6 +26,7 @@ sys::Result<sys::UniqueFd> StateFile(const std::string& text) {
 // SIGNAL-SAFE: runs between clone3 and execve.
 [[noreturn]] void ExecHook(const char* path, const char* const* args, const char* const* env,
                            int state) {
+  ::setsid();  // leads a process group, which a timeout ends whole
   ::lseek(state, 0, SEEK_SET);
   if (::dup2(state, 0) < 0) ::_exit(126);
   ::execve(path, const_cast<char* const*>(args), const_cast<char* const*>(env));
@@ -52,7 +53,7 @@ bool RunOne(const HookSpec& hook, const std::string& doing, int state, Problem* 
   do {
     ready = ::poll(&ended, 1, hook.timeout_s > 0 ? hook.timeout_s * 1000 : -1);
   } while (ready < 0 && errno == EINTR);
-  if (ready == 0) (void)sys::pidfd_send_signal(pidfd.get(), SIGKILL).ok();
+  if (ready == 0) ::kill(-*pid, SIGKILL);
   auto status = sys::waitid_pidfd(pidfd.get(), 0, nullptr);
   if (ready == 0) return Fail(doing, {"waitid", ETIMEDOUT}, problem);
   if (!status) return Fail(doing, status.failure(), problem);
@@ -105,6 +106,15 @@ bool RunHooks(const std::vector<HookSpec>& hooks, const char* kind, const HookSt
     if (!RunOne(hook, doing, file->get(), problem)) return false;
   }
   return true;
+}
+
+std::vector<std::string> RunPoststop(const HookState& state) {
+  std::vector<std::string> warnings;
+  for (const HookSpec& hook : state.spec->poststop) {
+    Problem failure;
+    if (!RunHooks({hook}, "poststop", state, &failure)) warnings.push_back(failure.message + ", ignoring");
+  }
+  return warnings;
 }
 
 bool ChildHooks::Prepare(const Spec& spec, Problem* problem) {

@@ -27,6 +27,10 @@ std::string StateJson(const HookState& state);
 [[nodiscard]] bool RunHooks(const std::vector<HookSpec>& hooks, const char* kind,
                             const HookState& state, Problem* problem);
 
+// runtime.md, "Lifecycle": a poststop hook that fails is a warning, and the others still run.
+// Answers one sentence for each that failed.
+std::vector<std::string> RunPoststop(const HookState& state);
+
 // The child's hooks in the child's form, and the memfd that carries the state into it.
 class ChildHooks {
  public:

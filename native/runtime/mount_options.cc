@@ -96,6 +96,12 @@ bool ApplyMountOptions(const MountSpec& spec, Arena* arena, PlanMount* mount, si
   if (mount->kind == PlanMount::kBind) {
     for (const char* option : filesystem_options) {
       if (IsOneOf(kSuperblock, std::size(kSuperblock), option)) continue;
+      // mount(2) takes no data for MS_BIND, so other runtimes pass over "size=1k" and its like.
+      // "idmap=..." is a mapping in crun's own words: passing over that would be unsafe.
+      if (strchr(option, '=') != nullptr && strstr(option, "idmap=") == nullptr) {
+        mount->ignored_option = option;
+        continue;
+      }
       for (size_t i = 0; i < spec.options.size(); i++) {
         if (spec.options[i] == option) *index = i;
       }

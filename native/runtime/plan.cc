@@ -94,6 +94,10 @@ bool PlanMounts(Plan* plan, SpecError* error) {
       *error = {path + ".options[" + std::to_string(option) + "]", message};
       return false;
     }
+    if (mount.ignored_option != nullptr) {
+      plan->warnings.push_back(path + ".options: ignoring \"" + mount.ignored_option +
+                               "\": a bind mount has no file system options");
+    }
     // Kernels know the unified hierarchy as "cgroup2"; specs say "cgroup" for either.
     mount.type = type;
     if (IsLayersOnly(mount)) mount.kind = PlanMount::kLayers;

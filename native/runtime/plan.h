@@ -54,6 +54,7 @@ struct PlanMount {
   enum Idmap : uint8_t { kNoIdmap, kIdmap, kRecursiveIdmap };
   Idmap idmap = kNoIdmap;
   const MountSpec* spec = nullptr;  // its id mappings
+  const char* ignored_option = nullptr;  // of a file system, where this is a bind mount
 };
 
 struct PlanDevice {
@@ -115,6 +116,7 @@ struct Plan {
   unsigned long personality = 0;
   MemoryPolicySpec memory_policy;
   PlanProcess process;
+  std::vector<std::string> warnings;  // one sentence each: what is passed over
 };
 
 // Makes the plan of a container. False: the spec asks for something impossible; *error names it.

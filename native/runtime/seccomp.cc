@@ -10,14 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <memory>
 
 #include "runtime/describe_report.h"
 #include "sys/files.h"
+#include "sys/unix_socket.h"
 
 #if defined(__x86_64__)
 #define MINKE_AUDIT_ARCH AUDIT_ARCH_X86_64
@@ -145,13 +144,6 @@ bool CompileSeccomp(const SeccompSpec& spec, SeccompFilter* filter, Problem* pro
 bool SendSeccompListener(const SeccompSpec& spec, const std::string& id, pid_t pid,
                          const std::string& bundle, int fd, Problem* problem) {
   const std::string doing = std::string("send notify descriptor to \"") + spec.listener_path + "\"";
-  struct sockaddr_un address;
-  memset(&address, 0, sizeof address);
-  address.sun_family = AF_UNIX;
-  if (strlen(spec.listener_path) >= sizeof address.sun_path) {
-    return Fail(doing, "connect", ENAMETOOLONG, problem);
-  }
-  strcpy(address.sun_path, spec.listener_path);
   rapidjson::StringBuffer buffer;
   rapidjson::Writer<rapidjson::StringBuffer> writer(buffer);
   writer.StartObject();
@@ -179,27 +171,8 @@ bool SendSeccompListener(const SeccompSpec& spec, const std::string& id, pid_t p
   writer.String(bundle.c_str());
   writer.EndObject();
   writer.EndObject();
-  sys::UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!socket.valid() ||
-      ::connect(socket.get(), reinterpret_cast<struct sockaddr*>(&address), sizeof address) < 0) {
-    return Fail(doing, "connect", errno, problem);
-  }
-  struct iovec part = {const_cast<char*>(buffer.GetString()), buffer.GetSize()};
-  alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  struct msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  struct cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  if (::sendmsg(socket.get(), &message, MSG_NOSIGNAL) < 0) {
-    return Fail(doing, "sendmsg", errno, problem);
-  }
-  return true;
+  auto sent = sys::send_fd_to_path(spec.listener_path, {buffer.GetString(), buffer.GetSize()}, fd);
+  return sent || Fail(doing, sent.failure().op, sent.failure().error, problem);
 }
 
 }  // namespace runtime

@@ -278,6 +278,15 @@ bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Pr
   return true;
 }
 
+bool MountRootfs(const OverlayRoot& overlay, const std::string& target, Problem* problem) {
+  auto directory = sys::open_at(AT_FDCWD, target.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW);
+  if (!directory) return FailStep(Step::kRootfs, "open " + Quote(target), directory.failure(), problem);
+  sys::UniqueFd root;
+  if (!MakeOverlay(overlay, -1, &root, problem)) return false;
+  auto moved = sys::move_mount_onto(root.get(), directory->get());
+  return moved || FailStep(Step::kRootfs, "mount overlay at " + Quote(target), moved.failure(), problem);
+}
+
 bool OpenNullDevice(sys::UniqueFd* null_device, Problem* problem) {
   auto fd = sys::open_at(AT_FDCWD, "/dev/null", O_RDWR | O_NOFOLLOW | O_NOCTTY);
   if (!fd) return FailStep(Step::kSetup, "open \"/dev/null\"", fd.failure(), problem);

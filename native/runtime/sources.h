@@ -33,4 +33,7 @@ struct Sources {
 [[nodiscard]] bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root,
                                Problem* problem);
 
+// The overlay as a mount at `target`, an existing directory of the caller's mount namespace.
+[[nodiscard]] bool MountRootfs(const OverlayRoot& overlay, const std::string& target, Problem* problem);
+
 }  // namespace runtime

@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "sys/files.h"
@@ -21,6 +23,17 @@ namespace sys {
 namespace {
 
 constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+
+// Whether this program runs from a sealed memfd, or through a read-only mount that is detached:
+// the link's path is then the mount's root, "/".
+bool IsOutOfReach(int self) {
+  const int seals = ::fcntl(self, F_GET_SEALS);
+  if (seals >= 0) return (seals & kSeals) == kSeals;
+  struct statfs filesystem;
+  char link[2];
+  return ::fstatfs(self, &filesystem) == 0 && (filesystem.f_flags & ST_RDONLY) != 0 &&
+         ::readlink("/proc/self/exe", link, sizeof link) == 1 && link[0] == '/';
+}
 
 }  // namespace
 
@@ -53,8 +66,7 @@ Result<UniqueFd> sealed_executable(int source, const char* name) {
 Result<void> reexec_from_sealed_memfd(const char* name, char* const argv[], char* const envp[]) {
   Result<UniqueFd> self = open_at(AT_FDCWD, "/proc/self/exe", O_RDONLY);
   if (!self) return self.failure();
-  const int seals = ::fcntl(self->get(), F_GET_SEALS);
-  if (seals >= 0 && (seals & kSeals) == kSeals) return {};
+  if (IsOutOfReach(self->get())) return {};
   Result<UniqueFd> sealed = sealed_executable(self->get(), name);
   if (!sealed) return sealed.failure();
   return execveat(sealed->get(), "", argv, envp, AT_EMPTY_PATH);

@@ -3,6 +3,7 @@
  */
 import type { ServerResponse } from "node:http";
 import { isAbsolute } from "node:path";
+import type { Readable } from "node:stream";
 import { type ApiRequest, answer, clientSignal, invalidRequest, readJsonObject, toJson } from "./request.js";
 import { toStatusObject } from "./status-object.js";
 
@@ -12,19 +13,30 @@ export interface ListedImage {
   readonly repoTags: readonly string[];
   readonly repoDigests: readonly string[];
   readonly sizeBytes: number;
+  /** RFC 3339: when it was made, as it says itself. */
+  readonly created?: string | undefined;
+  /** RFC 3339: when it was last pulled or loaded. */
+  readonly pulled?: string | undefined;
+}
+
+/** As the store has it. */
+export interface StoredImage extends Omit<ListedImage, "created" | "pulled"> {
+  /** Unix ns, decimal; 0: the image does not say. */
+  readonly createdAtNs?: string | undefined;
+  readonly pulledAtNs?: string | undefined;
 }
 
 /** What the routes need of the image store. */
 export interface ImageService {
-  list(): readonly ListedImage[];
+  list(): readonly StoredImage[];
   pull(
     reference: string,
     options: { readonly signal: AbortSignal; readonly onProgress: (progress: object) => void },
-  ): Promise<ListedImage>;
+  ): Promise<StoredImage>;
   /** What a pull would do; as JSON without secrets. */
   explain(reference: string, options: { readonly signal: AbortSignal }): Promise<object>;
-  loadLayout(path: string): Promise<readonly ListedImage[]>;
-  remove(reference: string): Promise<void>;
+  /** @param from an absolute path, or the bytes of an archive */
+  loadLayout(from: string | Readable, options: { readonly signal: AbortSignal }): Promise<readonly StoredImage[]>;
 }
 
 /** Progress that a slow client has not read is dropped, not kept. */
@@ -57,12 +69,24 @@ export async function pullImage(images: ImageService, request: ApiRequest, respo
   }
 }
 
+/** Of `{path}`, or of the body's own bytes where it says that it is a tar archive. */
 export async function loadImages(images: ImageService, request: ApiRequest, response: ServerResponse): Promise<void> {
+  const signal = clientSignal(response);
+  if (request.message.headers["content-type"] === "application/x-tar") {
+    const loaded = await images.loadLayout(request.message, { signal });
+    return answer(response, 200, { items: loaded.map(shown) });
+  }
   const { path } = await readJsonObject(request.message);
   if (typeof path !== "string" || !isAbsolute(path)) throw invalidRequest("path: an absolute path is required");
-  answer(response, 200, { items: (await images.loadLayout(path)).map(shown) });
+  answer(response, 200, { items: (await images.loadLayout(path, { signal })).map(shown) });
 }
 
-function shown({ id, repoTags, repoDigests, sizeBytes }: ListedImage): ListedImage {
-  return { id, repoTags, repoDigests, sizeBytes };
+function shown({ id, repoTags, repoDigests, sizeBytes, createdAtNs, pulledAtNs }: StoredImage): ListedImage {
+  const [created, pulled] = [createdAtNs, pulledAtNs].map(timeOf);
+  return { id, repoTags, repoDigests, sizeBytes, ...(created && { created }), ...(pulled && { pulled }) };
+}
+
+function timeOf(unixNs: string | undefined): string | undefined {
+  if (unixNs === undefined || unixNs === "0") return undefined;
+  return new Date(Number(BigInt(unixNs) / 1_000_000n)).toISOString();
 }

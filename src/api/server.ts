@@ -10,6 +10,7 @@ import type { Logger } from "../base/log.js";
 import type { PodEngine } from "../pod/engine.js";
 import { configRoutes } from "./config-objects.js";
 import { discovery } from "./discovery.js";
+import { type ImageCareOptions, imageCareRoutes } from "./image-care.js";
 import { type ImageService, listImages, loadImages, pullImage } from "./images.js";
 import { createPod, deletePod, listPods, sendLog } from "./pods.js";
 import { type ApiRequest, answer, flag, invalidRequest, requestUrl } from "./request.js";
@@ -19,6 +20,7 @@ import { acceptStreams } from "./streams.js";
 export interface ApiServerOptions {
   readonly engine: PodEngine;
   readonly images: ImageService;
+  readonly imageCare: ImageCareOptions;
   /** minke's own version: `0.1.0`. */
   readonly version: string;
   /** The findings of the doctor, as JSON. */
@@ -98,7 +100,15 @@ function decodeSegment(segment: string): string {
   }
 }
 
-function routeTable({ engine, images, version, doctor, stop, log }: ApiServerOptions): [string, string, Route][] {
+function routeTable({
+  engine,
+  images,
+  imageCare,
+  version,
+  doctor,
+  stop,
+  log,
+}: ApiServerOptions): [string, string, Route][] {
   const ok: Route = (_request, response) => {
     response.writeHead(200, { "content-type": "text/plain" });
     response.end("ok");
@@ -137,6 +147,7 @@ function routeTable({ engine, images, version, doctor, stop, log }: ApiServerOpt
     ["GET", "/minke/v1/images", (_request, response) => listImages(images, response)],
     ["POST", "/minke/v1/images/pull", (request, response) => pullImage(images, request, response)],
     ["POST", "/minke/v1/images/load", (request, response) => loadImages(images, request, response)],
+    ...imageCareRoutes(imageCare),
     [
       "GET",
       "/minke/v1/timeline/:ns/:name",

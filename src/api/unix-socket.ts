@@ -6,8 +6,8 @@
  */
 import { constants } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, unlink } from "node:fs/promises";
-import type { Server } from "node:http";
-import { createConnection } from "node:net";
+import { Server as HttpServer } from "node:http";
+import { createConnection, type Server } from "node:net";
 import { basename, dirname } from "node:path";
 import { hasErrno, RuntimeError } from "../base/errors.js";
 
@@ -50,8 +50,10 @@ export async function listenOnSocket(server: Server, path: string): Promise<{ cl
 /** Refuses new connections, ends those that are open, and takes the socket away. */
 async function closeServer(server: Server, path: string): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  const timer = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS);
+  if (server instanceof HttpServer) server.closeIdleConnections();
+  const timer = setTimeout(() => {
+    if (server instanceof HttpServer) server.closeAllConnections();
+  }, CLOSE_GRACE_MS);
   await closed;
   clearTimeout(timer);
   await unlink(path).catch((err: unknown) => {

@@ -9,8 +9,12 @@ import { RuntimeError } from "../base/errors.js";
 const TAKES_POD = ["logs", "exec", "attach", "port-forward"];
 /** Commands that take `pod NAME`. */
 const TAKES_KIND = ["describe", "delete"];
+/** Commands whose words are images; `image` after its own subcommand. */
+const TAKES_IMAGE = ["save"];
 /** Asks without starting a daemon: pressing a key must not. */
 const LIST_PODS = `minke version >/dev/null 2>&1 && minke get pods -o name 2>/dev/null | sed 's,^pod/,,'`;
+
+const LIST_IMAGES = `minke version >/dev/null 2>&1 && minke image ls -o name 2>/dev/null`;
 
 interface Words {
   /** `""` for the program, else the command's name. */
@@ -76,6 +80,13 @@ ${cases.join("\n")}
       case $command in
         ${TAKES_POD.join(" | ")}) words="$words $(${LIST_PODS})" ;;
         ${TAKES_KIND.join(" | ")}) if [[ \${COMP_WORDS[COMP_CWORD-1]} == "$command" ]]; then words="pod"; else words="$words $(${LIST_PODS})"; fi ;;
+        ${TAKES_IMAGE.join(" | ")}) words="$words $(${LIST_IMAGES})" ;;
+        image)
+          case \${COMP_WORDS[COMP_CWORD-1]} in
+            image) ;;
+            load) COMPREPLY=($(compgen -f -- "$word")); return ;;
+            *) words="$(${LIST_IMAGES})" ;;
+          esac ;;
         run | load) COMPREPLY=($(compgen -f -- "$word")); return ;;
       esac ;;
   esac
@@ -109,6 +120,7 @@ function fish(program: Command): string {
     ...lines,
     `complete -c minke -f -n '__fish_seen_subcommand_from ${TAKES_KIND.join(" ")}' -a pod`,
     `complete -c minke -f -n '__fish_seen_subcommand_from ${pods}' -a ${quote(`(${LIST_PODS})`)}`,
+    `complete -c minke -f -n '__fish_seen_subcommand_from ${[...TAKES_IMAGE, "inspect history rm tag verify"].join(" ")}' -a ${quote(`(${LIST_IMAGES})`)}`,
     "",
   ].join("\n");
 }

@@ -1,12 +1,11 @@
 /**
- * `minke pull`, `images`, `load` and `version`.
+ * `minke pull` and `minke version`.
  */
 import { createRequire } from "node:module";
-import { resolve } from "node:path";
 import type { PullExplanation } from "../image/pull-explanation.js";
 import { connectTo, EXIT, type GlobalOptions, print } from "./context.js";
 import { PullProgress } from "./pull-progress.js";
-import { bytes, table } from "./table.js";
+import { bytes } from "./table.js";
 
 export async function pull(
   reference: string,
@@ -40,25 +39,6 @@ function explain(explanation: PullExplanation, isJson: boolean): void {
   if ("code" in outcome) return print(`result: ${outcome.code}: ${outcome.message}`);
   const { id, layers, packedBytes } = outcome;
   print(`result: image ${id}, ${layers} layers, ${bytes(packedBytes)} to fetch where none is here`);
-}
-
-export async function listImages(options: GlobalOptions & { output?: string }): Promise<void> {
-  const client = await connectTo(options);
-  const images = await client.images();
-  if (options.output === "json") return print(JSON.stringify({ items: images }, null, 4));
-  const rows = images.flatMap(({ id, repoTags, sizeBytes }) =>
-    (repoTags.length > 0 ? repoTags : ["<none>"]).map((tag) => [
-      tag,
-      id.replace("sha256:", "").slice(0, 13),
-      bytes(sizeBytes),
-    ]),
-  );
-  print(table(["IMAGE", "ID", "SIZE"], rows));
-}
-
-export async function load(path: string, options: GlobalOptions): Promise<void> {
-  const client = await connectTo(options);
-  for (const { id, repoTags } of await client.loadImages(resolve(path))) print(`loaded ${repoTags.join(", ") || id}`);
 }
 
 /** Ends with the code of an unreachable daemon where none runs: scripts ask so whether one does. */

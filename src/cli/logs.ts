@@ -28,7 +28,7 @@ export async function printLogs(pod: string, container: string | undefined, opti
     previous: options.previous,
     timestamps: options.timestamps,
     tailLines,
-    sinceSeconds: options.since === undefined ? undefined : parseDuration(options.since),
+    sinceSeconds: options.since === undefined ? undefined : parseDuration(options.since, "--since"),
   });
   for await (const chunk of chunks) {
     if (!process.stdout.write(chunk)) await once(process.stdout, "drain");
@@ -44,10 +44,11 @@ function wholeNumber(option: string, text: string): number {
   return Number(text);
 }
 
-function parseDuration(text: string): number {
+/** Seconds of `90`, `30s`, `5m`, `2h` or `7d`. */
+export function parseDuration(text: string, option: string): number {
   const [, amount, unit = "s"] = /^(\d{1,9})([smhd])?$/.exec(text) ?? [];
   if (amount === undefined)
-    throw new RuntimeError(`option --since: "${text}" is not a duration like 30s, 5m or 2h`, {
+    throw new RuntimeError(`option ${option}: "${text}" is not a duration like 30s, 5m or 2h`, {
       kind: "invalid-argument",
       code: "INVALID_REQUEST",
     });

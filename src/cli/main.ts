@@ -5,6 +5,7 @@
  */
 import { Command, CommanderError } from "commander";
 import { EXIT, reportError } from "./context.js";
+import { addImageCommands } from "./image-commands.js";
 
 /** Runs a command with the global options merged in; reports what it throws. */
 function action(run: (...args: never[]) => Promise<void>) {
@@ -38,7 +39,7 @@ function buildProgram(): Command {
   addDaemon(program);
   addPodCommands(program);
   addStreamCommands(program);
-  addImageCommands(program);
+  addImageCommands(program, action, examples);
   program
     .command("version")
     .description("print the versions of the command and, where one runs, of the daemon")
@@ -222,27 +223,6 @@ function addStreamCommands(program: Command): void {
         (await import("./port-forward.js")).forwardPorts(pod, ports, options),
       ),
     );
-}
-
-function addImageCommands(program: Command): void {
-  program
-    .command("pull <reference>")
-    .description("pull an image")
-    .option("--explain", "pull nothing: say which registry would be asked, with which credential, and why")
-    .option("-o, --output <format>", "with --explain: json")
-    .addHelpText("after", examples("minke pull docker.io/library/busybox:1.36"))
-    .action(action(async (reference: string, options) => (await import("./images.js")).pull(reference, options)));
-  program
-    .command("images")
-    .description("list images")
-    .option("-o, --output <format>", "json")
-    .addHelpText("after", examples("minke images", "minke images -o json"))
-    .action(action(async (options) => (await import("./images.js")).listImages(options)));
-  program
-    .command("load <path>")
-    .description("load the images of an OCI layout, a directory or a tar archive")
-    .addHelpText("after", examples("minke load ./layout", "minke load image.tar"))
-    .action(action(async (path: string, options) => (await import("./images.js")).load(path, options)));
 }
 
 const program = buildProgram();

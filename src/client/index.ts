@@ -16,6 +16,7 @@ import type { PodJson } from "../pod/status.js";
 import { Paths } from "../settings/paths.js";
 import type { Duplex } from "node:stream";
 import { openPort } from "./port-forward.js";
+import { ImageClient } from "./images.js";
 import { openStreams, type RemoteStreams } from "./exec.js";
 import { isDaemonUp, startDaemon } from "./start-daemon.js";
 import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transport.js";
@@ -110,9 +111,12 @@ const configPath = (kind: ConfigKind, namespace: string, name?: string) =>
 
 export class MinkeClient {
   readonly #socketPath: string;
+  /** Images: details, names, archives, verification, prune, disk usage. */
+  readonly image: ImageClient;
 
   constructor(socketPath: string) {
     this.#socketPath = socketPath;
+    this.image = new ImageClient(socketPath);
   }
 
   /** @param strict a field without effect is an error */

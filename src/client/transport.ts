@@ -1,7 +1,8 @@
 /**
  * HTTP over the daemon's unix socket, with Status answers turned back into RuntimeErrors.
  */
-import { type IncomingMessage, request as httpRequest } from "node:http";
+import { type ClientRequest, type IncomingMessage, request as httpRequest } from "node:http";
+import type { Readable } from "node:stream";
 import { socketAddress } from "../api/unix-socket.js";
 import { ERROR_CODES, type ErrorCode } from "../base/error-codes.js";
 import { type ErrorKind, hasErrno, RuntimeError } from "../base/errors.js";
@@ -10,6 +11,8 @@ export interface HttpOptions {
   readonly method?: string;
   /** Sent as JSON. */
   readonly body?: unknown;
+  /** Sent as it comes, instead of `body`: the bytes of a tar archive. */
+  readonly stream?: Readable | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -33,19 +36,31 @@ export async function send(socketPath: string, path: string, options: HttpOption
           headers: {
             host: "minke",
             ...(body && { "content-type": "application/json", "content-length": body.length }),
+            ...(options.stream && { "content-type": "application/x-tar" }),
           },
           signal: options.signal,
         },
         resolve,
       );
       request.on("error", (err) => reject(options.signal?.aborted ? cancelled() : unreachable(socketPath, err)));
-      request.end(body);
+      if (options.stream) sendStream(options.stream, request, reject);
+      else request.end(body);
     });
     if ((response.statusCode ?? 500) < 400) return response;
     throw errorOfStatus(await readText(response), response.statusCode ?? 500);
   } finally {
     await target.close();
   }
+}
+
+function sendStream(stream: Readable, request: ClientRequest, fail: (err: unknown) => void): void {
+  stream.once("error", (err) => {
+    request.destroy();
+    fail(err);
+  });
+  // The daemon may refuse before it has read all; what is left is nobody's.
+  request.once("response", () => stream.destroy());
+  stream.pipe(request);
 }
 
 export async function sendForJson<T>(socketPath: string, path: string, options: HttpOptions = {}): Promise<T> {

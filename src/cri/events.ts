@@ -1,5 +1,6 @@
 /**
- * GetContainerEvents: a stream of what happens to CRI's containers and sandboxes, from when it is asked for.
+ * GetContainerEvents: a stream of what happens to CRI's containers and sandboxes, and before it what
+ * happened while nobody listened.
  */
 import { once, EventEmitter } from "node:events";
 import { nowNs } from "../base/clock.js";
@@ -23,16 +24,41 @@ const TYPES = {
   "container-removed": ContainerEventType.CONTAINER_DELETED_EVENT,
 } as const satisfies Record<RuntimeEvent["type"], ContainerEventType>;
 
-export function eventVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve">): Verbs {
+/** What is kept while no client listens; the oldest go. A kubelet that comes back lists everything anyway. */
+const MAX_KEPT = 1_000;
+
+/**
+ * @param missed what happened before anybody could subscribe: containers that ended while the daemon was down
+ */
+export function eventVerbs(
+  runtime: Runtime,
+  images: Pick<ImageStore, "resolve">,
+  missed: readonly RuntimeEvent[] = [],
+): Verbs {
+  const clients = new Set<(event: ContainerEventResponse) => void>();
+  let kept: ContainerEventResponse[] = [];
+  const take = (event: RuntimeEvent) => {
+    if (event.owner !== "cri") return;
+    const response = toResponse(runtime, images, event);
+    for (const client of clients) client(response);
+    if (clients.size > 0) return;
+    kept.push(response);
+    if (kept.length > MAX_KEPT) kept.shift();
+  };
+  for (const event of missed) take(event);
+  // For as long as the daemon runs.
+  runtime.subscribe(take);
   return {
     getContainerEvents: async function* (_request, { signal }) {
-      const pending: ContainerEventResponse[] = [];
+      // The first one that comes back gets what was kept.
+      const pending = kept;
+      kept = [];
       const wake = new EventEmitter();
-      const unsubscribe = runtime.subscribe((event) => {
-        if (event.owner !== "cri") return;
-        if (pending.length <= MAX_PENDING) pending.push(toResponse(runtime, images, event));
+      const client = (event: ContainerEventResponse) => {
+        if (pending.length <= MAX_PENDING) pending.push(event);
         wake.emit("event");
-      });
+      };
+      clients.add(client);
       try {
         while (!signal.aborted) {
           if (pending.length > MAX_PENDING) {
@@ -46,7 +72,9 @@ export function eventVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve">
           else await once(wake, "event", { signal }).catch(() => undefined);
         }
       } finally {
-        unsubscribe();
+        clients.delete(client);
+        // What it never got is the next one's.
+        if (clients.size === 0) kept = pending.slice(-MAX_KEPT);
       }
     },
   };

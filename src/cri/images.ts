@@ -5,6 +5,7 @@ import { nowNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { ImageRecord } from "../image/image-record.js";
 import type { ImageStore } from "../image/image-store.js";
+import { PULL_WORD_BY_CODE } from "../image/pull-words.js";
 import { inBatches } from "./batches.js";
 import { invalidField } from "./convert/fields.js";
 import { toImage } from "./convert/status.js";
@@ -39,7 +40,7 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
     },
     pullImage: async ({ image, auth }, { signal }) => {
       const name = nameOf(image);
-      const record = await images.pull(name, { signal, auth }).catch((err: unknown) => {
+      const record = await images.pull(name, { signal, auth, owner: "cri" }).catch((err: unknown) => {
         throw withKubeletWord(err);
       });
       return { imageRef: record.id };
@@ -69,12 +70,13 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
   };
 }
 
-/** A kubelet knows a registry that is down by the first word of the message (cri-api, pkg/errors). */
+/** A kubelet knows some reasons by the first word of the message (cri-api, pkg/errors). */
 function withKubeletWord(err: unknown): RuntimeError {
   const inner = toRuntimeError(err);
-  if (inner.code !== "REGISTRY_UNAVAILABLE") return inner;
+  const word = PULL_WORD_BY_CODE[inner.code];
+  if (word === undefined) return inner;
   const { kind, code, syscall, message } = inner;
-  return new RuntimeError(`RegistryUnavailable: ${message}`, { kind, code, syscall, cause: err });
+  return new RuntimeError(`${word}: ${message}`, { kind, code, syscall, cause: err });
 }
 
 function nameOf(image: ImageSpec | undefined): string {

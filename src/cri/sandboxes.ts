@@ -44,11 +44,10 @@ export function sandboxVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve
         timestamp: nowNs(),
       };
     },
-    updatePodSandboxResources: ({ podSandboxId, overhead, resources }) => {
-      requireSandbox(runtime, podSandboxId);
+    updatePodSandboxResources: async ({ podSandboxId, overhead, resources }) => {
+      const { id } = requireSandbox(runtime, podSandboxId);
       // The pod's own cgroup is the kubelet's, which has written these limits before it tells us.
-      toResources(overhead, "overhead");
-      toResources(resources, "resources");
+      await runtime.updateSandboxResources(id, toResources(overhead, "overhead"), toResources(resources, "resources"));
       return {};
     },
     listPodSandbox: ({ filter }) => ({ items: list(filter) }),

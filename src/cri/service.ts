@@ -3,12 +3,13 @@
  */
 import { RuntimeError } from "../base/errors.js";
 import type { ImageStore } from "../image/image-store.js";
-import type { Runtime } from "../runtime/runtime.js";
+import type { Runtime, RuntimeEvent } from "../runtime/runtime.js";
 import type { StreamingServer } from "../streaming/streaming-server.js";
 import { containerVerbs } from "./containers.js";
 import { eventVerbs } from "./events.js";
 import { imageVerbs } from "./images.js";
 import { type Introspection, introspectionVerbs } from "./introspection.js";
+import { metricVerbs } from "./metrics.js";
 import { sandboxVerbs } from "./sandboxes.js";
 import { statsVerbs } from "./stats.js";
 import { streamVerbs } from "./streams.js";
@@ -19,18 +20,21 @@ export interface CriParts {
   readonly images: ImageStore;
   readonly streaming: StreamingServer;
   readonly introspection: Introspection;
+  /** What recovery found. */
+  readonly missedEvents: readonly RuntimeEvent[];
   /** Where containers' writable layers are: the daemon's root. */
   readonly root: string;
 }
 
-export function criVerbs({ runtime, images, streaming, introspection, root }: CriParts): Verbs {
+export function criVerbs({ runtime, images, streaming, introspection, root, missedEvents }: CriParts): Verbs {
   return {
     ...introspectionVerbs(introspection),
     ...sandboxVerbs(runtime, images),
     ...containerVerbs(runtime, images),
     ...streamVerbs(runtime, streaming),
     ...statsVerbs(runtime),
-    ...eventVerbs(runtime, images),
+    ...metricVerbs(runtime),
+    ...eventVerbs(runtime, images, missedEvents),
     ...imageVerbs({ images, containerFsUsage: () => containerFsUsage(runtime, root) }),
     // The one thing that it carries is a pod CIDR, for networks that a kubelet's cluster hands out;
     // the pod network's subnets are the settings'.

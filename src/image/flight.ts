@@ -37,7 +37,12 @@ export class Flights<T, P> {
       // Whoever cancelled last waits until nothing is left of the run.
       if (caller.signal?.aborted && flight.callers === 1) {
         flight.abort.abort(caller.signal.reason);
-        await flight.done.catch(() => undefined);
+        // A run that was past its last step has done all of it: there is no undoing, and nothing to hide.
+        const late = await flight.done.then(
+          (value) => ({ value }),
+          () => undefined,
+        );
+        if (late) return late.value;
       }
       throw err;
     } finally {

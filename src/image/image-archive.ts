@@ -11,7 +11,7 @@ import { join, sep } from "node:path";
 import type { Readable } from "node:stream";
 import * as tar from "tar";
 import { z } from "zod";
-import { hasErrno, RuntimeError } from "../base/errors.js";
+import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import { type Digest, digestHex } from "../base/ids.js";
 import { ANNOTATION, MEDIA_TYPE, type Platform } from "../oci/image-spec.js";
 import {
@@ -28,6 +28,7 @@ import { type ImageSource, type ResolvedImage, resolveImage } from "./image-sour
 import { PARTIAL_PREFIX } from "./layer-store.js";
 import { type ImageReference, parseReference } from "./reference.js";
 import { sha256Of } from "./registry-client.js";
+import { unpacked } from "./stored-layer.js";
 
 /** containerd's and nerdctl's annotation of the full reference. */
 const CONTAINERD_NAME = "io.containerd.image.name";
@@ -46,12 +47,23 @@ export interface OpenedArchive {
   close(): Promise<void>;
 }
 
+/** Of an archive, unpacked. */
+const MAX_ARCHIVE_BYTES = 1024 ** 4;
+
 /**
- * @param path of a directory or a tar archive, which may be gzipped
+ * @param from path of a directory or of a tar archive, or an archive's bytes; packed with gzip, zstd or not at all
  * @param tmpDir where an archive is unpacked
- * @throws RuntimeError `not-found` ARCHIVE_NOT_FOUND, `invalid-argument` ARCHIVE_INVALID
+ * @throws RuntimeError `not-found` ARCHIVE_NOT_FOUND, `invalid-argument` ARCHIVE_INVALID, `resource-exhausted` NO_SPACE
  */
-export async function openArchive(path: string, tmpDir: string): Promise<OpenedArchive> {
+export async function openArchive(
+  from: string | Readable,
+  tmpDir: string,
+  signal: AbortSignal,
+): Promise<OpenedArchive> {
+  // A sender may go away before anybody reads; whoever reads is told then.
+  if (typeof from !== "string") from.on("error", () => undefined);
+  if (typeof from !== "string") return openStream(from, "standard input", tmpDir, signal);
+  const path = from;
   const kind = await stat(path).catch((err: unknown) => {
     if (!hasErrno(err, "ENOENT")) throw err;
     throw new RuntimeError(`open image archive "${path}": it does not exist`, {
@@ -61,17 +73,38 @@ export async function openArchive(path: string, tmpDir: string): Promise<OpenedA
     });
   });
   if (kind.isDirectory()) return { images: await imagesIn(path), close: async () => undefined };
+  return openStream(createReadStream(path, { highWaterMark: 256 * 1024 }), path, tmpDir, signal);
+}
+
+async function openStream(source: Readable, path: string, tmpDir: string, signal: AbortSignal): Promise<OpenedArchive> {
   const dir = await mkdtemp(join(tmpDir, `${PARTIAL_PREFIX}archive-`));
   const close = () => rm(dir, { recursive: true, force: true });
   try {
-    await tar.x({ file: path, cwd: dir, strict: true, preserveOwner: false, noMtime: true }).catch((err: unknown) => {
-      throw invalid(path, err instanceof Error ? err.message : String(err));
+    await unpackInto(dir, unpacked(source, MAX_ARCHIVE_BYTES, signal)).catch((err: unknown) => {
+      const cause = toRuntimeError(err);
+      if (signal.aborted || cause.kind === "resource-exhausted" || cause.code === "CANCELLED") throw cause;
+      throw invalid(path, cause.message);
     });
     return { images: await imagesIn(dir), close };
   } catch (err) {
     await close();
     throw err;
   }
+}
+
+/** Node's pipeline does not know npm tar's streams: their end is an event of their own. */
+function unpackInto(dir: string, source: Readable): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const target = tar.x({ cwd: dir, strict: true, preserveOwner: false, noMtime: true });
+    const fail = (err: unknown) => {
+      source.destroy();
+      reject(err instanceof Error ? err : new Error(String(err)));
+    };
+    target.on("error", fail);
+    target.on("close", () => resolve());
+    source.on("error", fail);
+    source.pipe(target);
+  });
 }
 
 async function imagesIn(dir: string): Promise<ArchivedImage[]> {

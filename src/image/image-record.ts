@@ -1,8 +1,10 @@
 /**
  * The image and the layer, as recorded. Durable: written when all that they name is on disk.
  */
+import { nowNs } from "../base/clock.js";
 import type { Digest } from "../base/ids.js";
 import type { ImageConfig } from "../oci/image-spec.js";
+import type { ResolvedImage } from "./image-source.js";
 
 /** How to run it: the image config's `config`, with empty values instead of missing ones. */
 export interface ImageRunConfig {
@@ -70,6 +72,41 @@ export interface LayerRecord {
   readonly damage?: { readonly foundAtNs: string; readonly problems: readonly string[] } | undefined;
   /** Unix ns, decimal. */
   readonly unpackedAtNs: string;
+}
+
+/** What the record of an image is now: the names that it had stay, unless it was removed. */
+export function imageRecordOf(
+  image: ResolvedImage,
+  unpacked: readonly LayerRecord[],
+  names: {
+    readonly repoTags: readonly string[];
+    readonly repoDigests: readonly string[];
+    readonly owners: readonly ImageOwner[];
+  },
+  known: ImageRecord | undefined,
+): ImageRecord {
+  const layers = unpacked.map(
+    ({ diffId, sizeBytes }, i): ImageLayer => ({
+      digest: image.manifest.layers[i]?.digest ?? diffId,
+      diffId,
+      sizeBytes,
+    }),
+  );
+  const kept = known?.isRemoved ? undefined : known;
+  const joined = <T extends string>(old: readonly T[] | undefined, added: readonly T[]) =>
+    [...new Set([...(old ?? []), ...added])].sort();
+  return {
+    id: image.manifest.config.digest,
+    manifestDigest: image.manifestDigest,
+    repoTags: joined(kept?.repoTags, names.repoTags),
+    repoDigests: joined(kept?.repoDigests, names.repoDigests),
+    sizeBytes: layers.reduce((sum, layer) => sum + layer.sizeBytes, image.configBytes.length),
+    layers,
+    createdAtNs: createdAtNsOf(image.config),
+    pulledAtNs: String(nowNs()),
+    config: runConfigOf(image.config),
+    owners: joined(kept && (kept.owners ?? ["pod"]), names.owners),
+  };
 }
 
 /** @param config validated by image-documents.ts */

@@ -8,7 +8,7 @@
  */
 import { readdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { nowNs } from "../base/clock.js";
+import type { Readable } from "node:stream";
 import { RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type Digest, digestHex, isDigest } from "../base/ids.js";
@@ -18,11 +18,13 @@ import type { Paths } from "../settings/paths.js";
 import { FileStore, makeDurableDirectory, type QuarantinedRecord, type RecordStore } from "../state/store.js";
 import { writeDurableFile } from "./durable-file.js";
 import type { AuthConfig } from "./credentials.js";
+import { findImage } from "./find-image.js";
 import { fetchLayers, type LayerProgress } from "./fetch-layers.js";
 import { Flights } from "./flight.js";
 import { hostPlatform } from "./image-documents.js";
+import { ImageCare } from "./image-care.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
-import { createdAtNsOf, type ImageLayer, type ImageRecord, type LayerRecord, runConfigOf } from "./image-record.js";
+import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord } from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
 import { type Dropped, LayerStore } from "./layer-store.js";
 import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
@@ -37,14 +39,16 @@ const DEFAULT_MAX_LAYER_ENTRIES = 4_000_000;
 const DEFAULT_PARALLEL_LAYERS = 4;
 const UNFINISHED = "a run ended before it was finished";
 const NEEDED_BY_NONE = "no image needs it";
-/** Shorter ones are not looked up: crictl shows 13 digits. */
-const ID_PREFIX = /^[0-9a-f]{12,64}$/;
 
 export interface ImageStoreOptions extends RegistryOptions {
   /** Fetch layers from the foreign addresses that their descriptors name; refused otherwise. */
   readonly allowForeignLayers?: boolean | undefined;
   /** True while a container needs the image; its layers are kept then. */
   readonly isInUse?: ((imageId: Digest) => boolean) | undefined;
+  /** Who needs an image, for people: `pod default/web`. Asked before an image is removed by name or collected. */
+  readonly usersOf?: ((imageId: Digest) => readonly string[]) | undefined;
+  /** References of images that are never collected or pruned. */
+  readonly pinned?: readonly string[] | undefined;
   /** Replaces the machine's own. */
   readonly platform?: Platform | undefined;
   readonly maxLayerBytes?: number | undefined;
@@ -62,6 +66,8 @@ export interface PullOptions {
   readonly platform?: Platform | undefined;
   /** Credentials for the reference's registry. */
   readonly auth?: AuthConfig | undefined;
+  /** Who asks; `pod` unless said otherwise. */
+  readonly owner?: ImageOwner | undefined;
   /** Gets the spans, unless an earlier caller's pull is joined. */
   readonly timeline?: Timeline | undefined;
 }
@@ -80,6 +86,8 @@ export class ImageStore {
   readonly #layers: LayerStore;
   readonly #pulls = new Flights<ImageRecord, LayerProgress>();
   readonly #client: RegistryClient;
+  /** Names, archives, verification and collection. */
+  readonly care: ImageCare;
   /** Record changes, one after another: a tag has one owner at a time. */
   #changes: Promise<unknown> = Promise.resolve();
   /** Of the files that could not be read at open. */
@@ -102,6 +110,19 @@ export class ImageStore {
     this.quarantined = quarantined;
     this.dropped = dropped;
     this.#client = new RegistryClient(options);
+    const pinned = new Set((options.pinned ?? []).map((ref) => parseReference(ref).toString()));
+    this.care = new ImageCare({
+      paths,
+      records,
+      layers,
+      list: () => this.list(),
+      resolve: (name) => this.resolve(name),
+      change: (work) => this.#change(work),
+      collect: async () => void (await this.#collect()),
+      pull: (ref, pullOptions) => this.pull(ref, pullOptions),
+      usersOf: (id) => options.usersOf?.(id) ?? (options.isInUse?.(id) ? ["a container"] : []),
+      isPinned: ({ repoTags, repoDigests }) => [...repoTags, ...repoDigests].some((name) => pinned.has(name)),
+    });
   }
 
   /** Loads the records and sweeps what a dead run left. Images that miss a layer are dropped. */
@@ -170,37 +191,26 @@ export class ImageStore {
 
   /** By tag, by digest, by image id, or by at least 12 digits of one. An invalid reference is not found. */
   resolve(refOrId: string): ImageRecord | undefined {
-    const hex = refOrId.startsWith("sha256:") ? refOrId.slice("sha256:".length) : refOrId;
-    const images = this.list();
-    if (ID_PREFIX.test(hex)) {
-      const matches = images.filter(({ id }) => digestHex(id).startsWith(hex));
-      if (matches.length === 1) return matches[0];
-    }
-    if (isDigest(refOrId)) return undefined;
-    let reference: ImageReference;
-    try {
-      reference = parseReference(refOrId);
-    } catch {
-      return undefined;
-    }
-    if (reference.digest === undefined) {
-      const tag = repoTagOf(reference);
-      return images.find(({ repoTags }) => tag !== undefined && repoTags.includes(tag));
-    }
-    const byDigest = repoDigestOf(reference, reference.digest);
-    return images.find(({ repoDigests }) => repoDigests.includes(byDigest));
+    return findImage(this.list(), refOrId);
   }
 
   /**
    * Layer directories, topmost first, as an overlay takes them. A layer that an image holds twice
    * counts once, on top: overlayfs refuses a directory twice, and nothing below can show through it.
    *
-   * @throws RuntimeError `not-found` IMAGE_NOT_FOUND
+   * @throws RuntimeError `not-found` IMAGE_NOT_FOUND, `data-loss` IMAGE_DAMAGED: a verification found that
    */
   lowerDirs(imageId: string): string[] {
     const diffIds = this.#known(imageId)
       .layers.map(({ diffId }) => diffId)
       .reverse();
+    const damaged = diffIds.find((diffId) => this.#layers.get(diffId)?.damage);
+    if (damaged !== undefined) {
+      throw new RuntimeError(`image ${imageId}: layer ${damaged} is damaged (minke image verify --repair)`, {
+        kind: "data-loss",
+        code: "IMAGE_DAMAGED",
+      });
+    }
     return [...new Set(diffIds)].map((diffId) => this.#paths.layer(diffId));
   }
 
@@ -235,7 +245,7 @@ export class ImageStore {
     const name = reference.toString();
     // One caller's credential is not another's: only who brings the same shares a run.
     const credential = options.auth ? sha256Of(Buffer.from(JSON.stringify(options.auth))) : "";
-    const key = `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""} ${credential}`;
+    const key = `${name} ${platform.os}/${platform.architecture}/${platform.variant ?? ""} ${credential} ${options.owner ?? ""}`;
     try {
       return await this.#pulls.run(
         key,
@@ -283,21 +293,21 @@ export class ImageStore {
    * Loads every image of an OCI layout (directory or tar) or of a `docker save` archive.
    * Images without a full reference in the archive are there by id only.
    *
-   * @param path absolute
+   * @param from an absolute path, or the bytes of an archive: tar, plain or packed with gzip or zstd
    * @throws RuntimeError `not-found` ARCHIVE_NOT_FOUND, `invalid-argument` ARCHIVE_INVALID, and what `pull` throws of contents
    */
-  async loadLayout(path: string, options: Omit<PullOptions, "auth"> = {}): Promise<ImageRecord[]> {
+  async loadLayout(from: string | Readable, options: Omit<PullOptions, "auth"> = {}): Promise<ImageRecord[]> {
     const platform = options.platform ?? this.#options.platform ?? hostPlatform();
     const signal = options.signal ?? new AbortController().signal;
     const timeline = options.timeline ?? new Timeline();
-    const archive = await openArchive(path, this.#paths.tmp);
+    const archive = await openArchive(from, this.#paths.tmp, signal);
     try {
       const records: ImageRecord[] = [];
       for (const entry of archive.images)
         records.push(await this.#load(entry, platform, { ...options, signal, timeline }));
       return records;
     } catch (err) {
-      throw withContext(err, `load images of "${path}"`);
+      throw withContext(err, `load images of ${typeof from === "string" ? `"${from}"` : "an archive"}`);
     } finally {
       await archive.close();
     }
@@ -325,7 +335,7 @@ export class ImageStore {
     try {
       const unpacked = await fetchLayers(this.#layers, image, source, options);
       return await options.timeline.step("record image", () =>
-        this.#change(() => this.#record(image, unpacked, references, topDigest)),
+        this.#change(() => this.#record(image, unpacked, references, topDigest, options.owner ?? "pod")),
       );
     } finally {
       unpin();
@@ -340,6 +350,7 @@ export class ImageStore {
     unpacked: readonly LayerRecord[],
     references: readonly ImageReference[],
     topDigest: Digest | undefined,
+    owner: ImageOwner,
   ): Promise<ImageRecord> {
     const id = image.manifest.config.digest;
     await writeDurableFile(this.#paths.blob(image.manifestDigest), image.manifestBytes);
@@ -349,25 +360,7 @@ export class ImageStore {
     const repoTags = references.map(repoTagOf).filter((tag) => tag !== undefined);
     const repoDigests =
       topDigest === undefined ? [] : references.map((reference) => repoDigestOf(reference, topDigest));
-    const layers = unpacked.map(
-      ({ diffId, sizeBytes }, i): ImageLayer => ({
-        digest: image.manifest.layers[i]?.digest ?? diffId,
-        diffId,
-        sizeBytes,
-      }),
-    );
-    const kept = known?.isRemoved ? undefined : known;
-    const record: ImageRecord = {
-      id,
-      manifestDigest: image.manifestDigest,
-      repoTags: [...new Set([...(kept?.repoTags ?? []), ...repoTags])].sort(),
-      repoDigests: [...new Set([...(kept?.repoDigests ?? []), ...repoDigests])].sort(),
-      sizeBytes: layers.reduce((sum, layer) => sum + layer.sizeBytes, image.configBytes.length),
-      layers,
-      createdAtNs: createdAtNsOf(image.config),
-      pulledAtNs: String(nowNs()),
-      config: runConfigOf(image.config),
-    };
+    const record = imageRecordOf(image, unpacked, { repoTags, repoDigests, owners: [owner] }, known);
     await this.#records.put(digestHex(id), record);
     failpoint("after write record");
     for (const other of this.#all()) {

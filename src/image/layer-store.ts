@@ -9,7 +9,7 @@ import { mkdir, mkdtemp, readdir, rename } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { dirname, join } from "node:path";
 import { nowNs } from "../base/clock.js";
-import { hasErrno, toRuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type Digest, digestHex, isDigest } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
@@ -18,6 +18,7 @@ import { makeDurableDirectory, type RecordStore, syncDirectory } from "../state/
 import { Flights } from "./flight.js";
 import type { LayerRecord } from "./image-record.js";
 import { removeTree, syncFileSystem, unpackLayer } from "./minke-layer.js";
+import { wasResumed } from "./resumed-streams.js";
 import { Semaphore } from "./semaphore.js";
 
 /** Prefix of this store's things in `paths.tmp`. */
@@ -140,9 +141,26 @@ export class LayerStore {
     if (present && !present.damage) return present;
     return this.#flights.run(
       request.diffId,
-      (signal, onBytes) => this.#slots.run(signal, () => this.#fetch(request, signal, onBytes)),
+      (signal, onBytes) => this.#slots.run(signal, () => this.#fetchAgain(request, signal, onBytes)),
       { signal: request.signal, onProgress: request.onBytes },
     );
+  }
+
+  /** Parts of several answers that do not make the layer are no proof that the registry has it wrong: once more, whole. */
+  async #fetchAgain(
+    request: LayerRequest,
+    signal: AbortSignal,
+    onBytes: (bytes: number) => void,
+  ): Promise<LayerRecord> {
+    let source: Readable | undefined;
+    const open = async (openSignal: AbortSignal) => (source = await request.open(openSignal));
+    try {
+      return await this.#fetch({ ...request, open }, signal, onBytes);
+    } catch (err) {
+      const isWrong = err instanceof RuntimeError && err.kind === "data-loss";
+      if (!isWrong || source === undefined || !wasResumed(source) || signal.aborted) throw err;
+      return this.#fetch(request, signal, onBytes);
+    }
   }
 
   async #fetch(request: LayerRequest, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<LayerRecord> {

@@ -4,19 +4,20 @@
  *
  * The protocol is at the head of native/layer/main.cc.
  */
-import { spawn } from "node:child_process";
 import { lstat } from "node:fs/promises";
+import { Socket } from "node:net";
 import { type Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { fileURLToPath } from "node:url";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ErrorCode } from "../base/error-codes.js";
 import { type ErrorKind, hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import { type Digest, isDigest } from "../base/ids.js";
+import { builtFile, type ChildExit, pidfdSendSignal, reapChild, spawnProgram } from "../native/index.js";
 import { cancelled } from "./flight.js";
 
-/** Where the build puts it, seen from dist/image/. */
-export const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-layer", import.meta.url));
+export const EXECUTABLE = builtFile("minke-layer");
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+const MAX_REAP_STEP_MS = 50;
 
 export interface UnpackedLayer {
   readonly digest: Digest;
@@ -100,34 +101,29 @@ export async function runLayerProgram(
   onBytes: (bytes: number) => void = () => undefined,
 ): Promise<Record<string, unknown>> {
   if (signal?.aborted) throw cancelled(signal);
-  const child = spawn(EXECUTABLE, args, { stdio: [source ? "pipe" : "ignore", "pipe", "pipe"], env: {} });
-  const exited = new Promise<{ code: number | null; name: string | null }>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", (code, name) => resolve({ code, name }));
-  });
-  exited.catch(() => undefined);
-  const kill = () => child.kill("SIGKILL");
-  signal?.addEventListener("abort", kill, { once: true });
-  const stdout = cappedText(child.stdout as Readable);
-  const stderr = cappedText(child.stderr as Readable);
   let sourceFailure: unknown;
-  let pipeFailure: unknown;
+  let program: RunningProgram | undefined;
+  const kill = () => program?.kill();
   source?.once("error", (err) => {
     if (isClosedPipe(err)) return;
     // The program must not take a broken stream for one that has ended.
-    sourceFailure = err;
+    sourceFailure ??= err;
     kill();
   });
+  signal?.addEventListener("abort", kill, { once: true });
   try {
-    if (source && child.stdin) {
-      await pipeline(source, byteCounter(onBytes), child.stdin).catch((err: unknown) => {
+    program = await startProgram(EXECUTABLE, args, source !== undefined);
+    if (signal?.aborted || sourceFailure !== undefined) kill();
+    let pipeFailure: unknown;
+    if (source && program.input) {
+      await pipeline(source, byteCounter(onBytes), program.input).catch((err: unknown) => {
         pipeFailure = err;
       });
     }
-    const { code, name } = await exited;
+    const { exitCode, signal: ending, text } = await program.ended;
     if (signal?.aborted) throw cancelled(signal);
     if (sourceFailure !== undefined) throw sourceFailure;
-    const answer = parseAnswer(await stdout, `exit ${code ?? name}: ${(await stderr).trim()}`);
+    const answer = parseAnswer(text, ending === 0 ? `exit ${exitCode}` : `signal ${ending}`);
     // A program that ends early closes the pipe and says why, which has been thrown by now.
     if (pipeFailure !== undefined) throw pipeFailure;
     return answer;
@@ -137,6 +133,40 @@ export async function runLayerProgram(
     signal?.removeEventListener("abort", kill);
     source?.destroy();
   }
+}
+
+interface RunningProgram {
+  readonly input: Socket | undefined;
+  /** How it ended, and what it wrote. */
+  readonly ended: Promise<ChildExit & { readonly text: string }>;
+  kill(): void;
+}
+
+async function startProgram(path: string, args: readonly string[], hasInput: boolean): Promise<RunningProgram> {
+  const { pidfd, input, output } = await spawnProgram(path, args, { hasInput });
+  let isEnded = false;
+  const ended = async () => {
+    const stdout = new Socket({ fd: output.take(), readable: true, writable: false });
+    const text = await cappedText(stdout).catch(() => "");
+    // Its output ends with it, or a moment before.
+    for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, MAX_REAP_STEP_MS)) {
+      const exit = reapChild(pidfd);
+      if (exit) {
+        isEnded = true;
+        pidfd.close();
+        return { ...exit, text };
+      }
+      await sleep(waitMs);
+    }
+  };
+  const kill = () => {
+    if (!isEnded) pidfdSendSignal(pidfd, "SIGKILL");
+  };
+  return {
+    input: input && new Socket({ fd: input.take(), readable: false, writable: true }),
+    ended: ended(),
+    kill,
+  };
 }
 
 function byteCounter(onBytes: (bytes: number) => void): Transform {
@@ -168,7 +198,10 @@ export function parseAnswer(line: string, ending: string): Record<string, unknow
   try {
     answer = JSON.parse(line) as Record<string, unknown>;
   } catch {
-    throw new RuntimeError(`minke-layer gave no answer (${ending})`, { kind: "internal", code: "INTERNAL" });
+    throw new RuntimeError(`minke-layer gave no answer (${ending}: ${line.trim().slice(-200)})`, {
+      kind: "internal",
+      code: "INTERNAL",
+    });
   }
   const error = answer["error"] as Record<string, string> | undefined;
   if (!error) return answer;

@@ -6,6 +6,7 @@ import { Readable } from "node:stream";
 import type { Dispatcher } from "undici";
 import { RuntimeError } from "../base/errors.js";
 import { cancelled } from "./flight.js";
+import { markResumed } from "./resumed-streams.js";
 import { header, isTransient, type RegistryTransport, transportError } from "./registry-transport.js";
 
 /** Less than this in `stallMs` is no progress: a server that sends a byte now and then holds nobody up. */
@@ -100,7 +101,8 @@ export async function openBlob(request: BlobRequest): Promise<Readable> {
     // The first answer is waited for: a blob that is not there is no stream.
     const first = await request.open(0, abort.signal);
     checkLength(first, 0, request);
-    const stream = Readable.from(bytesOf(first, request, abort.signal), {
+    const onResume = () => markResumed(stream);
+    const stream = Readable.from(bytesOf(first, request, abort.signal, onResume), {
       objectMode: false,
       highWaterMark: STREAM_BUFFER_BYTES,
     });
@@ -120,6 +122,7 @@ async function* bytesOf(
   first: Dispatcher.ResponseData,
   request: BlobRequest,
   signal: AbortSignal,
+  onResume: () => void,
 ): AsyncGenerator<Buffer> {
   const { sizeBytes, subject, transport } = request;
   const { stallMs, attempts, retryBaseMs, retryMaxMs } = transport.times;
@@ -150,6 +153,7 @@ async function* bytesOf(
       if (triesWithout >= attempts) throw err;
     }
     await transport.pause(Math.min(retryBaseMs * 2 ** (triesWithout - 1), retryMaxMs), request.signal);
+    if (seenBytes > 0) onResume();
     response = await request.open(seenBytes, signal);
     checkLength(response, seenBytes, request);
   }

@@ -17,7 +17,15 @@ import { RegistryAuth, type TokenTransport } from "./registry-auth.js";
 import { openBlob, readBody } from "./registry-body.js";
 import { endpoint, type RegistryEndpoint } from "./registry-endpoint.js";
 import { endpointsOf, type RegistrySettingsByHost } from "./registry-endpoints.js";
-import { errorBody, header, proxyFor, RegistryTransport, type TransportTimes } from "./registry-transport.js";
+import {
+  errorBody,
+  header,
+  isTransient,
+  proxyFor,
+  RegistryTransport,
+  type TransportTimes,
+} from "./registry-transport.js";
+import { wasResumed } from "./resumed-streams.js";
 
 const MAX_TOKEN_BYTES = 1024 * 1024;
 const ACCEPT = [...INDEX_TYPES, ...MANIFEST_TYPES].join(", ");
@@ -172,8 +180,7 @@ export class Repository {
       needsResolve: !isDigest,
     };
     return this.#first(wanted, signal, async (reached) => {
-      const response = await this.#get(reached, wanted, signal);
-      const bytes = await readBody(response, MAX_MANIFEST_BYTES, this.#transport.times.stallMs, subject, signal);
+      const { response, bytes } = await this.#getSmall(reached, wanted, signal);
       const digest = sha256Of(bytes);
       const claimed = header(response, "docker-content-digest");
       const expected = isDigest ? reference : claimed?.startsWith("sha256:") ? claimed : digest;
@@ -185,16 +192,37 @@ export class Repository {
     });
   }
 
+  /** An answer with its whole body, which is asked for again where it breaks off. */
+  async #getSmall(
+    reached: Reached,
+    wanted: Wanted,
+    signal: AbortSignal,
+  ): Promise<{ readonly response: Dispatcher.ResponseData; readonly bytes: Buffer }> {
+    const { times } = this.#transport;
+    const attempts = reached.endpoint.isMirror ? 1 : times.attempts;
+    for (let attempt = 1; ; attempt++) {
+      const response = await this.#get(reached, wanted, signal);
+      try {
+        return { response, bytes: await readBody(response, MAX_MANIFEST_BYTES, times.stallMs, wanted.subject, signal) };
+      } catch (err) {
+        if (attempt >= attempts || signal.aborted || !isTransient(err)) throw err;
+      }
+      await this.#transport.backOff(attempt, signal);
+    }
+  }
+
   /** A small blob, hashed and of the size that its descriptor says. Errors as `manifest`. */
   async blob(item: CheckedDescriptor, signal: AbortSignal): Promise<Buffer> {
-    const subject = this.#subjectOf(item);
-    const stream = await this.blobStream(item, signal);
-    const pieces: Buffer[] = [];
-    for await (const piece of stream) pieces.push(piece as Buffer);
-    const bytes = Buffer.concat(pieces);
-    const digest = sha256Of(bytes);
-    if (digest !== item.digest) throw mismatch(subject, item.digest, digest);
-    return bytes;
+    for (let isLast = false; ; isLast = true) {
+      const stream = await this.blobStream(item, signal);
+      const pieces: Buffer[] = [];
+      for await (const piece of stream) pieces.push(piece as Buffer);
+      const bytes = Buffer.concat(pieces);
+      const digest = sha256Of(bytes);
+      if (digest === item.digest) return bytes;
+      // Parts of several answers prove nothing of the blob: once more, whole.
+      if (isLast || !wasResumed(stream)) throw mismatch(this.#subjectOf(item), item.digest, digest);
+    }
   }
 
   /** The bytes of a blob, not hashed, as many as the descriptor says; see `openBlob`. */

@@ -15,6 +15,7 @@ const MAX_REDIRECTS = 5;
 const MAX_ERROR_BODY_BYTES = 4096;
 const ERROR_BODY_TIMEOUT_MS = 5000;
 const CONNECTIONS_PER_HOST = 8;
+const LOOPBACK_NAMES: readonly string[] = ["localhost", "127.0.0.1", "::1", "[::1]"];
 const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
 /** Worth asking again: too many requests, and what a restart or a gateway answers with. */
 const TRANSIENT: readonly number[] = [408, 429, 500, 502, 503, 504];
@@ -93,6 +94,11 @@ export class RegistryTransport {
     });
   }
 
+  /** Waits before what has failed this many times is tried again. @throws RuntimeError `cancelled` CANCELLED */
+  async backOff(attempt: number, signal: AbortSignal): Promise<void> {
+    await this.pause(this.#backoffMs(attempt), signal);
+  }
+
   /** Grows with each attempt; a random part keeps clients of a restarted registry apart. */
   #backoffMs(attempt: number): number {
     const limit = Math.min(this.times.retryBaseMs * 2 ** (attempt - 1), this.times.retryMaxMs);
@@ -163,9 +169,11 @@ export class RegistryTransport {
       connect: { timeout: this.times.connectMs, ...secure },
       connections: CONNECTIONS_PER_HOST,
     };
-    const noProxy = [process.env["no_proxy"] ?? process.env["NO_PROXY"], "localhost", "127.0.0.1", "::1", "[::1]"];
+    const excluded = (process.env["no_proxy"] ?? process.env["NO_PROXY"] ?? "").split(/[\s,]+/).filter(Boolean);
+    // undici takes a star for all only where it is alone.
+    const noProxy = excluded.includes("*") ? "*" : [...excluded, ...LOOPBACK_NAMES].join(",");
     const dispatcher = isProxied()
-      ? new EnvHttpProxyAgent({ ...options, requestTls: secure, noProxy: noProxy.filter(Boolean).join(",") })
+      ? new EnvHttpProxyAgent({ ...options, requestTls: secure, noProxy })
       : new Agent(options);
     this.#dispatchers.set(key, dispatcher);
     return dispatcher;

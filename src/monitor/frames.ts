@@ -4,6 +4,7 @@
  * Knows nothing of JSON, requests or channels. native/monitor/PROTOCOL.md is the description.
  */
 import { jsonToBytes } from "../base/byte-strings.js";
+import { specToJson } from "../oci/json.js";
 
 /** The most that a monitor answers in one frame: two captured streams of 16 MiB as base64. */
 const MAX_FRAME_BYTES = 64 * 1024 * 1024;
@@ -20,8 +21,8 @@ export function encodeFrame(payload: Buffer): Buffer {
   return frame;
 }
 
-export function encodeJson(value: unknown): Buffer {
-  return encodeFrame(jsonToBytes(JSON.stringify(value)));
+export function encodeJson(value: object): Buffer {
+  return encodeFrame(jsonToBytes(specToJson(value)));
 }
 
 export function encodeChannel(channel: number, payload: Uint8Array): Buffer {

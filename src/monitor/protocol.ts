@@ -38,6 +38,14 @@ export interface StartParams {
         readonly idmapped?: boolean;
       }
     | undefined;
+  /**
+   * Another OCI runtime, whose command line is called: `path` absolute, `args` before the command, `stateDir`
+   * absolute and the container's own. The overlay is then mounted at `rootfs` in the bundle. Without it the
+   * monitor starts the container itself.
+   */
+  readonly runtimeHandler?:
+    | { readonly path: string; readonly args: readonly string[]; readonly stateDir: string }
+    | undefined;
   /** Absolute; `null`: no log. */
   readonly logPath: string | null;
   /** 0: never rotated. */

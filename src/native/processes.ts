@@ -104,6 +104,35 @@ export function reapChild(pidfd: Fd): ChildExit | undefined {
   return status && { exitCode: status[0], signal: status[1] };
 }
 
+export interface SpawnedProgram {
+  readonly pidfd: Fd;
+  /** Connected to its standard input; absent where it has none. */
+  readonly input: Fd | undefined;
+  /** Connected to its standard output and error. */
+  readonly output: Fd;
+}
+
+/**
+ * Starts a program of ours without the event loop standing still for it; environment empty. Ended and reaped
+ * by the caller (`reapChild`).
+ *
+ * @throws RuntimeError whose syscall is `posix_spawn`
+ */
+export async function spawnProgram(
+  path: string,
+  args: readonly string[],
+  { hasInput }: { readonly hasInput: boolean },
+): Promise<SpawnedProgram> {
+  const [pidfd, input, output] = await callAsync(`start "${path}"`, (native) =>
+    native.spawnProgram(hasInput, path, ...args),
+  );
+  return {
+    pidfd: new Fd(pidfd, "pidfd of a program"),
+    input: input >= 0 ? new Fd(input, "input of a program") : undefined,
+    output: new Fd(output, "output of a program"),
+  };
+}
+
 /** A program file in a sealed memfd: no container can write to what starts it. @param name shows in /proc/PID/exe */
 export async function sealedExecutable(path: string, name = "minke"): Promise<Fd> {
   const number = await callAsync(`seal "${path}"`, (native) => native.sealedExecutable(path, name));

@@ -42,7 +42,7 @@ export class AddressPool {
     }
     const names = this.#subnets.map((subnet) => `"${formatSubnet(subnet)}"`).join(" and ");
     throw new RuntimeError(
-      `lease an address: all ${this.capacity} of ${names} are in use (settings: network.subnets)`,
+      `lease an address: all ${this.capacity} of ${names} are in use (settings: network.subnet-ipv4, network.subnet-ipv6)`,
       {
         kind: "resource-exhausted",
         code: "NO_ADDRESSES",

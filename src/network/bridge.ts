@@ -27,6 +27,8 @@ export interface NetworkSettings {
   readonly subnet6?: string | undefined;
   /** undefined: the smallest of the host's physical links, 1500 without one. */
   readonly mtu?: number | undefined;
+  /** Links of other networks, with which pods have nothing to do but host ports. */
+  readonly isolateFrom?: readonly string[] | undefined;
   /** What the bridge is marked with: the daemon's root directory. */
   readonly owner: string;
 }
@@ -174,6 +176,7 @@ export async function ensureBridge(
   const results = await socket.exchange([
     rt.setLinkUp(index),
     ...subnets.map((subnet) => rt.addAddress(index, gatewayOf(subnet), subnet.prefixLength)),
+    ...(subnets.some(({ family }) => family === 6) ? [rt.addLoopbackRoute(index)] : []),
   ]);
   const refused = results.find(({ errno }) => errno !== 0 && errno !== EEXIST);
   if (refused) throw netlinkError(`${clause} for ${subnets.map(formatSubnet).join(", ")}`, refused);

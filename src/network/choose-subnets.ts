@@ -30,10 +30,13 @@ export async function chooseSubnets(
   const isPinned = store.list().some(({ body }) => body.type === "lease");
   const subnets = resolveSubnets(host, settings, remembered, await kernelFamilies(), isPinned);
   if (subnets.length === 0) {
-    throw new RuntimeError("choose pod subnets: both families are off (settings: network.subnet4, network.subnet6)", {
-      kind: "invalid-argument",
-      code: "INVALID_NETWORK_SETTING",
-    });
+    throw new RuntimeError(
+      "choose pod subnets: both families are off (settings: network.subnet-ipv4, network.subnet-ipv6)",
+      {
+        kind: "invalid-argument",
+        code: "INVALID_NETWORK_SETTING",
+      },
+    );
   }
   const of = (family: 4 | 6): string => {
     const subnet = subnets.find((each) => each.family === family);
@@ -43,7 +46,7 @@ export async function chooseSubnets(
   for (const key of ["subnet4", "subnet6"] as const) {
     if (isPinned && settings[key] !== undefined && settings[key] !== record[key]) {
       log.warn(
-        { setting: `network.${key}`, used: record[key] },
+        { setting: `network.${key.replace("subnet", "subnet-ipv")}`, used: record[key] },
         "pods still use the former subnet, ignoring the new one until none runs",
       );
     }

@@ -14,33 +14,27 @@ import type { Logger } from "../base/log.js";
 import type { Fd } from "../native/index.js";
 import type { PortMapping, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
-import { formatAddress, formatSubnet, hostAddress, type Subnet } from "./address.js";
+import { formatAddress, formatSubnet, hostAddress, parseAddress, type Subnet } from "./address.js";
 import { AddressPool } from "./address-pool.js";
 import * as bridge from "./bridge.js";
 import { chooseSubnets } from "./choose-subnets.js";
 import { HostPorts } from "./host-ports.js";
 import { switchForwardingOn } from "./forwarding.js";
 import { restoreSysctls } from "./host-sysctls.js";
-import {
-  BRIDGE_RECORD_ID,
-  type LeaseRecord,
-  leaseFromAlias,
-  linkAlias,
-  type NetworkRecord,
-  toAddresses,
-} from "./lease.js";
-import { linkName, linkPrefix, podMac, retiredGroup } from "./link-names.js";
+import { BRIDGE_RECORD_ID, type LeaseRecord, leaseFromAlias, type NetworkRecord } from "./lease.js";
+import { linkName, retiredGroup } from "./link-names.js";
 import { LinkReaper } from "./link-reaper.js";
-import * as rt from "./netlink/rtnetlink.js";
-import { netlinkError, NetlinkSocket } from "./netlink/socket.js";
+import type { Link } from "./netlink/rtnetlink.js";
+import { NetlinkSocket } from "./netlink/socket.js";
+import { POD_INTERFACE, PodLinks } from "./pod-links.js";
 import { PublishedPorts } from "./published-ports.js";
 import type { HostPort } from "./ruleset.js";
 
 export type { NetworkSettings } from "./bridge.js";
 export type { BridgeRecord, LeaseRecord, NetworkRecord } from "./lease.js";
 
-const ENODEV = 19;
-const POD_INTERFACE = "eth0";
+/** How long what was flushed or deleted by hand stays so. */
+const VERIFY_MS = 5_000;
 
 export interface NetworkRequest {
   /** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
@@ -65,7 +59,6 @@ interface Parts {
   readonly reaper: LinkReaper;
   readonly published: PublishedPorts;
   readonly subnets: readonly Subnet[];
-  readonly mtu: number;
 }
 
 export class PodNetwork {
@@ -75,12 +68,14 @@ export class PodNetwork {
   readonly #leases = new Map<SandboxId, LeaseRecord>();
   /** Sandboxes whose link waits for the reaper. */
   readonly #leaving = new Map<SandboxId, Promise<void>>();
-  #bridgeIndex: number;
-  #repair: Promise<void> | undefined;
+  readonly #links: PodLinks;
+  #verifier: NodeJS.Timeout | undefined;
+  #verifying: Promise<void> = Promise.resolve();
 
-  private constructor(parts: Parts, bridgeIndex: number) {
+  private constructor(parts: Parts, bridge: { readonly index: number; readonly mtu: number }) {
     this.#parts = parts;
-    this.#bridgeIndex = bridgeIndex;
+    const attached = () => [...this.#leases.values()].filter(({ sandboxId }) => !this.#leaving.has(sandboxId));
+    this.#links = new PodLinks({ ...parts, mtu: bridge.mtu, attached }, bridge.index);
     this.#pool = new AddressPool(parts.subnets);
     for (const { body } of parts.store.list()) {
       if (body.type === "lease") this.#adopt(body);
@@ -112,12 +107,25 @@ export class PodNetwork {
       if (!own) undo.push("remove bridge", () => bridge.removeBridge(route, settings.bridge));
       const bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
       await switchForwardingOn(subnets, record, store, log, undo);
-      const published = await PublishedPorts.open(settings.bridge, subnets);
+      const published = await PublishedPorts.open({
+        bridge: settings.bridge,
+        subnets,
+        isolateFrom: settings.isolateFrom ?? [],
+      });
       undo.push("close netfilter sockets", () => published.close());
       const reaper = await LinkReaper.open(retiredGroup(settings.bridge));
       undo.push("close reaper", () => reaper.close());
-      const network = new PodNetwork({ settings, store, log, route, reaper, published, subnets, mtu }, bridgeIndex);
+      const network = new PodNetwork(
+        { settings, store, log, route, reaper, published, subnets },
+        { index: bridgeIndex, mtu },
+      );
       await published.rebuild();
+      if (!published.hasLoopback6) {
+        log.info(
+          "host ports do not answer on ::1 here, as net.bridge.bridge-nf-call-ip6tables is 1; 127.0.0.1 and every other address do",
+        );
+      }
+      network.#verifier = setInterval(() => network.#verifyQuietly(), VERIFY_MS).unref();
       undo.commit();
       return network;
     } catch (err) {
@@ -140,7 +148,7 @@ export class PodNetwork {
    * Gives a sandbox its network. On failure nothing of it is left.
    *
    * @throws RuntimeError `failed-precondition` HOST_PORT_IN_USE, `resource-exhausted` NO_ADDRESSES,
-   *   `invalid-argument` INVALID_HOST_PORT
+   *   HOST_PORT_UNREACHABLE, `invalid-argument` INVALID_HOST_PORT
    */
   async setup(sandboxId: SandboxId, request: NetworkRequest): Promise<SandboxNetwork> {
     if (this.#leases.has(sandboxId)) {
@@ -148,13 +156,14 @@ export class PodNetwork {
       await this.gone(sandboxId);
     }
     const ports = request.portMappings.filter(({ hostPort }) => hostPort > 0);
+    this.#checkReachable(ports);
     await this.#hostPorts.reserve(sandboxId, ports);
     try {
       failpoint("lease");
       const lease = this.#takeLease(sandboxId, ports);
       await this.#parts.store.put(sandboxId, lease);
       failpoint("after lease");
-      await settleBoth(this.#connect(lease, request), this.#parts.published.publish(sandboxId, ports, lease.ips));
+      await settleBoth(this.#links.connect(lease, request), this.#parts.published.publish(sandboxId, ports, lease.ips));
       failpoint("after links");
       return { interface: POD_INTERFACE, ips: lease.ips };
     } catch (err) {
@@ -171,17 +180,11 @@ export class PodNetwork {
   async teardown(sandboxId: SandboxId): Promise<void> {
     const lease = this.#leases.get(sandboxId);
     if (!lease || this.#leaving.has(sandboxId)) return;
-    const { route, published, reaper, settings } = this.#parts;
     failpoint("retire link");
-    const retired = async (): Promise<void> => {
-      const [result] = await route.exchange([rt.retireLink(lease.link, retiredGroup(settings.bridge))]);
-      if (result && result.errno !== 0 && result.errno !== ENODEV)
-        throw netlinkError(`retire link "${lease.link}"`, result);
-    };
-    await settleBoth(retired(), published.withdraw(sandboxId, lease.ports));
+    await settleBoth(this.#links.retire(lease.link), this.#parts.published.withdraw(sandboxId, lease.ports));
     this.#hostPorts.release(sandboxId);
     failpoint("after retire link");
-    const gone = reaper.reap().then(() => this.#forget(lease));
+    const gone = this.#links.reap().then(() => this.#forget(lease));
     this.#leaving.set(sandboxId, gone);
     gone
       .catch((err: unknown) => {
@@ -204,12 +207,9 @@ export class PodNetwork {
    * puts ports back on the bridge, rebuilds the rules.
    */
   async recover(live: Iterable<SandboxId>): Promise<NetworkRecovery> {
-    const { route, settings, published, log } = this.#parts;
+    const { settings, published, log } = this.#parts;
     const liveIds = new Set(live);
-    const [dump] = await route.run("read the host's links", [rt.dumpLinks()]);
-    const links = (dump?.messages ?? [])
-      .map(rt.parseLink)
-      .filter((link) => link.kind === "veth" && link.name.startsWith(linkPrefix(settings.bridge)));
+    const links = await this.#links.list();
     const linkByName = new Map(links.map((link) => [link.name, link]));
     for (const sandboxId of liveIds) {
       const link = linkByName.get(linkName(settings.bridge, sandboxId));
@@ -222,14 +222,14 @@ export class PodNetwork {
       [...this.#leases.values()].filter(({ sandboxId }) => liveIds.has(sandboxId)).map((lease) => [lease.link, lease]),
     );
     const strays = links.filter(({ name }) => !kept.has(name));
-    await this.#removeLinks(strays, dead.length > 0);
+    await this.#links.remove(strays, dead.length > 0);
     for (const lease of dead) {
       published.forget(lease.sandboxId);
       this.#hostPorts.release(lease.sandboxId);
       await this.#forget(lease);
     }
-    const detached = links.filter((link) => kept.has(link.name) && link.master !== this.#bridgeIndex);
-    await this.#attach(detached.map(({ name }) => kept.get(name)).filter((lease) => lease !== undefined));
+    const detached = links.filter((link) => kept.has(link.name) && !this.#links.isOnBridge(link));
+    await this.#links.attach(detached.map(({ name }) => kept.get(name)).filter((lease) => lease !== undefined));
     await published.rebuild();
     const unreachable = [...kept.values()]
       .filter(({ link }) => !linkByName.has(link))
@@ -244,12 +244,31 @@ export class PodNetwork {
   }
 
   /**
+   * Puts back what somebody deleted or flushed by hand: the bridge with its links, and the rules.
+   * Runs by itself every few seconds.
+   *
+   * @returns what was not as it must be
+   */
+  async verify(): Promise<("bridge" | "rules")[]> {
+    const { published, log, settings } = this.#parts;
+    const repaired: ("bridge" | "rules")[] = [];
+    if (await this.#links.verifyBridge()) repaired.push("bridge");
+    if (await published.verify()) {
+      log.warn({ bridge: settings.bridge }, "nftables rules were not as they must be, made them again");
+      repaired.push("rules");
+    }
+    return repaired;
+  }
+
+  /**
    * Closes the sockets; pods keep their network. With `removeAll` every link, the bridge, the
    * table and the leases go, and sysctls that were changed here are put back unless another
    * daemon's bridge needs them.
    */
   async close(options: { removeAll: boolean }): Promise<void> {
     const { route, reaper, published, settings, store } = this.#parts;
+    clearInterval(this.#verifier);
+    await this.#verifying;
     try {
       if (options.removeAll) {
         await this.recover([]);
@@ -266,6 +285,27 @@ export class PodNetwork {
       published.close();
       route.close();
     }
+  }
+
+  #verifyQuietly(): void {
+    this.#verifying = this.#verifying
+      .then(() => this.verify())
+      .then(
+        () => undefined,
+        (err: unknown) => {
+          const { kind, code, message } = toRuntimeError(err);
+          this.#parts.log.warn({ kind, code, reason: message }, "could not look after the network, trying again later");
+        },
+      );
+  }
+
+  #checkReachable(ports: readonly HostPort[]): void {
+    const port = ports.find(({ hostIp }) => isLoopback6(hostIp));
+    if (!port || this.#parts.published.hasLoopback6) return;
+    throw new RuntimeError(
+      `publish ${port.protocol} port ${port.hostPort} on ${port.hostIp}: answers to ::1 are lost while net.bridge.bridge-nf-call-ip6tables is 1`,
+      { kind: "failed-precondition", code: "HOST_PORT_UNREACHABLE" },
+    );
   }
 
   #adopt(lease: LeaseRecord): void {
@@ -311,96 +351,8 @@ export class PodNetwork {
     }
   }
 
-  /** Two round trips: one batch in the host, one in the pod. */
-  async #connect(lease: LeaseRecord, request: NetworkRequest): Promise<void> {
-    failpoint("create link");
-    const podIndex = await this.#createLink(lease, request.netns);
-    failpoint("after create link");
-    const pod = new NetlinkSocket(request.netlink);
-    await pod.run(`configure ${POD_INTERFACE}`, [
-      rt.setLinkUp(rt.LOOPBACK_INDEX),
-      rt.setLinkUp(podIndex),
-      ...this.#parts.subnets.map((subnet) =>
-        rt.addAddress(podIndex, hostAddress(subnet, BigInt(lease.offset)), subnet.prefixLength),
-      ),
-      ...this.#parts.subnets.map((subnet) => rt.addDefaultRoute(podIndex, bridge.gatewayOf(subnet))),
-    ]);
-  }
-
-  /** Index of eth0 in the pod. A bridge that was deleted by hand is made again. */
-  async #createLink(lease: LeaseRecord, netns: Fd): Promise<number> {
-    const { route, settings, mtu } = this.#parts;
-    const clause = `make link "${lease.link}"`;
-    const attempt = () =>
-      route.exchange([
-        rt.createVeth({
-          hostName: lease.link,
-          bridgeIndex: this.#bridgeIndex,
-          netnsFd: netns.number,
-          podName: POD_INTERFACE,
-          podMac: podMac(toAddresses(lease.ips)),
-          mtu,
-        }),
-        rt.configurePort(lease.link, linkAlias(lease)),
-        rt.getLink(lease.link),
-      ]);
-    let results = await attempt();
-    if (results.some(({ errno }) => errno !== 0)) {
-      const [found] = await route.exchange([rt.getLink(settings.bridge)]);
-      if (found?.errno === ENODEV) {
-        await this.#repairBridge();
-        // The first attempt may have made the pair before it was refused.
-        await route.exchange([rt.deleteLink(lease.link)]);
-        results = await attempt();
-      }
-    }
-    const refused = results.find(({ errno }) => errno !== 0);
-    if (refused) throw netlinkError(clause, refused);
-    const link = results[2]?.messages[0];
-    if (!link)
-      throw new RuntimeError(`${clause}: the kernel did not describe it`, { kind: "internal", code: "INTERNAL" });
-    return rt.parseLink(link).peerIndex;
-  }
-
-  /** One at a time; a pod that comes meanwhile waits for the same repair. */
-  #repairBridge(): Promise<void> {
-    this.#repair ??= (async () => {
-      const { route, settings, subnets, mtu, log } = this.#parts;
-      log.warn({ bridge: settings.bridge }, "the bridge is gone, making it again");
-      this.#bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
-      await this.#attach([...this.#leases.values()]);
-    })().finally(() => {
-      this.#repair = undefined;
-    });
-    return this.#repair;
-  }
-
-  /** Puts existing links (back) on the bridge; one that is gone or not made yet is left out. */
-  async #attach(leases: readonly LeaseRecord[]): Promise<void> {
-    const attached = leases.filter(({ sandboxId }) => !this.#leaving.has(sandboxId));
-    if (attached.length === 0) return;
-    const results = await this.#parts.route.exchange(
-      attached.flatMap((lease) => [
-        rt.setMaster(lease.link, this.#bridgeIndex),
-        rt.configurePort(lease.link, linkAlias(lease)),
-      ]),
-    );
-    const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
-    if (refused) throw netlinkError("put links back on the bridge", refused);
-  }
-
-  /** @param isForced also waits for links that some earlier run retired */
-  async #removeLinks(links: readonly rt.Link[], isForced: boolean): Promise<void> {
-    const { route, reaper, settings } = this.#parts;
-    if (links.length === 0 && !isForced) return;
-    const results = await route.exchange(links.map(({ name }) => rt.retireLink(name, retiredGroup(settings.bridge))));
-    const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
-    if (refused) throw netlinkError("retire links that belong to no pod", refused);
-    await reaper.reap();
-  }
-
   /** A lease whose record was lost, read back from the link's alias. Its host ports are not known any more. */
-  async #restoreLease(sandboxId: SandboxId, link: rt.Link): Promise<void> {
+  async #restoreLease(sandboxId: SandboxId, link: Link): Promise<void> {
     const lease = leaseFromAlias(sandboxId, link, this.#parts.subnets);
     if (!lease) return;
     this.#parts.log.warn(
@@ -410,6 +362,11 @@ export class PodNetwork {
     await this.#parts.store.put(sandboxId, lease);
     this.#adopt(lease);
   }
+}
+
+function isLoopback6(hostIp: string): boolean {
+  const address = parseAddress(hostIp);
+  return address?.family === 6 && address.value === 1n;
 }
 
 /** Waits for both also where one fails, so that an undo meets nothing half done. */

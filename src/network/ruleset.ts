@@ -4,11 +4,12 @@
  *   table inet minke_<bridge>
  *     map ports4, ports6        protocol . port -> pod address . port
  *     map ports4_at, ports6_at  host address . protocol . port -> pod address . port
- *     protect      prerouting, before conntrack: nothing from a pod reaches the host's 127/8,
- *                  which route_localnet on the bridge would otherwise allow
+ *     protect      prerouting, before conntrack: nothing from a pod reaches the host's 127/8 and
+ *                  ::1, which route_localnet on the bridge and the route to ::1 would otherwise allow
  *     from_outside prerouting  } what is addressed to the host itself goes through `ports`
  *     from_host    output      }
  *     ports        the four maps, the ones with a host address first
+ *     isolate      forward: nothing between pods and the links of `network.isolate-from`
  *     leaving      postrouting: masquerade what leaves the pod subnet, and what was sent from
  *                  loopback or from a pod to a host port, so that answers come back through here
  *
@@ -24,15 +25,16 @@ export type HostPort = Pick<PortMapping, "protocol" | "hostIp" | "hostPort" | "c
 /** netinet/in.h */
 export const IP_PROTOCOL = { tcp: 6, udp: 17, sctp: 132 } as const;
 
-const MAPS: readonly nft.MapShape[] = [
+export const MAPS: readonly nft.MapShape[] = [
   { name: "ports4", key: ["inet_proto", "inet_service"], value: ["ipv4_addr", "inet_service"] },
   { name: "ports6", key: ["inet_proto", "inet_service"], value: ["ipv6_addr", "inet_service"] },
   { name: "ports4_at", key: ["ipv4_addr", "inet_proto", "inet_service"], value: ["ipv4_addr", "inet_service"] },
   { name: "ports6_at", key: ["ipv6_addr", "inet_proto", "inet_service"], value: ["ipv6_addr", "inet_service"] },
 ];
 
-// linux/netfilter_ipv4.h: raw, dstnat, srcnat
-const PRIORITY = { raw: -300, dstnat: -100, srcnat: 100 } as const;
+// linux/netfilter_ipv4.h: raw, dstnat, filter, srcnat
+const PRIORITY = { raw: -300, dstnat: -100, filter: 0, srcnat: 100 } as const;
+const LOOPBACK6 = Buffer.from("00000000000000000000000000000001", "hex");
 const LOOPBACK4 = { network: Buffer.of(127, 0, 0, 0), netmask: Buffer.of(255, 0, 0, 0) };
 
 /** Of a bridge name, which a link of one network namespace has alone. */
@@ -81,14 +83,17 @@ export function deleteEntries(table: string, entries: readonly MapEntry[]): Netl
   return entries.map(({ map, element }) => nft.deleteElements(table, map, [element]));
 }
 
-function portRules(table: string): NetlinkRequest[] {
+/** @param hasLoopback6 false: ::1 is left alone, so that a client is refused there and goes on to 127.0.0.1 */
+function portRules(table: string, hasLoopback6: boolean): NetlinkRequest[] {
   const rules: NetlinkRequest[] = [];
   for (const family of [4, 6] as const) {
     for (const withDestination of [true, false]) {
       const map = `ports${family}${withDestination ? "_at" : ""}`;
-      rules.push(
-        nft.addRule(table, "ports", [...nft.matchFamily(family), ...nft.dnatByMap(map, family, withDestination)]),
-      );
+      const match = [
+        ...nft.matchFamily(family),
+        ...(family === 6 && !hasLoopback6 ? nft.matchExactly("daddr", "!=", LOOPBACK6) : []),
+      ];
+      rules.push(nft.addRule(table, "ports", [...match, ...nft.dnatByMap(map, family, withDestination)]));
     }
   }
   return rules;
@@ -101,6 +106,12 @@ function leavingRules(table: string, bridge: string, subnets: readonly Subnet[])
       ...nft.matchFamily(4),
       ...toBridge,
       ...nft.matchAddress("saddr", "==", LOOPBACK4.network, LOOPBACK4.netmask),
+      ...nft.masquerade(),
+    ]),
+    nft.addRule(table, "leaving", [
+      ...nft.matchFamily(6),
+      ...toBridge,
+      ...nft.matchExactly("saddr", "==", LOOPBACK6),
       ...nft.masquerade(),
     ]),
   ];
@@ -121,15 +132,36 @@ function leavingRules(table: string, bridge: string, subnets: readonly Subnet[])
   return rules;
 }
 
+/** What is as long as the daemon runs. */
+export interface TableShape {
+  readonly bridge: string;
+  readonly subnets: readonly Subnet[];
+  readonly isolateFrom: readonly string[];
+}
+
+/** Both ways, but for what was addressed to a host port, and answers. */
+function isolationRules(table: string, { bridge, isolateFrom }: TableShape): NetlinkRequest[] {
+  return isolateFrom.flatMap((other) =>
+    [
+      [bridge, other],
+      [other, bridge],
+    ].map(([from = "", to = ""]) =>
+      nft.addRule(table, "isolate", [
+        ...nft.matchLink("iifname", "==", from),
+        ...nft.matchLink("oifname", "==", to),
+        ...nft.matchNotDnatted(),
+        ...nft.drop(),
+      ]),
+    ),
+  );
+}
+
 /**
  * Replaces the table by one with these entries, in one transaction: connections under way go on,
  * and no packet meets half a table.
  */
-export function replaceTable(
-  bridge: string,
-  subnets: readonly Subnet[],
-  entries: readonly MapEntry[],
-): NetlinkRequest[] {
+export function replaceTable(shape: TableShape, entries: readonly MapEntry[], hasLoopback6: boolean): NetlinkRequest[] {
+  const { bridge, subnets } = shape;
   const table = tableName(bridge);
   const toPorts = [...nft.matchLocalDestination(), ...nft.jump("ports")];
   return nft.transaction([
@@ -143,16 +175,24 @@ export function replaceTable(
     nft.addChain(table, "from_outside", { type: "nat", hook: "prerouting", priority: PRIORITY.dstnat }),
     nft.addChain(table, "from_host", { type: "nat", hook: "output", priority: PRIORITY.dstnat }),
     nft.addChain(table, "leaving", { type: "nat", hook: "postrouting", priority: PRIORITY.srcnat }),
+    nft.addChain(table, "isolate", { type: "filter", hook: "forward", priority: PRIORITY.filter }),
     nft.addRule(table, "protect", [
       ...nft.matchFamily(4),
       ...nft.matchLink("iifname", "==", bridge),
       ...nft.matchAddress("daddr", "==", LOOPBACK4.network, LOOPBACK4.netmask),
       ...nft.drop(),
     ]),
+    nft.addRule(table, "protect", [
+      ...nft.matchFamily(6),
+      ...nft.matchLink("iifname", "==", bridge),
+      ...nft.matchExactly("daddr", "==", LOOPBACK6),
+      ...nft.drop(),
+    ]),
     nft.addRule(table, "from_outside", toPorts),
     nft.addRule(table, "from_host", toPorts),
-    ...portRules(table),
+    ...portRules(table, hasLoopback6),
     ...leavingRules(table, bridge, subnets),
+    ...isolationRules(table, shape),
     ...addEntries(table, entries),
   ]);
 }

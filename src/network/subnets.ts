@@ -8,6 +8,7 @@ import { type ClaimedNetwork, claimText } from "./netlink/rtnetlink.js";
 
 /** Private ranges (RFC 1918) that few networks use, best first. */
 const CANDIDATES4 = [
+  "10.231.0.0/16",
   "10.88.0.0/16",
   "10.89.0.0/16",
   "10.172.0.0/16",
@@ -55,7 +56,7 @@ export function chooseSubnet(family: 4 | 6, host: HostNetworks, seed: string): S
     if (subnet && !claimOf(subnet, host)) return subnet;
   }
   throw new RuntimeError(
-    `choose an IPv${family} pod subnet: the host uses all of ${candidates.join(", ")} (settings: network.subnet${family})`,
+    `choose an IPv${family} pod subnet: the host uses all of ${candidates.join(", ")} (settings: network.subnet-ipv${family})`,
     { kind: "failed-precondition", code: "SUBNET_TAKEN" },
   );
 }
@@ -70,7 +71,7 @@ export function assertSubnetFree(subnet: Subnet, host: HostNetworks): void {
   if (!claim) return;
   const link = host.linkName(claim.index);
   throw new RuntimeError(
-    `use pod subnet "${formatSubnet(subnet)}": link "${link}" has "${claimText(claim)}" (settings: network.subnet${subnet.family})`,
+    `use pod subnet "${formatSubnet(subnet)}": link "${link}" has "${claimText(claim)}" (settings: network.subnet-ipv${subnet.family})`,
     { kind: "failed-precondition", code: "SUBNET_TAKEN" },
   );
 }
@@ -81,7 +82,7 @@ export function parseSubnetSetting(text: string, family: 4 | 6): Subnet {
   const maxPrefix = family === 4 ? 29 : 120;
   if (!subnet || subnet.family !== family || subnet.prefixLength > maxPrefix || subnet.prefixLength < 8) {
     throw new RuntimeError(
-      `read network.subnet${family} "${text}": not an IPv${family} network in the form address/8 to /${maxPrefix} with no host bits set`,
+      `read network.subnet-ipv${family} "${text}": not an IPv${family} network in the form address/8 to /${maxPrefix} with no host bits set`,
       { kind: "invalid-argument", code: "INVALID_NETWORK_SETTING" },
     );
   }

@@ -59,7 +59,7 @@ export function toSandboxConfig(
     ),
     shmSizeBytes: 0,
     cgroupParent: "",
-    runtimeHandler: "",
+    runtimeHandler: spec.runtimeClassName ?? "",
   };
 }
 

@@ -10,6 +10,7 @@ import type { ContainerId, SandboxId } from "../base/ids.js";
 import type { ContainerRecord, ExitRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, deferred, emit, type RuntimeContext } from "./context.js";
+import { removeRootfs } from "./runtime-handlers.js";
 
 const UNKNOWN_EXIT_CODE = 255;
 const EXIT_FILE_RETRY_MS = 1_000;
@@ -57,6 +58,7 @@ export function endWaits(ctx: RuntimeContext, id: ContainerId): void {
 /** Ends a container whose end nobody saw; an exit file that is there after all is believed. */
 export async function recordUnknownExit(ctx: RuntimeContext, record: ContainerRecord, why: string): Promise<void> {
   await removeCgroup(ctx.cgroups, record.cgroupPath);
+  await removeRootfs(ctx.paths.container(record.id));
   const known = await readExitFile(ctx, record.id);
   if (known) return recordExit(ctx, known);
   const now = nowNs().toString();

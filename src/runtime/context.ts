@@ -12,6 +12,7 @@ import type { ImageStore } from "../image/image-store.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
 import type { Networks } from "../network/networks.js";
+import type { Nri } from "../nri/nri.js";
 import type { Process } from "../oci/index.js";
 import type { Paths } from "../settings/paths.js";
 import type { HostAbilities } from "../spec/container-spec.js";
@@ -21,6 +22,7 @@ import type { RecordStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
+import type { RuntimeHandler } from "./runtime-handlers.js";
 import type { IdRangeSettings } from "./user-namespaces.js";
 
 export interface RuntimeContext {
@@ -32,6 +34,9 @@ export interface RuntimeContext {
   readonly containers: RecordStore<ContainerRecord>;
   readonly images: ImageStore;
   readonly network: Networks;
+  readonly nri: Nri;
+  /** Those of the settings, by name. */
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   /** Sealed memfd of minke-oci: every monitor runs from it. */
   readonly executable: Fd;
   readonly log: Logger;
@@ -47,6 +52,8 @@ export interface RuntimeContext {
   /** Of sandboxes that have no record yet; the records hold those of the others. */
   readonly takenIds: Map<SandboxId, IdMaps>;
   readonly idRanges: IdRangeSettings;
+  /** Directories of CDI specifications; the last one wins. */
+  readonly cdiDirs: readonly string[];
   /** User databases by image id: an image never changes. */
   readonly userFiles: Map<string, UserFiles>;
   /** What an exec inherits from its container; read from the bundle when first needed. */

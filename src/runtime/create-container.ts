@@ -21,6 +21,7 @@ import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from ".
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
+import { withCdiDevices } from "./cdi-devices.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
 import {
   containersOf,
@@ -33,6 +34,9 @@ import {
 } from "./context.js";
 import { devicesAt } from "./host.js";
 import { emptyLayer, imageVolumes, mountedImages } from "./image-mounts.js";
+import type { StillWanted } from "./in-flight.js";
+import { adjustedByPlugins, tellOfContainer } from "./nri-events.js";
+import { checkHandlerCan, handlerFiles, runtimeHandler } from "./runtime-handlers.js";
 import { signalNumber } from "./signals.js";
 import { mappedRoot } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -48,9 +52,10 @@ export function createContainer(
   ctx: RuntimeContext,
   sandboxId: SandboxId,
   config: ContainerConfig,
+  signal?: AbortSignal,
 ): Promise<ContainerId> {
   const { name, attempt } = config.metadata;
-  return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, async () => {
+  const work = async (stillWanted: StillWanted) => {
     const sandbox = requireReady(ctx, sandboxId);
     const existing = containersOf(ctx, sandboxId).find(
       ({ config: { metadata } }) => metadata.name === name && metadata.attempt === attempt,
@@ -69,14 +74,19 @@ export function createContainer(
     const id = newContainerId();
     try {
       await build(ctx, id, sandbox, config, cleanup);
+      stillWanted();
       cleanup.commit();
+      await tellOfContainer(ctx, "PostCreateContainer", id);
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
     } catch (err) {
       await undoContainer(ctx, id, sandboxId, cleanup);
       throw withContext(err, `create container "${name}" (attempt ${attempt}) in sandbox ${describeSandbox(sandbox)}`);
+    } finally {
+      ctx.nri.containerSettled(id);
     }
-  });
+  };
+  return ctx.inFlight.join(`container ${sandboxId}/${name}/${attempt}`, work, signal);
 }
 
 function requireReady(ctx: RuntimeContext, id: SandboxId): SandboxRecord {
@@ -124,25 +134,29 @@ async function build(
   }
   const stopSignal = config.stopSignal ?? image.config.stopSignal ?? "SIGTERM";
   signalNumber(stopSignal);
-  const cgroupPath = containerCgroup(sandbox.cgroupPath, id);
+  const askedCgroup = containerCgroup(sandbox.cgroupPath, id);
   const user = await containerUser(ctx, config, image);
+  const handler = runtimeHandler(ctx, sandbox.config.runtimeHandler);
+  if (handler) checkHandlerCan(handler, config);
   const mounted = await mountedImages(ctx, id, config);
   const volumes = imageVolumes(ctx, id, config, image.config.volumes);
-  const { spec, warnings: unforced } = toContainerSpec({
+  const { spec: planned, warnings: unforced } = toContainerSpec({
     config,
     image: image.config,
     user,
     sandbox: surroundings(ctx, sandbox, config),
     host: ctx.host,
-    cgroupsPath: cgroupPath,
+    cgroupsPath: askedCgroup,
     localSeccomp: await readLocalSeccomp(config.security),
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: mounted.trees,
     imageVolumes: volumes.made,
+    forOtherRuntime: handler !== undefined,
   });
+  const made = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
   const warnings = [...unforced, ...volumes.warnings];
-  await checkAppArmorProfile(spec.process?.apparmorProfile);
-  const record: ContainerRecord = {
+  await checkAppArmorProfile(made.process?.apparmorProfile);
+  const asked: ContainerRecord = {
     id,
     sandboxId: sandbox.id,
     bootId: ctx.bootId,
@@ -151,13 +165,15 @@ async function build(
     imageRef: config.image,
     state: "created",
     createdAtNs: nowNs().toString(),
-    cgroupPath,
+    cgroupPath: askedCgroup,
     logPath: containerLogPath(sandbox, config),
     stopSignal,
     user: { uid: user.uid, gid: user.gid, supplementalGroups: user.additionalGids },
     ...(mounted.ids.length > 0 && { mountedImageIds: mounted.ids }),
     ...(warnings.length > 0 && { warnings }),
   };
+  const { record, spec } = await adjustedByPlugins(ctx, sandbox, { record: asked, spec: made }, cleanup);
+  const { cgroupPath } = record;
   failpoint("record container");
   await ctx.containers.put(id, record);
   failpoint("after record container");
@@ -174,6 +190,7 @@ async function build(
     ...(mounted.ids.length === 0 ? [] : [{ make: "directory", path: emptyLayer(ctx, id), mode: 0o755 } as const]),
     ...volumes.made.map(({ hostPath }) => ({ make: "directories", path: hostPath, mode: 0o755 }) as const),
     ...(logDirectory === undefined ? [] : [{ make: "directories", path: logDirectory, mode: 0o755 } as const]),
+    ...(handler ? handlerFiles(ctx, id) : []),
   ]);
   if (sandbox.idMaps) await chown(join(dir, "upper"), ...mappedRoot(sandbox.idMaps));
   failpoint("after container files");
@@ -209,9 +226,16 @@ function surroundings(ctx: RuntimeContext, sandbox: SandboxRecord, container: Co
     utsnsPath: monitorFdPath(sandbox, monitor?.utsFd),
     usernsPath: monitorFdPath(sandbox, monitor?.userFd),
     pidnsPath: pidnsPath(ctx, sandbox, container),
-    shmPath: monitorFdPath(sandbox, monitor?.shmFd) ?? "/dev/shm",
+    shmPath: shmPath(ctx, sandbox),
     filesDir: ctx.paths.sandbox(sandbox.id),
   };
+}
+
+/** Another runtime mounts in its container's mount namespace, which a descriptor does not lead out of. */
+function shmPath(ctx: RuntimeContext, sandbox: SandboxRecord): string {
+  const held = monitorFdPath(sandbox, sandbox.monitor?.shmFd);
+  if (held === undefined) return "/dev/shm";
+  return runtimeHandler(ctx, sandbox.config.runtimeHandler) ? ctx.paths.sandboxShm(sandbox.id) : held;
 }
 
 /** `undefined`: the host's, or one of its own as the config says. */

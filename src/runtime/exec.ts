@@ -8,6 +8,7 @@ import { RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newExecId } from "../base/ids.js";
 import type { Process, Spec } from "../oci/index.js";
+import { parseSpecJson } from "../oci/json.js";
 import type { ContainerRecord } from "../state/container.js";
 import { cgroupDir, killCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
@@ -121,7 +122,7 @@ async function containerProcess(ctx: RuntimeContext, record: ContainerRecord): P
   const known = ctx.processes.get(record.id);
   if (known) return known;
   const bytes = await readFile(join(ctx.paths.container(record.id), "bundle", "config.json"));
-  const spec = JSON.parse(toByteString(bytes)) as Spec;
+  const spec = parseSpecJson(toByteString(bytes)) as Spec;
   if (!spec.process)
     throw new RuntimeError("the container's bundle has no process", { kind: "data-loss", code: "BUNDLE_DAMAGED" });
   ctx.processes.set(record.id, spec.process);

@@ -1,18 +1,67 @@
 /**
  * Calls under way, by what they are for: a retried request joins the first one instead of
  * failing with "name is reserved", and calls on one object run one after another.
+ *
+ * A caller that goes away leaves at once; the work goes on until the next point where it asks
+ * whether anybody still waits. A retry that comes before that joins it, a later one starts anew
+ * when all is undone.
  */
+import { RuntimeError } from "../base/errors.js";
+
+/** Asked by the work between its steps. @throws RuntimeError `cancelled` CANCELLED: nobody waits any more */
+export type StillWanted = () => void;
+
+interface Call {
+  promise: Promise<unknown>;
+  callers: number;
+  isGivenUp: boolean;
+}
+
 export class InFlight {
-  readonly #calls = new Map<string, Promise<unknown>>();
+  readonly #calls = new Map<string, Call>();
   readonly #queues = new Map<string, Promise<void>>();
 
-  /** The running call of this key, or `work` as a new one. */
-  join<T>(key: string, work: () => Promise<T>): Promise<T> {
-    const running = this.#calls.get(key);
-    if (running) return running as Promise<T>;
-    const call = work().finally(() => this.#calls.delete(key));
+  /**
+   * The running call of this key, or `work` as a new one.
+   *
+   * @param signal of this caller: once aborted, the answer is its reason, whatever the work does
+   */
+  async join<T>(key: string, work: (stillWanted: StillWanted) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    let call = this.#calls.get(key);
+    while (call?.isGivenUp) {
+      await call.promise.catch(() => undefined);
+      call = this.#calls.get(key);
+    }
+    signal?.throwIfAborted();
+    call ??= this.#begin(key, work);
+    call.callers++;
+    try {
+      return (await untilAborted(call.promise, signal)) as T;
+    } finally {
+      call.callers--;
+    }
+  }
+
+  #begin<T>(key: string, work: (stillWanted: StillWanted) => Promise<T>): Call {
+    const call: Call = { promise: Promise.resolve(), callers: 0, isGivenUp: false };
     this.#calls.set(key, call);
+    const stillWanted = () => {
+      if (call.callers > 0) return;
+      call.isGivenUp = true;
+      throw new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" });
+    };
+    // Begun in a later turn: the first caller must have been counted.
+    call.promise = Promise.resolve()
+      .then(() => work(stillWanted))
+      .finally(() => this.#calls.delete(key));
+    // Without a caller nobody else would see how it failed.
+    call.promise.catch(() => undefined);
     return call;
+  }
+
+  /** Settles with the running call of this key, whatever comes of it; at once where there is none. */
+  async running(key: string): Promise<void> {
+    await this.#calls.get(key)?.promise.catch(() => undefined);
   }
 
   /** Runs `work` after all earlier work of this key, whatever came of that. */
@@ -29,4 +78,13 @@ export class InFlight {
     });
     return done;
   }
+}
+
+function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason as Error);
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }

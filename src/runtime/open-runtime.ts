@@ -12,6 +12,7 @@ import type { Logger } from "../base/log.js";
 import type { ImageStore } from "../image/image-store.js";
 import { dialInNetns, sealedExecutable } from "../native/index.js";
 import type { Networks } from "../network/networks.js";
+import type { Nri } from "../nri/nri.js";
 import type { Paths } from "../settings/paths.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
@@ -28,19 +29,24 @@ import {
 } from "./context.js";
 import { createContainer } from "./create-container.js";
 import { attach, exec, execSync } from "./exec.js";
+import { containerFigures, sandboxFigures } from "./figures.js";
 import type { Host } from "./host.js";
 import { InFlight } from "./in-flight.js";
+import { tellOfExit } from "./nri-events.js";
+import { nriHost } from "./nri-host.js";
 import { type Recovered, recover } from "./recover.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
 import { runSandbox } from "./run-sandbox.js";
 import type { Runtime, RuntimeEvent } from "./runtime.js";
+import type { RuntimeHandler } from "./runtime-handlers.js";
 import { startContainer } from "./start-container.js";
 import { containerStatus, listContainers, listSandboxes, sandboxStatus } from "./status.js";
 import { stopContainer } from "./stop-container.js";
 import { stopSandbox } from "./stop-sandbox.js";
 import type { IdRangeSettings } from "./user-namespaces.js";
 import { updateContainerResources } from "./update-container.js";
+import { updateSandboxResources } from "./update-sandbox.js";
 import { containerUsage, sandboxUsage } from "./usage.js";
 import { watchInits } from "./watch-init.js";
 
@@ -49,16 +55,26 @@ export interface RuntimeOptions {
   readonly host: Host;
   readonly images: ImageStore;
   readonly network: Networks;
+  /** Its plugins connect once the runtime is open. */
+  readonly nri: Nri;
   readonly idRanges: IdRangeSettings;
+  readonly cdiDirs: readonly string[];
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   readonly log: Logger;
 }
 
 export interface OpenedRuntime {
   readonly runtime: Runtime;
   readonly recovered: Recovered;
+  /** What recovery found to have happened: nobody could subscribe before. */
+  readonly missedEvents: readonly RuntimeEvent[];
   readonly quarantined: readonly QuarantinedRecord[];
   /** True while a container of any owner uses the image. */
   usesImage(imageId: string): boolean;
+  /** Whose containers use the image, for people: `pod default/web`. */
+  imageUsers(imageId: string): string[];
+  /** Container id to what people call it. */
+  containerNames(): Map<string, string>;
   /** Drops the connections; sandboxes and containers go on. */
   close(options: { readonly removeCgroups: boolean }): Promise<void>;
 }
@@ -69,7 +85,7 @@ const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-oci", import
 /** Opens the stores of `paths`, makes the sealed executable, and brings records and kernel together. */
 export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntime> {
   const { paths, host, log } = options;
-  await mkdir(paths.monitors, { recursive: true, mode: 0o700 });
+  for (const dir of [paths.monitors, paths.shm]) await mkdir(dir, { recursive: true, mode: 0o700 });
   const storeOf = <T>(noun: "sandboxes" | "containers") =>
     FileStore.open<T>({ dir: paths.bootState(noun), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
   const sandboxes = await storeOf<SandboxRecord>("sandboxes");
@@ -83,6 +99,8 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     containers,
     images: options.images,
     network: options.network,
+    nri: options.nri,
+    runtimeHandlers: options.runtimeHandlers,
     executable: await sealedExecutable(EXECUTABLE),
     log,
     inFlight: new InFlight(),
@@ -93,39 +111,66 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     timelines: new Map(),
     takenIds: new Map(),
     idRanges: options.idRanges,
+    cdiDirs: options.cdiDirs,
     userFiles: new Map(),
     processes: new Map(),
   };
+  const podOf = (sandboxId: SandboxId) => {
+    const sandbox = sandboxes.get(sandboxId);
+    if (!sandbox) return `sandbox ${sandboxId}`;
+    const { owner, metadata } = sandbox.config;
+    return `pod ${metadata.namespace}/${metadata.name}${owner === "cri" ? " of CRI" : ""}`;
+  };
+  const uses = (record: ContainerRecord, imageId: string) =>
+    record.imageId === imageId || (record.mountedImageIds?.some((mounted) => mounted === imageId) ?? false);
   watchInits(ctx);
+  const missedEvents: RuntimeEvent[] = [];
+  const keep = (event: RuntimeEvent) => void missedEvents.push(event);
+  ctx.events.on("event", keep);
   const recovered = await recover(ctx);
+  ctx.events.off("event", keep);
+  ctx.events.on("event", (event) => {
+    if (event.type === "container-exited" && ctx.nri.hasPlugins) void tellOfExit(ctx, event.containerId);
+  });
+  ctx.nri.attach(nriHost(ctx));
   return {
     runtime: bindVerbs(ctx),
     recovered,
+    missedEvents,
     quarantined: [...sandboxes.quarantined, ...containers.quarantined],
-    usesImage: (imageId) =>
-      containers
-        .list()
-        .some(({ body }) => body.imageId === imageId || body.mountedImageIds?.some((mounted) => mounted === imageId)),
+    usesImage: (imageId) => containers.list().some(({ body }) => uses(body, imageId)),
+    imageUsers: (imageId) => [
+      ...new Set(containers.list().flatMap(({ body }) => (uses(body, imageId) ? [podOf(body.sandboxId)] : []))),
+    ],
+    containerNames: () =>
+      new Map(
+        containers
+          .list()
+          .map(({ id, body }) => [id, `container "${body.config.metadata.name}" of ${podOf(body.sandboxId)}`]),
+      ),
     close: (closeOptions) => close(ctx, closeOptions.removeCgroups),
   };
 }
 
 function bindVerbs(ctx: RuntimeContext): Runtime {
   return {
-    runSandbox: (config) => runSandbox(ctx, config),
+    runSandbox: (config, signal) => runSandbox(ctx, config, signal),
     stopSandbox: (id) => stopSandbox(ctx, id),
     removeSandbox: (id) => removeSandbox(ctx, id),
     sandboxStatus: (id) => sandboxStatus(ctx, id),
     listSandboxes: (owner) => listSandboxes(ctx, owner),
-    createContainer: (sandboxId, config) => createContainer(ctx, sandboxId, config),
+    createContainer: (sandboxId, config, signal) => createContainer(ctx, sandboxId, config, signal),
     startContainer: (id) => startContainer(ctx, id),
     stopContainer: (id, graceMs) => stopContainer(ctx, id, graceMs),
     removeContainer: (id) => removeContainer(ctx, id),
     containerStatus: (id) => containerStatus(ctx, id),
     listContainers: (owner, sandboxId) => listContainers(ctx, owner, sandboxId),
     updateContainerResources: (id, changes) => updateContainerResources(ctx, id, changes),
+    updateSandboxResources: (id, overhead, sum) => updateSandboxResources(ctx, id, overhead, sum),
     containerUsage: (id) => containerUsage(ctx, id),
     sandboxUsage: (id) => sandboxUsage(ctx, id),
+    containerFigures: (id) => containerFigures(ctx, id),
+    sandboxFigures: (id) => sandboxFigures(ctx, id),
     execSync: (id, command, timeoutMs) => execSync(ctx, id, command, timeoutMs),
     exec: (id, request) => exec(ctx, id, request),
     attach: (id) => attach(ctx, id),

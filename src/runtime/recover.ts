@@ -22,6 +22,7 @@ import { adoptMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
+import { removeRootfs } from "./runtime-handlers.js";
 import { orphanedShm, removeShm } from "./shm.js";
 import { stopSandbox } from "./stop-sandbox.js";
 
@@ -218,7 +219,11 @@ async function removeOrphans(ctx: RuntimeContext): Promise<number> {
   ] as const) {
     const dir = join(ctx.paths.root, noun);
     for (const name of await entriesOf(dir)) {
-      if (!store.get(name)) await attempt(join(dir, name), () => removeTree(join(dir, name)));
+      if (store.get(name)) continue;
+      await attempt(join(dir, name), async () => {
+        await removeRootfs(join(dir, name));
+        await removeTree(join(dir, name));
+      });
     }
   }
   return count;

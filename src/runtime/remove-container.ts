@@ -9,6 +9,8 @@ import type { ContainerRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
 import { describeContainer, emit, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
+import { tellOfRemoval } from "./nri-events.js";
+import { removeRootfs } from "./runtime-handlers.js";
 import { stopContainer } from "./stop-container.js";
 
 /** See `Runtime.removeContainer`. */
@@ -17,11 +19,13 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     await stopContainer(ctx, id, 0);
     const record = ctx.containers.get(id);
     if (!record) return;
+    const tell = await tellOfRemoval(ctx, record);
     try {
       failpoint("record container removing");
       await ctx.containers.put(id, { ...record, state: "removing" }, "remember");
       failpoint("remove container cgroup");
       await removeCgroup(ctx.cgroups, record.cgroupPath);
+      await removeRootfs(ctx.paths.container(id));
       failpoint("remove container files");
       await removeTree(ctx.paths.container(id));
       failpoint("forget container");
@@ -34,6 +38,7 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     }
     ctx.exits.delete(id);
     ctx.processes.delete(id);
+    await tell();
     emit(ctx, { type: "container-removed", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
 }

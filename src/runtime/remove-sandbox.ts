@@ -8,6 +8,7 @@ import { removeTree } from "../native/index.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
+import { tellOfSandbox } from "./nri-events.js";
 import { removeContainer } from "./remove-container.js";
 import { removeShm } from "./shm.js";
 import { stopSandbox } from "./stop-sandbox.js";
@@ -39,6 +40,7 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
       throw withContext(err, `remove sandbox ${describeSandbox(record)}`);
     }
     ctx.timelines.delete(id);
+    await tellOfSandbox(ctx, "RemovePodSandbox", record);
     emit(ctx, { type: "sandbox-removed", sandboxId: id, owner: record.config.owner });
   });
 }

@@ -18,9 +18,11 @@ import type { Fd } from "../native/fd.js";
 import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
+import type { StillWanted } from "./in-flight.js";
 import { emit, requireMonitor, type RuntimeContext } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
+import { checkRuntimeHandler, runtimeHandler } from "./runtime-handlers.js";
 import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { mappedRoot, takeIdMaps } from "./user-namespaces.js";
@@ -29,9 +31,9 @@ import { unwound } from "./unwound.js";
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
 /** See `Runtime.runSandbox`. */
-export function runSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
+export function runSandbox(ctx: RuntimeContext, config: SandboxConfig, signal?: AbortSignal): Promise<SandboxId> {
   const { namespace, name, uid, attempt } = config.metadata;
-  return ctx.inFlight.join(`sandbox ${namespace}/${name}/${uid}/${attempt}`, async () => {
+  const work = async (stillWanted: StillWanted) => {
     const existing = findByName(ctx, config);
     if (existing?.state === "ready") return existing.id;
     if (existing) {
@@ -43,8 +45,9 @@ export function runSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<
         },
       );
     }
-    return makeSandbox(ctx, config);
-  });
+    return makeSandbox(ctx, config, stillWanted);
+  };
+  return ctx.inFlight.join(`sandbox ${namespace}/${name}/${uid}/${attempt}`, work, signal);
 }
 
 function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord | undefined {
@@ -61,21 +64,24 @@ function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord |
     );
 }
 
-async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig): Promise<SandboxId> {
+async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig, stillWanted: StillWanted): Promise<SandboxId> {
   checkSandboxFiles(config);
+  await checkRuntimeHandler(ctx, config);
   const id = newSandboxId();
   const cleanup = new CleanupStack();
   const timeline = new Timeline();
   ctx.timelines.set(id, timeline);
   cleanup.push("forget timeline", () => void ctx.timelines.delete(id));
   try {
-    await timeline.step("run sandbox", () => build(ctx, id, config, cleanup, timeline));
+    await timeline.step("run sandbox", () => build({ ctx, id, config, cleanup, timeline, stillWanted }));
     cleanup.commit();
     emit(ctx, { type: "sandbox-ready", sandboxId: id, owner: config.owner });
     return id;
   } catch (err) {
     await undoSandbox(ctx, id, cleanup);
     throw withContext(err, `run sandbox "${config.metadata.namespace}/${config.metadata.name}"`);
+  } finally {
+    ctx.nri.sandboxSettled(id);
   }
 }
 
@@ -95,13 +101,16 @@ async function undoSandbox(ctx: RuntimeContext, id: SandboxId, cleanup: CleanupS
   }
 }
 
-async function build(
-  ctx: RuntimeContext,
-  id: SandboxId,
-  config: SandboxConfig,
-  cleanup: CleanupStack,
-  timeline: Timeline,
-): Promise<void> {
+interface Making {
+  readonly ctx: RuntimeContext;
+  readonly id: SandboxId;
+  readonly config: SandboxConfig;
+  readonly cleanup: CleanupStack;
+  readonly timeline: Timeline;
+  readonly stillWanted: StillWanted;
+}
+
+async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making): Promise<void> {
   const idMaps = takeIdMaps(ctx, id, config);
   const creating: SandboxRecord = {
     id,
@@ -122,15 +131,22 @@ async function build(
   const opened: Fd[] = [];
   try {
     const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
+    stillWanted();
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
     ]);
+    stillWanted();
     cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(id)));
     await timeline.step("files", () => writeSandboxFiles(ctx.paths.sandbox(id), config, network, idMaps));
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
+    stillWanted();
     const ready = { ...creating, state: "ready", network, monitor, ...(initPid !== undefined && { initPid }) } as const;
+    if (ctx.nri.hasPlugins) {
+      cleanup.push("tell plugins", () => ctx.nri.sandboxEvent("RemovePodSandbox", ready));
+      await timeline.step("NRI plugins", () => ctx.nri.sandboxEvent("RunPodSandbox", ready));
+    }
     await timeline.step("record ready", () => ctx.sandboxes.put(id, ready));
     // It may have died before there was a ready sandbox to be stopped.
     if (!ctx.monitors.has(id)) {
@@ -191,7 +207,9 @@ async function makeKernelObjects(
 
 async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
   failpoint("shared memory");
-  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES);
+  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES, {
+    attached: runtimeHandler(ctx, record.config.runtimeHandler) !== undefined,
+  });
   if (!fd) return undefined;
   opened.push(fd);
   // Everybody may write to it, but what says so must be an id that is known inside.

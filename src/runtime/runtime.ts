@@ -9,6 +9,7 @@ import type { Duplex, Readable, Writable } from "node:stream";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import type { ContainerConfig, ContainerResources, ContainerStatus, ExitRecord } from "../state/container.js";
 import type { Owner, SandboxConfig, SandboxStatus } from "../state/sandbox.js";
+import type { ContainerFigures, SandboxFigures } from "./figures.js";
 import type { ContainerUsage, SandboxUsage } from "./usage.js";
 
 export type RuntimeEvent =
@@ -62,7 +63,10 @@ export interface ExecSession {
 }
 
 export interface Runtime {
-  /** Names are unique by (namespace, name, uid, attempt): a second call while the first runs joins it. */
+  /**
+   * Names are unique by (namespace, name, uid, attempt): a second call while the first runs joins it.
+   * An aborted call answers at once; its work is undone at the next step, unless it is joined before.
+   */
   runSandbox(config: SandboxConfig, signal?: AbortSignal): Promise<SandboxId>;
   /** Kills what still runs, tears the network down. */
   stopSandbox(id: SandboxId): Promise<void>;
@@ -85,8 +89,13 @@ export interface Runtime {
   listContainers(owner: Owner, sandboxId?: SandboxId): ContainerStatus[];
   /** New limits in place; what is `undefined` stays as it is. Of a container that has ended: CONTAINER_NOT_RUNNING. */
   updateContainerResources(id: ContainerId, changes: ContainerResources): Promise<void>;
+  /** The limits of the pod's cgroup, which is the caller's: @param sum of all its containers */
+  updateSandboxResources(id: SandboxId, overhead: ContainerResources, sum: ContainerResources): Promise<void>;
   containerUsage(id: ContainerId): Promise<ContainerUsage>;
   sandboxUsage(id: SandboxId): Promise<SandboxUsage>;
+  /** Everything that is counted; dearer than `containerUsage`. */
+  containerFigures(id: ContainerId): Promise<ContainerFigures>;
+  sandboxFigures(id: SandboxId): Promise<SandboxFigures>;
 
   /** @param timeoutMs 0: none. @throws RuntimeError `deadline-exceeded` EXEC_TIMEOUT; everything it started is dead then */
   execSync(id: ContainerId, command: readonly string[], timeoutMs: number): Promise<ExecSyncResult>;

@@ -4,7 +4,7 @@
  *
  * Since Linux 6.15 no mount table holds it. Before, a mount can be cloned only while it is
  * attached in the caller's mount namespace: there it stands at `<run>/shm/<sandbox>`, and is
- * taken away when the sandbox stops.
+ * taken away when the sandbox stops. So it is for another runtime handler, which mounts by path.
  */
 import { mkdir, readdir, rmdir } from "node:fs/promises";
 import { hasErrno, RuntimeError } from "../base/errors.js";
@@ -20,9 +20,14 @@ const SHM_MODE = 0o1777;
 let mustAttach = false;
 
 /** Undone by `removeShm`, where it was attached; else by closing the descriptor. */
-export async function makeShm(ctx: RuntimeContext, id: SandboxId, sizeBytes: number): Promise<Fd> {
+export async function makeShm(
+  ctx: RuntimeContext,
+  id: SandboxId,
+  sizeBytes: number,
+  { attached }: { readonly attached: boolean },
+): Promise<Fd> {
   failpoint("shared memory");
-  if (!mustAttach) {
+  if (!mustAttach && !attached) {
     try {
       return await createShm(sizeBytes);
     } catch (err) {

@@ -17,10 +17,13 @@ import {
   emit,
   requireContainer,
   requireMonitor,
+  requireSandbox,
   type RuntimeContext,
   timelineOf,
 } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
+import { tellOfContainer } from "./nri-events.js";
+import { handlerState, runtimeHandler } from "./runtime-handlers.js";
 
 /** As a shell says it (POSIX sh, 2.8.2). */
 const EXIT_CODES: { readonly [code in ErrorCode]?: number } = { COMMAND_NOT_FOUND: 127, COMMAND_NOT_EXECUTABLE: 126 };
@@ -44,6 +47,9 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
     }
     const monitor = requireMonitor(ctx, record.sandboxId);
     const { name } = record.config.metadata;
+    await tellOfContainer(ctx, "StartContainer", id).catch((err: unknown) => {
+      throw withContext(err, `start container ${describeContainer(record)}`);
+    });
     await timelineOf(ctx, record.sandboxId).step(
       "start container",
       async () => {
@@ -60,6 +66,7 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
       },
       name,
     );
+    await tellOfContainer(ctx, "PostStartContainer", id);
     emit(ctx, { type: "container-started", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
 }
@@ -67,6 +74,7 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
 function startRequest(ctx: RuntimeContext, record: ContainerRecord): StartParams {
   const { config } = record;
   const dir = ctx.paths.container(record.id);
+  const handler = runtimeHandler(ctx, requireSandbox(ctx, record.sandboxId).config.runtimeHandler);
   return {
     containerId: record.id,
     bundlePath: join(dir, "bundle"),
@@ -85,6 +93,9 @@ function startRequest(ctx: RuntimeContext, record: ContainerRecord): StartParams
     terminal: config.tty,
     stdin: config.stdin,
     stdinOnce: config.stdinOnce,
+    ...(handler && {
+      runtimeHandler: { path: handler.path, args: handler.args, stateDir: handlerState(ctx, record.id) },
+    }),
   };
 }
 

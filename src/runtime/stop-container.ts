@@ -12,6 +12,7 @@ import { recordUnknownExit, waitForExit } from "./container-exit.js";
 import { describeContainer, type RuntimeContext } from "./context.js";
 import { ANSWER_DEADLINE_MS, answerOf } from "./monitor-answer.js";
 import { loseMonitor } from "./monitors.js";
+import { exitIsTold } from "./nri-events.js";
 import { signalNumber } from "./signals.js";
 
 /** How long killed processes may take to end before Stop gives up and says so. */
@@ -22,7 +23,11 @@ const KILL_ANSWER_DEADLINE_MS = 2_000;
 /** See `Runtime.stopContainer`. */
 export async function stopContainer(ctx: RuntimeContext, id: ContainerId, graceMs: number): Promise<void> {
   const record = ctx.containers.get(id);
-  if (!record || (record.state !== "running" && record.state !== "starting")) return;
+  if (record?.state === "running" || record?.state === "starting") await end(ctx, record, graceMs);
+  await exitIsTold(ctx, id);
+}
+
+async function end(ctx: RuntimeContext, record: ContainerRecord, graceMs: number): Promise<void> {
   try {
     const monitor = ctx.monitors.get(record.sandboxId)?.client;
     if (!monitor) {
@@ -32,7 +37,7 @@ export async function stopContainer(ctx: RuntimeContext, id: ContainerId, graceM
     failpoint("stop container");
     await stopByMonitor(ctx, record, monitor, graceMs);
   } catch (err) {
-    if (ctx.containers.get(id)?.state === "exited") return;
+    if (ctx.containers.get(record.id)?.state === "exited") return;
     throw withContext(err, `stop container ${describeContainer(record)}`);
   }
 }

@@ -9,6 +9,7 @@ import { removeCgroup } from "./cgroups.js";
 import { keepExits } from "./container-exit.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
+import { tellOfSandbox } from "./nri-events.js";
 import { removeShm } from "./shm.js";
 import { stopContainer } from "./stop-container.js";
 
@@ -22,6 +23,7 @@ export async function stopSandbox(ctx: RuntimeContext, id: SandboxId): Promise<v
     } catch (err) {
       throw withContext(err, `stop sandbox ${describeSandbox(record)}`);
     }
+    await tellOfSandbox(ctx, "StopPodSandbox", record);
     emit(ctx, { type: "sandbox-stopped", sandboxId: id, owner: record.config.owner });
   });
 }

@@ -7,11 +7,12 @@ import { toByteString, jsonToBytes } from "../base/byte-strings.js";
 import { RuntimeError, withContext } from "../base/errors.js";
 import type { ContainerId } from "../base/ids.js";
 import type { LinuxResources, Spec } from "../oci/index.js";
-import { specToJson } from "../oci/json.js";
+import { parseSpecJson, specToJson } from "../oci/json.js";
 import { toOciResources } from "../spec/resources.js";
 import type { ContainerRecord, ContainerResources } from "../state/container.js";
 import { cgroupDir } from "./cgroups.js";
 import { describeContainer, requireContainer, type RuntimeContext } from "./context.js";
+import { nriContainer, tellOfContainer } from "./nri-events.js";
 
 /** See `Runtime.updateContainerResources`. */
 export async function updateContainerResources(
@@ -19,6 +20,21 @@ export async function updateContainerResources(
   id: ContainerId,
   changes: ContainerResources,
 ): Promise<void> {
+  const record = requireContainer(ctx, id);
+  let wanted = changes;
+  if (ctx.nri.hasPlugins) {
+    try {
+      wanted = await ctx.nri.updateContainer(await nriContainer(ctx, record), changes);
+    } catch (err) {
+      throw withContext(err, `update container ${describeContainer(record)}`);
+    }
+  }
+  await applyUpdate(ctx, id, wanted);
+  await tellOfContainer(ctx, "PostUpdateContainer", id);
+}
+
+/** As `updateContainerResources`, without asking NRI's plugins. */
+export async function applyUpdate(ctx: RuntimeContext, id: ContainerId, changes: ContainerResources): Promise<void> {
   await ctx.inFlight.inTurn(`exit ${id}`, async () => {
     const record = requireContainer(ctx, id);
     if (record.state !== "created" && record.state !== "running") {
@@ -63,7 +79,7 @@ async function update(ctx: RuntimeContext, record: ContainerRecord, changes: Con
 
 /** A container that has not been started gets its limits from its bundle. */
 async function updateBundle(file: string, limits: LinuxResources): Promise<void> {
-  const spec = JSON.parse(toByteString(await readFile(file))) as Spec;
+  const spec = parseSpecJson(toByteString(await readFile(file))) as Spec;
   const { devices } = spec.linux?.resources ?? {};
   const updated: Spec = { ...spec, linux: { ...spec.linux, resources: { ...limits, ...(devices && { devices }) } } };
   await writeFile(`${file}.tmp`, jsonToBytes(specToJson(updated)), { mode: 0o600 });

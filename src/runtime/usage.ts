@@ -62,8 +62,12 @@ export interface InterfaceUsage {
   readonly name: string;
   readonly rxBytes: bigint;
   readonly rxErrors: bigint;
+  readonly rxPackets: bigint;
+  readonly rxDropped: bigint;
   readonly txBytes: bigint;
   readonly txErrors: bigint;
+  readonly txPackets: bigint;
+  readonly txDropped: bigint;
 }
 
 export interface SandboxUsage extends CgroupUsage {
@@ -96,7 +100,8 @@ export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<
   return { ...usage, interfaces: [...interfaces].sort((a, b) => Number(b.name === own) - Number(a.name === own)) };
 }
 
-async function cgroupUsage(layout: CgroupLayout, cgroup: string): Promise<CgroupUsage> {
+/** @param cgroup below the mount */
+export async function cgroupUsage(layout: CgroupLayout, cgroup: string): Promise<CgroupUsage> {
   const dir = cgroupDir(layout, cgroup);
   const read = (file: string) => readFile(join(dir, file), "utf8").catch(() => undefined);
   const [cpuStat = "", cpuPressure, memoryPressure, ioPressure, processes] = await Promise.all([
@@ -142,11 +147,11 @@ async function controllerMemory(
 
 /** Sums over the processes: pages that several share count several times. */
 async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memory"]> {
-  let [resident, anonymous, faults, majorFaults] = [0n, 0n, 0n, 0n];
+  let [resident, anonymous, faults, majorFaults, swapped] = [0n, 0n, 0n, 0n, 0n];
   await Promise.all(
     pids.map(async (pid) => {
-      const [statm, stat] = await Promise.all(
-        ["statm", "stat"].map((file) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")),
+      const [statm, stat, status = ""] = await Promise.all(
+        ["statm", "stat", "status"].map((file) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")),
       );
       const [, pages = 0, shared = 0] = (statm ?? "").split(" ").map(Number);
       resident += BigInt(pages * PAGE_BYTES);
@@ -155,6 +160,7 @@ async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memo
       const fields = (stat ?? "").slice((stat ?? "").lastIndexOf(")") + 2).split(" ");
       faults += BigInt(fields[7] ?? 0);
       majorFaults += BigInt(fields[9] ?? 0);
+      swapped += BigInt(/^VmSwap:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024n;
     }),
   );
   return {
@@ -164,12 +170,13 @@ async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memo
     pageFaults: faults,
     majorPageFaults: majorFaults,
     limitBytes: undefined,
-    swapBytes: undefined,
+    swapBytes: swapped,
     swapLimitBytes: undefined,
   };
 }
 
-async function processesBelow(dir: string): Promise<number[]> {
+/** Pids in a cgroup and all below it. @param dir absolute */
+export async function processesBelow(dir: string): Promise<number[]> {
   const [text, entries] = await Promise.all([
     readFile(join(dir, "cgroup.procs"), "utf8").catch(() => ""),
     readdir(dir, { withFileTypes: true }).catch((): Dirent[] => []),
@@ -180,7 +187,8 @@ async function processesBelow(dir: string): Promise<number[]> {
   return [...text.split("\n").filter(Boolean).map(Number), ...below.flat()];
 }
 
-function keyedValue(text: string, key: string): bigint | undefined {
+/** Of a flat keyed file (cgroup-v2.rst, "Format"). */
+export function keyedValue(text: string, key: string): bigint | undefined {
   const match = new RegExp(`^${key} (\\d+)$`, "m").exec(text);
   return match?.[1] === undefined ? undefined : BigInt(match[1]);
 }
@@ -250,6 +258,18 @@ export function parseNetDev(text: string): InterfaceUsage[] {
     const numbers = rest?.trim().split(/\s+/);
     if (!name || !numbers || numbers.length < 16) return [];
     const at = (index: number) => BigInt(numbers[index] ?? 0);
-    return [{ name: name.trim(), rxBytes: at(0), rxErrors: at(2), txBytes: at(8), txErrors: at(10) }];
+    return [
+      {
+        name: name.trim(),
+        rxBytes: at(0),
+        rxPackets: at(1),
+        rxErrors: at(2),
+        rxDropped: at(3),
+        txBytes: at(8),
+        txPackets: at(9),
+        txErrors: at(10),
+        txDropped: at(11),
+      },
+    ];
   });
 }

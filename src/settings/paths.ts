@@ -99,6 +99,11 @@ export class Paths {
     return join(this.run, "cri.sock");
   }
 
+  /** Where NRI plugins connect, unless the settings say otherwise. */
+  get nriSocket(): string {
+    return join(this.run, "nri.sock");
+  }
+
   /** Network namespaces bound to paths, for CNI plugins. */
   get netns(): string {
     return join(this.run, "netns");

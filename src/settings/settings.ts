@@ -37,12 +37,14 @@ export interface NetworkSettings {
   readonly cni: CniSettings;
   /** The bridge's name: 1 to 15 bytes. */
   readonly bridge: string;
-  /** IPv4 subnet of the pods, CIDR; its first address is the bridge's. */
-  readonly subnet4: string;
-  /** IPv6 subnet of the pods, CIDR; its first address is the bridge's. */
-  readonly subnet6: string;
-  /** Bytes; of the bridge and every pod's interface. */
-  readonly mtu: number;
+  /** IPv4 subnet of the pods, CIDR; its first address is the bridge's. `none`: no IPv4. `undefined`: the first free of a list. */
+  readonly subnet4?: string | undefined;
+  /** The same of IPv6. */
+  readonly subnet6?: string | undefined;
+  /** Bytes; of the bridge and every pod's interface. `undefined`: the smallest of the host's links. */
+  readonly mtu?: number | undefined;
+  /** Links, as bridges of other networks, that pods neither reach nor are reached from, but for host ports. */
+  readonly isolateFrom: readonly string[];
 }
 
 export interface RegistrySettings {
@@ -60,6 +62,16 @@ export interface RegistrySettings {
   readonly plainHttp?: boolean | undefined;
 }
 
+export interface StreamingSettings {
+  /** An IP address of this machine. */
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  readonly tls?:
+    | { readonly certificate: string; readonly key: string; readonly clientCa?: string | undefined }
+    | undefined;
+}
+
 export interface ImageSettings {
   /** Layers fetched and unpacked at once, over all pulls. */
   readonly parallelLayers: number;
@@ -71,6 +83,43 @@ export interface ImageSettings {
   readonly allowForeignLayers: boolean;
   /** Docker's config.json, for registry credentials; absolute. */
   readonly dockerConfigPath?: string | undefined;
+  readonly collection: CollectionSettings;
+}
+
+/** When images that nobody needs are removed without being asked for. */
+export interface CollectionSettings {
+  /** Of images that minke's own pods and commands brought. */
+  readonly enabled: boolean;
+  /** Also of those that came through CRI; a kubelet collects its own. */
+  readonly cri: boolean;
+  /** Above so much of the file system in use, until it is below the low mark. */
+  readonly highPercent: number;
+  readonly lowPercent: number;
+  /** Younger in disuse than this nothing is collected. */
+  readonly minUnusedMs: number;
+  /** Older in disuse than this it is, whatever the file system; 0: never by age. */
+  readonly maxUnusedMs: number;
+  readonly intervalMs: number;
+  /** References that are kept whatever happens. */
+  readonly pinned: readonly string[];
+}
+
+export interface NriSettings {
+  readonly enabled: boolean;
+  /** Absolute; `undefined`: `<run>/nri.sock`. */
+  readonly socketPath?: string | undefined;
+  /** Configuration of plugins, a file each; absolute. */
+  readonly configDir: string;
+  readonly registrationTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+}
+
+/** An OCI runtime that serves as runtime handler. */
+export interface RuntimeHandlerSettings {
+  /** Its program, absolute. */
+  readonly path: string;
+  /** Arguments before the command. */
+  readonly args: readonly string[];
 }
 
 export interface Settings {
@@ -85,12 +134,19 @@ export interface Settings {
   /** containerd's `certs.d`, read for hosts that `registries` does not name; absolute. */
   readonly registryConfigPath?: string | undefined;
   readonly images: ImageSettings;
+  /** By name; the built-in one is not here. */
+  readonly runtimeHandlers: Readonly<Record<string, RuntimeHandlerSettings>>;
   /** Rotation of the logs of pods' containers; a kubelet rotates its own. */
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  readonly nri: NriSettings;
   /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
   readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
+  /** Directories of CDI specifications; the last one wins. */
+  readonly cdiDirs: readonly string[];
+  /** Where exec, attach and port-forward of CRI find their streams. */
+  readonly streaming: StreamingSettings;
   readonly pods: {
     /** Between the stop signal and SIGKILL where the manifest has no terminationGracePeriodSeconds. */
     readonly gracePeriodMs: number;
@@ -98,6 +154,10 @@ export interface Settings {
 }
 
 const absolutePath = z.string().startsWith("/", "must be an absolute path");
+
+const linkName = z
+  .string()
+  .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent");
 
 const cniSchema = z
   .strictObject({
@@ -122,30 +182,32 @@ const networkSchema = z
   .strictObject({
     mode: z.enum(["auto", "builtin", "cni"]).default("auto"),
     cni: cniSchema.prefault({}),
-    bridge: z
-      .string()
-      .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent")
-      .default("minke0"),
+    bridge: linkName.default("minke0"),
     "subnet-ipv4": z
       .string()
-      .refine(isSubnet(4, 8, 29), "must be an IPv4 subnet, /8 to /29")
-      .default("10.231.0.0/16"),
-    // ULA (RFC 4193); the global ID spells the project's name.
+      .refine(isSubnet(4, 8, 29), 'must be an IPv4 subnet, /8 to /29, or "none"')
+      .optional(),
     "subnet-ipv6": z
       .string()
-      .refine(isSubnet(6, 48, 120), "must be an IPv6 subnet, /48 to /120")
-      .default("fd6d:696e:6b65::/64"),
+      .refine(isSubnet(6, 48, 120), 'must be an IPv6 subnet, /48 to /120, or "none"')
+      .optional(),
     // 1280 is the least that IPv6 works with (RFC 8200, section 5).
-    mtu: z.int().min(1280).max(65_535).default(1500),
+    mtu: z.int().min(1280).max(65_535).optional(),
+    "isolate-from": z.array(linkName).max(64).default([]),
+  })
+  .refine((file) => file["subnet-ipv4"] !== "none" || file["subnet-ipv6"] !== "none", {
+    path: ["subnet-ipv6"],
+    error: "both families are switched off",
   })
   .transform(
     (file): NetworkSettings => ({
       mode: file.mode,
       cni: file.cni,
       bridge: file.bridge,
-      subnet4: file["subnet-ipv4"],
-      subnet6: file["subnet-ipv6"],
-      mtu: file.mtu,
+      ...(file["subnet-ipv4"] === undefined ? {} : { subnet4: file["subnet-ipv4"] }),
+      ...(file["subnet-ipv6"] === undefined ? {} : { subnet6: file["subnet-ipv6"] }),
+      ...(file.mtu === undefined ? {} : { mtu: file.mtu }),
+      isolateFrom: file["isolate-from"],
     }),
   );
 
@@ -179,6 +241,31 @@ const registrySchema = z
     }),
   );
 
+const collectionSchema = z
+  .strictObject({
+    enabled: z.boolean().default(true),
+    cri: z.boolean().default(false),
+    "high-percent": z.number().min(0).max(100).default(85),
+    "low-percent": z.number().min(0).max(100).default(80),
+    "min-unused-ms": z.int().min(0).default(120_000),
+    "max-unused-ms": z.int().min(0).default(0),
+    "interval-ms": z.int().min(1000).default(300_000),
+    pinned: z.array(z.string().min(1)).max(1000).default([]),
+  })
+  .refine((file) => file["low-percent"] <= file["high-percent"], "low-percent must not be above high-percent")
+  .transform(
+    (file): CollectionSettings => ({
+      enabled: file.enabled,
+      cri: file.cri,
+      highPercent: file["high-percent"],
+      lowPercent: file["low-percent"],
+      minUnusedMs: file["min-unused-ms"],
+      maxUnusedMs: file["max-unused-ms"],
+      intervalMs: file["interval-ms"],
+      pinned: file.pinned,
+    }),
+  );
+
 const imagesSchema = z
   .strictObject({
     "parallel-layers": z.int().min(1).max(64).default(4),
@@ -189,6 +276,7 @@ const imagesSchema = z
     "progress-timeout-ms": z.int().min(1000).default(60_000),
     "allow-foreign-layers": z.boolean().default(false),
     "docker-config-path": absolutePath.optional(),
+    collection: collectionSchema.prefault({}),
   })
   .transform(
     (file): ImageSettings => ({
@@ -196,9 +284,68 @@ const imagesSchema = z
       maxLayerBytes: file["max-layer-bytes"],
       progressTimeoutMs: file["progress-timeout-ms"],
       allowForeignLayers: file["allow-foreign-layers"],
+      collection: file.collection,
       ...(file["docker-config-path"] === undefined ? {} : { dockerConfigPath: file["docker-config-path"] }),
     }),
   );
+
+const LOOPBACK = /^(127\.|::1$)/;
+
+const streamingSchema = z
+  .strictObject({
+    // The URLs name it, so it must be an address that clients can connect to.
+    address: z
+      .string()
+      .refine((text) => isIP(text) > 0 && !/^[0:.]+$/.test(text), "must be an IP address of this machine")
+      .default("127.0.0.1"),
+    port: z.int().min(0).max(65_535).default(0),
+    "tls-cert": absolutePath.optional(),
+    "tls-key": absolutePath.optional(),
+    "tls-client-ca": absolutePath.optional(),
+  })
+  .refine((file) => (file["tls-cert"] === undefined) === (file["tls-key"] === undefined), {
+    path: ["tls-key"],
+    error: "and tls-cert go together",
+  })
+  .refine((file) => file["tls-client-ca"] === undefined || file["tls-cert"] !== undefined, {
+    path: ["tls-client-ca"],
+    error: "needs a tls-cert",
+  })
+  // Whoever sees a URL on its way can use it.
+  .refine((file) => LOOPBACK.test(file.address) || file["tls-cert"] !== undefined, {
+    path: ["address"],
+    error: "beyond loopback needs tls-cert and tls-key",
+  })
+  .transform((file): StreamingSettings => {
+    const { "tls-cert": certificate, "tls-key": key, "tls-client-ca": clientCa } = file;
+    const tls = certificate !== undefined && key !== undefined ? { certificate, key, clientCa } : undefined;
+    return { host: file.address, port: file.port, ...(tls && { tls }) };
+  });
+
+// The time-outs are those of NRI itself.
+
+const nriSchema = z
+  .strictObject({
+    enabled: z.boolean().default(true),
+    socket: absolutePath.optional(),
+    "config-dir": absolutePath.default("/etc/nri/conf.d"),
+    "registration-timeout-ms": z.int().min(100).max(60_000).default(5_000),
+    "request-timeout-ms": z.int().min(100).max(60_000).default(2_000),
+  })
+  .transform(
+    (file): NriSettings => ({
+      enabled: file.enabled,
+      ...(file.socket === undefined ? {} : { socketPath: file.socket }),
+      configDir: file["config-dir"],
+      registrationTimeoutMs: file["registration-timeout-ms"],
+      requestTimeoutMs: file["request-timeout-ms"],
+    }),
+  );
+
+const runtimeHandlerSchema = z.strictObject({
+  path: absolutePath,
+  args: z.array(z.string()).max(32).default([]),
+});
 
 const userNamespacesSchema = z
   .strictObject({
@@ -233,6 +380,16 @@ const fileSchema = z
     registries: z.record(z.string().min(1), registrySchema).default({}),
     "registry-config-path": absolutePath.optional(),
     images: imagesSchema.prefault({}),
+    "runtime-handlers": z
+      .record(
+        z
+          .string()
+          // A RuntimeClass's handler is a DNS label (RFC 1123).
+          .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "must be a DNS label, as a RuntimeClass wants it")
+          .refine((name) => name !== "minke", "minke is the name of the built-in handler"),
+        runtimeHandlerSchema,
+      )
+      .default({}),
     logs: z
       .strictObject({
         // Below 64 KiB a busy container would rotate at every few lines.
@@ -252,6 +409,12 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    cdi: z
+      // SPEC.md of CDI, "CDI JSON Specification".
+      .strictObject({ "spec-dirs": z.array(absolutePath).default(["/etc/cdi", "/var/run/cdi"]) })
+      .prefault({}),
+    streaming: streamingSchema.prefault({}),
+    nri: nriSchema.prefault({}),
     "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
       .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
@@ -267,8 +430,12 @@ const fileSchema = z
       registries: file.registries,
       ...(file["registry-config-path"] === undefined ? {} : { registryConfigPath: file["registry-config-path"] }),
       images: file.images,
+      runtimeHandlers: file["runtime-handlers"],
       logs: file.logs,
       backoff: file.backoff,
+      cdiDirs: file.cdi["spec-dirs"],
+      streaming: file.streaming,
+      nri: file.nri,
       userNamespaces: file["user-namespaces"],
       pods: file.pods,
     }),
@@ -340,6 +507,7 @@ function invalid(message: string, cause?: unknown): RuntimeError {
 
 function isSubnet(family: 4 | 6, shortest: number, longest: number): (text: string) => boolean {
   return (text) => {
+    if (text === "none") return true;
     const [address, length, ...rest] = text.split("/");
     if (!address || !length || rest.length > 0 || !/^\d{1,3}$/.test(length)) return false;
     return isIP(address) === family && Number(length) >= shortest && Number(length) <= longest;

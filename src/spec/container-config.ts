@@ -100,6 +100,8 @@ export interface ContainerConfig {
   readonly env: readonly { readonly name: string; readonly value: string }[];
   readonly mounts: readonly ContainerMount[];
   readonly devices?: readonly ContainerDevice[] | undefined;
+  /** Qualified names, `vendor.example/class=name`, of devices that CDI specifications of the host describe. */
+  readonly cdiDevices?: readonly string[] | undefined;
   /** The PID namespace, where it is not what the sandbox has: its own, the host's, or that of another container. */
   readonly pid?: "container" | "node" | { readonly target: string } | undefined;
   readonly labels: Readonly<Record<string, string>>;

@@ -60,6 +60,8 @@ export interface ContainerSpecInput {
   readonly mountedImages?: ReadonlyMap<ContainerMount, MountedImage> | undefined;
   /** For the volumes that the image declares. */
   readonly imageVolumes?: readonly ImageVolume[] | undefined;
+  /** For a runtime that gives options to mount(2), which knows no `lowerdir+`. */
+  readonly forOtherRuntime?: boolean | undefined;
   /** The nodes that the config's devices name, looked up; with what is permitted. */
   readonly devices?: readonly AllowedDevice[] | undefined;
 }
@@ -101,7 +103,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const seccomp = security.privileged ? undefined : seccompProfile(input, capabilities);
   const apparmor = security.privileged ? undefined : appArmorProfile(security, host);
   const devices = input.devices ?? [];
-  const oom = oomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
+  const oom = clampedOomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
   const spec: Spec = {
     ociVersion: "1.3.0",
     root: { path: "rootfs", readonly: security.readonlyRootfs },
@@ -127,9 +129,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       ...sandboxMounts(sandbox, config),
       ...[
         ...(input.imageVolumes ?? []).map((volume) => toVolumeMount(volume, sandbox.usernsPath !== undefined)),
-        ...config.mounts.map((mount) =>
-          toOciMount(mount, input.mountedImages?.get(mount), sandbox.usernsPath !== undefined),
-        ),
+        ...config.mounts.map((mount) => toOciMount(mount, input)),
       ].sort(byDepth),
     ],
     annotations: {},
@@ -254,7 +254,9 @@ function sandboxMounts(sandbox: SandboxSurroundings, config: ContainerConfig): M
 
 const PROPAGATION = { private: "rprivate", "host-to-container": "rslave", bidirectional: "rshared" } as const;
 
-function toOciMount(mount: ContainerMount, image: MountedImage | undefined, isInUserNamespace: boolean): Mount {
+function toOciMount(mount: ContainerMount, input: ContainerSpecInput): Mount {
+  const image = input.mountedImages?.get(mount);
+  const isInUserNamespace = input.sandbox.usernsPath !== undefined;
   const destination = mount.containerPath;
   const imageOptions = ["ro", "nosuid", "nodev", ...(isInUserNamespace ? ["idmap"] : []), ...(mount.options ?? [])];
   if (image && "file" in image) {
@@ -262,7 +264,9 @@ function toOciMount(mount: ContainerMount, image: MountedImage | undefined, isIn
   }
   if (image) {
     // An overlay of lower directories only is read-only, and costs no copy.
-    const lowers = image.layers.map((dir) => `lowerdir+=${dir}`);
+    const lowers = input.forOtherRuntime
+      ? [`lowerdir=${image.layers.map((dir) => dir.replace(/[\\:]/g, String.raw`\$&`)).join(":")}`]
+      : image.layers.map((dir) => `lowerdir+=${dir}`);
     return { destination, type: "overlay", source: "overlay", options: [...imageOptions, ...lowers] };
   }
   const idmap = isInUserNamespace && mount.mapsIds && !mount.uidMappings?.length ? ["idmap"] : [];
@@ -309,7 +313,11 @@ function rootfsPropagation(mounts: readonly ContainerMount[]): "rprivate" | "rsl
   return "rprivate";
 }
 
-function oomScoreAdj(wanted: number | undefined, lowest: number | undefined): { value?: number; warning?: string } {
+/** @param lowest below which this daemon cannot go; `undefined`: nowhere */
+export function clampedOomScoreAdj(
+  wanted: number | undefined,
+  lowest: number | undefined,
+): { value?: number; warning?: string } {
   if (wanted === undefined) return {};
   if (lowest === undefined || wanted >= lowest) return { value: wanted };
   return {

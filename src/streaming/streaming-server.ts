@@ -6,7 +6,9 @@
  * first request for it. Knows no container: what a session does is given with it.
  */
 import { randomBytes } from "node:crypto";
-import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http";
+import { readFile } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { createWebSocketStream, WebSocketServer } from "ws";
@@ -32,6 +34,9 @@ const MAX_WAITING = 1000;
 /** Of a connection without a byte in either direction (kubelet, "streamingConnectionIdleTimeout"). */
 const IDLE_MS = 4 * 60 * 60_000;
 
+/** Before a session is open: to say what is asked for, and to take a refusal. */
+const REQUEST_MS = 10_000;
+
 /** SPDY within WebSocket messages (KEP-4006, port-forward). */
 const TUNNEL_PROTOCOL = `SPDY/3.1+${PORT_FORWARD_PROTOCOL}`;
 
@@ -54,8 +59,20 @@ export interface StreamingServerOptions {
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;
+  /** Files; without it the streams, and the tokens that open them, are not encrypted. */
+  readonly tls?: StreamingTls | undefined;
+  /** Before a connection must have asked for a session. Default: 10 s. */
+  readonly requestMs?: number | undefined;
   /** A failure as a Kubernetes `Status` object, for the client. */
   readonly failure: (err: unknown) => { readonly message?: string };
+}
+
+/** PEM files, absolute paths. */
+export interface StreamingTls {
+  readonly certificate: string;
+  readonly key: string;
+  /** Who signs clients' certificates; with it a client must have one. */
+  readonly clientCa?: string | undefined;
 }
 
 export class StreamingServer {
@@ -71,21 +88,32 @@ export class StreamingServer {
   });
   readonly #tunnels = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES, perMessageDeflate: false });
 
-  private constructor(options: StreamingServerOptions) {
+  private constructor(options: StreamingServerOptions, tls: TlsFiles | undefined) {
     this.#options = options;
-    this.#server = createServer((request, response) => {
-      response.writeHead(this.#take(request) ? 400 : 404, { "content-type": "text/plain" });
+    const { requestMs = REQUEST_MS } = options;
+    const times = {
+      headersTimeout: requestMs,
+      requestTimeout: requestMs,
+      connectionsCheckingInterval: Math.min(requestMs, 1000),
+    };
+    const answer = (request: IncomingMessage, response: ServerResponse) => {
+      // A body, of any length, means nothing here: nobody waits for its end.
+      response.once("finish", () => setTimeout(() => request.socket.destroy(), 1000).unref());
+      response.writeHead(this.#take(request) ? 400 : 404, { "content-type": "text/plain", connection: "close" });
       response.end("this address serves one session, over SPDY/3.1 or WebSocket\n");
-    });
+    };
+    this.#server = tls
+      ? createTlsServer({ ...times, ...tls, handshakeTimeout: requestMs, minVersion: "TLSv1.2" }, answer)
+      : createServer(times, answer);
     this.#server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) =>
       this.#upgrade(request, socket, head),
     );
     this.#tunnels.on("headers", (headers) => headers.push(`Sec-WebSocket-Protocol: ${TUNNEL_PROTOCOL}`));
   }
 
-  /** @throws RuntimeError `internal` with the errno, where the address cannot be listened on */
+  /** @throws RuntimeError `internal` with the errno, where the address cannot be listened on or a file not be read */
   static async listen(options: StreamingServerOptions): Promise<StreamingServer> {
-    const streaming = new StreamingServer(options);
+    const streaming = new StreamingServer(options, options.tls && (await readTls(options.tls)));
     await new Promise<void>((resolve, reject) => {
       streaming.#server.once("error", (err) =>
         reject(withContext(err, `listen for streams on ${options.host}:${options.port}`)),
@@ -118,7 +146,7 @@ export class StreamingServer {
     this.#waiting.set(token, { session, timer });
     const { address, family, port } = this.#server.address() as AddressInfo;
     const host = family === "IPv6" ? `[${address}]` : address;
-    return `http://${host}:${port}/${session.kind}/${token}`;
+    return `${this.#options.tls ? "https" : "http"}://${host}:${port}/${session.kind}/${token}`;
   }
 
   /** Ends all sessions. */
@@ -224,6 +252,25 @@ export class StreamingServer {
   }
 }
 
+interface TlsFiles {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly ca?: Buffer;
+  readonly requestCert?: boolean;
+}
+
+async function readTls({ certificate, key, clientCa }: StreamingTls): Promise<TlsFiles> {
+  const read = (path: string) =>
+    readFile(path).catch((err: unknown) => {
+      throw withContext(err, `read "${path}" for the streaming server`);
+    });
+  return {
+    cert: await read(certificate),
+    key: await read(key),
+    ...(clientCa !== undefined && { ca: await read(clientCa), requestCert: true }),
+  };
+}
+
 function servePorts(socket: Duplex, head: Buffer, session: PortForwardSession): void {
   const streams = new PortForwardStreams(session);
   const connection = new SpdyConnection(socket, head, { onStream: (stream) => streams.take(stream) });
@@ -234,4 +281,7 @@ function refuse(socket: Duplex, status: number, text: string, headers = ""): voi
   socket.end(
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\n${headers}\r\n${text}`,
   );
+  // A client that sends on, or never closes, must not hold the connection.
+  socket.resume();
+  setTimeout(() => socket.destroy(), 1000).unref();
 }

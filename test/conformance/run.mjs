@@ -109,6 +109,7 @@ async function startDaemon(work, registry) {
 tolerate-missing-controllers = true
 [network]
 bridge = "mkcri0"
+mode = "builtin"
 subnet-ipv4 = "10.207.0.0/17"
 subnet-ipv6 = "fd6d:696e:6b65:207::/64"
 ${hosts}`,

@@ -136,7 +136,8 @@ const shareOf = <T>(all: readonly T[], lane: number): T[] => all.filter((_, inde
 
 describe.concurrent.each([0, 1])("daemon %i killed", (lane) => {
   const scene = lanes[lane] as Scene;
-  const pod = { ...WHOLE, containers: withPort(lane) };
+  // Every other death is one of a pod with a user namespace.
+  const pod = { ...WHOLE, containers: withPort(lane), hostUsers: lane === 0 || missing("userns") !== undefined };
   afterEach(() => scene.faults.reset("witness"));
 
   describe.sequential("on the way up", () => {

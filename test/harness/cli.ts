@@ -3,6 +3,7 @@
  */
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { SLOWNESS } from "./slowness.js";
 
 /** The repository. */
 export const PROJECT = fileURLToPath(new URL("../..", import.meta.url));
@@ -28,7 +29,7 @@ export interface CommandOptions {
 export function runCommand(
   program: string,
   args: readonly string[],
-  { env = {}, input, timeoutMs = 60_000 }: CommandOptions = {},
+  { env = {}, input, timeoutMs = 60_000 * SLOWNESS }: CommandOptions = {},
 ): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {

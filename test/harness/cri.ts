@@ -1,7 +1,7 @@
 /**
  * CRI over its socket: every method as a promise, with whatever of the request a test cares for.
  */
-import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type CallOptions, type ClientReadableStream, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
 import {
   ContainerConfig,
   type ContainerStatus,
@@ -35,14 +35,26 @@ export class CriClient {
   }
 
   /** A unary method; what is not given has its proto default. Throws a ServiceError. */
-  call<M extends Method>(method: M, fields: Partial<RequestOf<M>> = {}): Promise<ResponseOf<M>> {
+  call<M extends Method>(
+    method: M,
+    fields: Partial<RequestOf<M>> = {},
+    deadlineMs = Number.POSITIVE_INFINITY,
+  ): Promise<ResponseOf<M>> {
     const empty = METHODS[method].requestDeserialize(Buffer.alloc(0)) as RequestOf<M>;
     const client = (method in ImageServiceClient.service ? this.#images : this.#runtime) as unknown as Record<
       M,
-      (request: RequestOf<M>, done: (err: ServiceError | null, response: ResponseOf<M>) => void) => unknown
+      (
+        request: RequestOf<M>,
+        metadata: Metadata,
+        options: CallOptions,
+        done: (err: ServiceError | null, response: ResponseOf<M>) => void,
+      ) => unknown
     >;
     return new Promise((resolve, reject) => {
-      client[method].bind(client)({ ...empty, ...fields }, (err, response) => (err ? reject(err) : resolve(response)));
+      const options = { deadline: Date.now() + deadlineMs };
+      client[method].bind(client)({ ...empty, ...fields }, new Metadata(), options, (err, response) =>
+        err ? reject(err) : resolve(response),
+      );
     });
   }
 
@@ -71,13 +83,13 @@ export class CriClient {
     throw new Error(`${method} succeeded`);
   }
 
-  async runSandbox(fields: SandboxFields = {}): Promise<string> {
+  async runSandbox(fields: SandboxFields = {}, runtimeHandler = ""): Promise<string> {
     const name = `cri-${process.pid}-${made++}`;
     const config = PodSandboxConfig.fromPartial({
       metadata: { name, uid: name, namespace: "test", attempt: 0 },
       ...fields,
     });
-    return (await this.call("runPodSandbox", { config })).podSandboxId;
+    return (await this.call("runPodSandbox", { config, runtimeHandler })).podSandboxId;
   }
 
   /** Creates it from busybox, with a name of its own, and starts it. */

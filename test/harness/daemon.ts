@@ -21,6 +21,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
 import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
 import { missing } from "./requires.js";
+import { SLOWNESS } from "./slowness.js";
 
 /** The fixture images as one OCI layout; setup builds it. */
 export const FIXTURE_LAYOUT = `${PROJECT}.cache/fixtures/layout`;
@@ -35,6 +36,8 @@ export interface TestDaemonOptions {
   readonly networkMode?: "builtin" | "cni";
   /** First half of the pods' IPv4 network. Default: `10.206`. */
   readonly network?: string;
+  /** The pods' IPv4 network, where 253 addresses are too few. Nothing else may use it. */
+  readonly subnetIpv4?: string;
   /** Folder to make root and run in. Default: a new one below the system's. It stays. */
   readonly folder?: string;
 }
@@ -109,7 +112,7 @@ ${settings}
 [network]
 mode = "${networkMode}"
 bridge = "${this.bridge}"
-subnet-ipv4 = "${this.network4}.0/24"
+subnet-ipv4 = "${place.subnetIpv4 ?? `${this.network4}.0/24`}"
 subnet-ipv6 = "fd6d:696e:6b65:${(Number(this.network4.split(".")[1]) * 256 + n).toString(16)}::/64"
 ${tables}`,
     );
@@ -159,7 +162,7 @@ ${tables}`,
     });
     closeSync(log);
     this.#child = child;
-    const deadline = Date.now() + 20_000;
+    const deadline = Date.now() + 20_000 * SLOWNESS;
     while (!(await this.isServing())) {
       if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
         throw new Error(
@@ -181,7 +184,7 @@ ${tables}`,
   }
 
   /** Settles when the daemon has ended by itself, as at a failpoint. */
-  async ended(timeoutMs = 20_000): Promise<void> {
+  async ended(timeoutMs = 20_000 * SLOWNESS): Promise<void> {
     const child = this.#child;
     if (!child) return;
     const giveUpAt = Date.now() + timeoutMs;
@@ -265,7 +268,7 @@ ${tables}`,
 
   isServing(): Promise<boolean> {
     return new Promise((resolve) => {
-      const ask = request({ socketPath: this.apiSocket, path: "/healthz", timeout: 2000 }, (response) => {
+      const ask = request({ socketPath: this.apiSocket, path: "/healthz", timeout: 2000 * SLOWNESS }, (response) => {
         response.resume();
         resolve(response.statusCode === 200);
       });

@@ -21,6 +21,7 @@ export interface PodParts {
   readonly containers?: readonly ContainerParts[];
   readonly volumes?: readonly object[];
   readonly graceSeconds?: number;
+  readonly hostUsers?: boolean;
 }
 
 export interface ContainerParts {
@@ -275,6 +276,7 @@ export function manifest(name: string, parts: PodParts) {
     kind: "Pod",
     metadata: { name },
     spec: {
+      ...(parts.hostUsers !== undefined && { hostUsers: parts.hostUsers }),
       restartPolicy: parts.restartPolicy ?? "Always",
       terminationGracePeriodSeconds: parts.graceSeconds ?? 1,
       ...(initContainers.length > 0 && { initContainers: initContainers.map(container) }),

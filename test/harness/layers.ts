@@ -10,7 +10,7 @@ const LEVELS: readonly (readonly string[])[] = [
   ["client"],
   ["cri", "api", "pod"],
   ["runtime"],
-  ["image", "volume", "network", "monitor", "streaming", "doctor"],
+  ["image", "volume", "network", "nri", "monitor", "streaming", "doctor"],
   ["state"],
   ["spec"],
   ["native"],

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { tableName } from "../../src/network/ruleset.js";
 import { cgroup2Mount } from "./requires.js";
+import { SLOWNESS } from "./slowness.js";
 
 export interface Scope {
   readonly root: string;
@@ -58,7 +59,7 @@ export function takeSnapshot(scope: Scope): Snapshot {
  *
  * @throws Error that lists what is left, by kind
  */
-export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 5000): Promise<void> {
+export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 5000 * SLOWNESS): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const left = difference(before, takeSnapshot(scope));

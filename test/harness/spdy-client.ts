@@ -3,6 +3,7 @@
  * WINDOW_UPDATE, one zlib context for all header blocks.
  */
 import { request } from "node:http";
+import { request as tlsRequest, type RequestOptions } from "node:https";
 import type { Socket } from "node:net";
 import { constants, createDeflate } from "node:zlib";
 import { DICTIONARY } from "../../src/streaming/spdy/dictionary.js";
@@ -51,10 +52,10 @@ export class SpdyClient {
   }
 
   /** Rejects with `status text` where the upgrade is refused. */
-  static connect(url: string, protocols: readonly string[]): Promise<SpdyClient> {
+  static connect(url: string, protocols: readonly string[], tls: RequestOptions = {}): Promise<SpdyClient> {
     return new Promise((resolve, reject) => {
       const headers = { connection: "Upgrade", upgrade: "SPDY/3.1", "x-stream-protocol-version": [...protocols] };
-      const call = request(url, { method: "POST", headers });
+      const call = (url.startsWith("https") ? tlsRequest : request)(url, { ...tls, method: "POST", headers });
       call.on("upgrade", (response, socket, head) =>
         resolve(new SpdyClient(socket, head, String(response.headers["x-stream-protocol-version"]))),
       );

@@ -189,6 +189,49 @@ describe("sealedExecutable and spawnMonitor", () => {
   });
 });
 
+describe("spawnProgram", () => {
+  async function outcome(script: string, input?: string): Promise<{ text: string; exit: native.ChildExit }> {
+    const program = await native.spawnProgram("/bin/sh", ["-c", script], { hasInput: input !== undefined });
+    if (program.input) new Socket({ fd: program.input.take(), readable: false, writable: true }).end(input ?? "");
+    let text = "";
+    for await (const piece of new Socket({ fd: program.output.take(), readable: true, writable: false })) {
+      text += String(piece);
+    }
+    for (;;) {
+      const exit = native.reapChild(program.pidfd);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      if (!exit) continue;
+      program.pidfd.close();
+      return { text, exit };
+    }
+  }
+
+  test("gives the input to the program, and its output, errors and exit code to the caller", async () => {
+    expect(await outcome("cat; echo wrong >&2; exit 3", "given")).toEqual({
+      text: "givenwrong\n",
+      exit: { exitCode: 3, signal: 0 },
+    });
+  });
+
+  test("starts with three descriptors, no environment, and no signal ignored", async () => {
+    process.env["MINKE_TEST_SECRET"] = "x";
+    const { text } = await outcome(
+      'cd /proc/self/fd && echo *; grep SigIgn /proc/self/status; echo "$MINKE_TEST_SECRET"',
+    );
+    delete process.env["MINKE_TEST_SECRET"];
+    // 3 is what the shell lists the directory by. Ignored are at most the two signals that glibc keeps to itself.
+    expect(text.replace(/^0 1 2 3$/m, "0 1 2").replace("180000000", "000000000")).toBe(
+      "0 1 2\nSigIgn:\t0000000000000000\n\n",
+    );
+  });
+
+  test("of a program that is not there is ENOENT", async () => {
+    await expect(native.spawnProgram("/none", [], { hasInput: false })).rejects.toMatchObject({
+      syscall: { name: "posix_spawn", errno: "ENOENT" },
+    });
+  });
+});
+
 describe("files, mounts and probes", () => {
   test("a second lockFile of one path is failed-precondition LOCKED until the first is closed", async () => {
     const path = join(dir, "lock");

@@ -156,6 +156,23 @@ TEST_CASE("a seccomp rule answers its errno and unknown names are passed over") 
   CHECK(Run(bundle).output == "mkdir: can't create directory '/tmp/d': Operation not supported\n");
 }
 
+TEST_CASE("a filter that refuses what the runtime itself calls binds the command alone") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  bundle.Write("busybox pwd; grep -E 'CapEff|Seccomp:' /proc/self/status",
+               R"(,"user":{"uid":1000,"gid":1000},"capabilities":{"bounding":["CAP_KILL"],
+                  "permitted":["CAP_KILL"],"effective":["CAP_KILL"],"inheritable":["CAP_KILL"],
+                  "ambient":["CAP_KILL"]})",
+               "",
+               R"(,"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["getcwd",
+                  "chdir","fchdir","setgroups","setresuid","setresgid","umask","capget","prctl",
+                  "sendmsg","close_range"],"action":"SCMP_ACT_ERRNO"}]})");
+  const Outcome outcome = Run(bundle);
+  CHECK(outcome.problem.message == "");
+  CHECK(outcome.output ==
+        "pwd: getcwd: Operation not permitted\nCapEff:\t0000000000000020\nSeccomp:\t2\n");
+}
+
 TEST_CASE("a terminal comes from the container's own devpts") {
   if (!CanRun()) return;
   Bundle bundle;

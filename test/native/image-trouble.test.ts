@@ -3,10 +3,16 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { ImageStore } from "../../src/image/image-store.js";
 import { Paths } from "../../src/settings/paths.js";
 import { fixtureLayout } from "../harness/fixtures.js";
+
+/** Of the requests of a pull, which one this is. */
+function stageOf(name: string, manifest: string, layer: string | undefined): string {
+  if (name === "1" || name === manifest) return "manifest";
+  return name === layer ? "layer" : "config";
+}
 
 /** A registry of the probe image that sends its last layer as a test says. */
 let layout: string;
@@ -14,18 +20,22 @@ let root: string;
 let store: ImageStore;
 let server: Server;
 let ref: string;
+/** Answers in the place of the registry where it gives true. */
+let spoil: (stage: string, response: ServerResponse, bytes: Buffer) => boolean | undefined;
 let sendLayer: (response: ServerResponse, bytes: Buffer, request: IncomingMessage) => void;
 
 beforeEach(async () => {
   layout = await fixtureLayout();
   root = await mkdtemp(join(tmpdir(), "minke-images-trouble-"));
-  store = await ImageStore.open(new Paths(root, join(root, "run")));
+  store = await ImageStore.open(new Paths(root, join(root, "run")), { times: { retryBaseMs: 10 } });
   const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as {
     manifests: { digest: string; mediaType: string }[];
   };
   const top = index.manifests[2] ?? { digest: "", mediaType: "" };
   const blob = (digest: string) => readFile(join(layout, "blobs/sha256", digest.slice(7)));
   const last = (JSON.parse((await blob(top.digest)).toString()) as { layers: { digest: string }[] }).layers[1]?.digest;
+  spoil = () => false;
+  sendLayer = (response, bytes) => void response.end(bytes);
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
     const name =
       decodeURIComponent(request.url ?? "")
@@ -33,6 +43,7 @@ beforeEach(async () => {
         .split("/")
         .at(-1) ?? "";
     const bytes = await blob(name === "1" ? top.digest : name);
+    if (spoil(stageOf(name, top.digest, last), response, bytes)) return;
     if (name === last) return sendLayer(response, bytes, request);
     response.writeHead(200, name === "1" ? { "content-type": top.mediaType } : {}).end(bytes);
   };
@@ -160,4 +171,63 @@ test("a pull that is cancelled at any moment leaves nothing, and the next one wo
     expect(await leftovers()).toEqual([]);
   }
   expect((await store.pull(ref)).repoTags).toEqual([ref]);
+});
+
+test("a layer whose resumed rest is of another blob is fetched anew, whole, and is right", async () => {
+  const ranges: (string | undefined)[] = [];
+  sendLayer = (response, bytes, request) => {
+    const { range } = request.headers;
+    ranges.push(range);
+    const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+    const part = { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+    response.writeHead(from > 0 ? 206 : 200, { "content-length": bytes.length - from, ...(from > 0 ? part : {}) });
+    if (from > 0) response.end(Buffer.alloc(bytes.length - from, 7));
+    else if (ranges.length > 1) response.end(bytes);
+    else response.write(bytes.subarray(0, 100_000), () => setTimeout(() => response.destroy(), 200));
+  };
+  const record = await store.pull(ref);
+  expect(store.lowerDirs(record.id)).toHaveLength(2);
+  expect(ranges).toEqual([undefined, expect.stringMatching(/^bytes=\d+-$/), undefined]);
+});
+
+describe("a registry that dies", () => {
+  const STAGES = ["manifest", "config", "layer"] as const;
+  const WAYS: Readonly<Record<string, (response: ServerResponse, bytes: Buffer) => void>> = {
+    "before it answers": (response) => void response.destroy(),
+    "within the head of its answer": (response) => {
+      response.socket?.write("HTTP/1.1 200 OK\r\ncontent-le");
+      setTimeout(() => response.destroy(), 5);
+    },
+    "before the first byte": (response, bytes) => {
+      response.writeHead(200, { "content-length": bytes.length }).flushHeaders();
+      setTimeout(() => response.destroy(), 5);
+    },
+    "within the body": (response, bytes) => {
+      response.writeHead(200, { "content-length": bytes.length });
+      response.write(bytes.subarray(0, bytes.length >> 1), () => setTimeout(() => response.destroy(), 5));
+    },
+  };
+  const cases = STAGES.flatMap((stage) => Object.keys(WAYS).map((way) => [stage, way] as const));
+
+  test.each(cases)(
+    "at the %s, %s, for good: unavailable REGISTRY_UNAVAILABLE, and nothing is left",
+    async (stage, way) => {
+      spoil = (name, response, bytes) => name === stage && (WAYS[way]?.(response, bytes), true);
+      await expect(store.pull(ref)).rejects.toMatchObject({ kind: "unavailable", code: "REGISTRY_UNAVAILABLE" });
+      expect(await leftovers()).toEqual([]);
+    },
+  );
+
+  test.each(cases)("at the %s, %s, once: the image is pulled", async (stage, way) => {
+    let isDone = false;
+    spoil = (name, response, bytes) => {
+      if (isDone || name !== stage) return false;
+      isDone = true;
+      WAYS[way]?.(response, bytes);
+      return true;
+    };
+    const record = await store.pull(ref);
+    expect(isDone).toBe(true);
+    expect(store.lowerDirs(record.id)).toHaveLength(2);
+  });
 });

@@ -126,6 +126,26 @@ function askFrom(made: SandboxNamespaceFds, host: string, port: number): string 
   return run("nsenter", `--net=${netnsPath(made)}`, process.execPath, "-e", code);
 }
 
+/** Another host behind the link mknetout, with routes to the pods through this one. */
+async function withOutside(work: (outside: SandboxNamespaceFds) => Promise<void>): Promise<void> {
+  const outside = await makeNamespaces();
+  run("ip", "link", "add", "mknetout", "type", "veth", "peer", "name", "eth0", "netns", netnsPath(outside));
+  try {
+    run("ip", "addr", "add", "10.203.128.1/24", "dev", "mknetout");
+    run("ip", "addr", "add", "fd10:204::1/64", "dev", "mknetout", "nodad");
+    run("ip", "link", "set", "mknetout", "up");
+    const inside = (...args: string[]) => run("nsenter", `--net=${netnsPath(outside)}`, "ip", ...args);
+    inside("link", "set", "eth0", "up");
+    inside("addr", "add", "10.203.128.2/24", "dev", "eth0");
+    inside("addr", "add", "fd10:204::2/64", "dev", "eth0", "nodad");
+    inside("route", "add", "default", "via", "10.203.128.1");
+    inside("-6", "route", "add", "default", "via", "fd10:204::1");
+    await work(outside);
+  } finally {
+    run("ip", "link", "del", "mknetout");
+  }
+}
+
 beforeEach(requires("root", "netns", "nft"));
 beforeEach(async () => {
   store = new MemoryStore<NetworkRecord>();
@@ -158,25 +178,30 @@ describe("setup", () => {
     expect(await ask(pod.network.ips[1] ?? "", 80)).toBe("fd10:203::1");
   });
 
-  test("a pod reaches the outside with the host's address", async () => {
-    const outside = await makeNamespaces();
-    run("ip", "link", "add", "mknetout", "type", "veth", "peer", "name", "eth0", "netns", netnsPath(outside));
-    try {
-      run("ip", "addr", "add", "10.203.128.1/24", "dev", "mknetout");
-      run("ip", "addr", "add", "fd10:204::1/64", "dev", "mknetout", "nodad");
-      run("ip", "link", "set", "mknetout", "up");
-      const inside = (...args: string[]) => run("nsenter", `--net=${netnsPath(outside)}`, "ip", ...args);
-      inside("link", "set", "eth0", "up");
-      inside("addr", "add", "10.203.128.2/24", "dev", "eth0");
-      inside("addr", "add", "fd10:204::2/64", "dev", "eth0", "nodad");
+  test("a pod reaches the outside with the host's address", () =>
+    withOutside(async (outside) => {
       await serve(outside, 80);
       const pod = await addPod();
       expect(askFrom(pod.namespaces, "10.203.128.2", 80)).toBe("10.203.128.1");
       expect(askFrom(pod.namespaces, "fd10:204::2", 80)).toBe("fd10:204::1");
-    } finally {
-      run("ip", "link", "del", "mknetout");
-    }
-  });
+    }));
+
+  test("a link of isolateFrom is not reached and does not reach pods, but for host ports", () =>
+    withOutside(async (outside) => {
+      await network.close({ removeAll: true });
+      network = await PodNetwork.open({ ...SETTINGS, isolateFrom: ["mknetout"] }, store, log);
+      await serve(outside, 80);
+      const pod = await addPod([port(20_312)]);
+      await serve(pod.namespaces, 80);
+      for (const [host4, host6, from] of [
+        ["10.203.128.2", "fd10:204::2", pod.namespaces],
+        [pod.network.ips[0], pod.network.ips[1], outside],
+      ] as const) {
+        for (const host of [host4 ?? "", host6 ?? ""]) expect(() => askFrom(from, host, 80)).toThrow("Command failed");
+      }
+      expect(askFrom(outside, "10.203.128.1", 20_312)).toBe("10.203.128.2");
+      expect(askFrom(outside, "fd10:204::1", 20_312)).toBe("fd10:204::2");
+    }));
 
   test("dialInNetns reaches a server on the pod's localhost", async () => {
     const pod = await addPod();
@@ -214,6 +239,18 @@ describe("setup", () => {
     await serve(one.namespaces, 80);
     expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
   });
+});
+
+test.each([
+  ["deleted", ["link", "del", BRIDGE]],
+  ["taken down", ["link", "set", BRIDGE, "down"]],
+])("a bridge that was %s by hand is put right without another pod coming", async (_, deed) => {
+  const [one, two] = [await addPod(), await addPod()];
+  await serve(one.namespaces, 80);
+  run("ip", ...deed);
+  expect(await network.verify()).toContain("bridge");
+  expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
+  expect(await ask(one.network.ips[1] ?? "", 80)).toBe("fd10:203::1");
 });
 
 describe("host ports", () => {
@@ -291,6 +328,34 @@ describe("host ports", () => {
     await addPod([port(20_307)]);
     await serve(one.namespaces, 80);
     expect(await ask("127.0.0.1", 20_306)).toBe("10.203.0.1");
+  });
+
+  test("rules flushed by hand are noticed and made again, whether the table is gone, empty or lacks a port", async () => {
+    const pod = await addPod([port(20_311)]);
+    await serve(pod.namespaces, 80);
+    const table = `minke_${BRIDGE}`;
+    for (const deed of [
+      ["delete", "table", "inet", table],
+      ["flush", "table", "inet", table],
+      ["flush", "map", "inet", table, "ports4"],
+      ["flush", "chain", "inet", table, "leaving"],
+    ]) {
+      await network.verify();
+      expect(await network.verify()).toEqual([]);
+      run("nft", ...deed);
+      expect(await network.verify()).toEqual(["rules"]);
+      expect(await ask("127.0.0.1", 20_311)).toBe("10.203.0.1");
+    }
+  });
+
+  test("changes to other tables are none of ours", async () => {
+    await network.verify();
+    run("nft", "add", "table", "inet", "mknet_other");
+    try {
+      expect(await network.verify()).toEqual([]);
+    } finally {
+      run("nft", "delete", "table", "inet", "mknet_other");
+    }
   });
 
   test("a pod cannot reach the host's loopback through the bridge", async () => {
@@ -392,7 +457,7 @@ describe("a new daemon", () => {
     const settings = { bridge: "mknet1", subnet4: "10.203.0.0/16", subnet6: "none", owner: "/tmp/other" };
     await expect(PodNetwork.open(settings, new MemoryStore<NetworkRecord>(), log)).rejects.toMatchObject({
       code: "SUBNET_TAKEN",
-      message: expect.stringMatching(/mknet0.*network\.subnet4/) as string,
+      message: expect.stringMatching(/mknet0.*network\.subnet-ipv4/) as string,
     });
   });
 
@@ -403,7 +468,7 @@ describe("a new daemon", () => {
       new MemoryStore<NetworkRecord>(),
       log,
     );
-    expect(second.subnets[0]).toBe("10.88.0.0/16");
+    expect(second.subnets[0]).toBe("10.231.0.0/16");
     await second.recover([]);
     await second.close({ removeAll: true });
     await serve(pod.namespaces, 80);

@@ -147,7 +147,7 @@ test("exec in a paused container is refused", () => {
   startSleeper("paused");
   expect(oci("pause", id("paused")).status).toBe(0);
   expect(oci("exec", id("paused"), "true")).toEqual({
-    status: 1,
+    status: 255,
     output: `minke-oci: exec in container "${id("paused")}": it is paused\n`,
   });
   expect(oci("resume", id("paused")).status).toBe(0);
@@ -177,4 +177,30 @@ test.each([
   const { status, output } = runProgram(join(folder, "enosys"), args);
   expect(output).toMatch(new RegExp(`^minke-oci: .*${name}: ENOSYS`));
   expect(status).toBe(1);
+});
+
+test("cgroups made on the way to a container's are removed with it, also side by side", () => {
+  const parent = `minke-parent-${process.pid}`;
+  configure(["true"], (config: { linux?: { cgroupsPath?: string; resources?: object } }) => {
+    config.linux = { ...config.linux, cgroupsPath: `${parent}/deep/leaf` };
+  });
+  const text = readFileSync(join(bundle, "config.json"), "utf8");
+  const bundles = [0, 1, 2, 3].map((n) => {
+    const copy = join(folder, `side-${n}`);
+    mkdirSync(copy, { recursive: true });
+    writeFileSync(
+      join(copy, "config.json"),
+      text.replace("/leaf", `/leaf-${n}`).replace('"rootfs"', `"${bundle}/rootfs"`),
+    );
+    return copy;
+  });
+  const script = 'for i in 1 2 3 4 5 6 7 8; do "$1" --root "$2" run --bundle "$3" "$4-$i" || exit 1; done';
+  const commands = bundles.map(
+    (path, n) => `sh -c '${script}' sh ${MINKE_OCI} ${root} ${path} ${id(`side-${n}`)} & p${n}=$!`,
+  );
+  const wait = bundles.map((_path, n) => `wait $p${n} || exit 1`).join("\n");
+  expect(runProgram("sh", ["-c", `${commands.join("\n")}\n${wait}`])).toEqual({ status: 0, output: "" });
+  for (const mount of ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]) {
+    expect(existsSync(join(mount, "minke-oci", parent))).toBe(false);
+  }
 });

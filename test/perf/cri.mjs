@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- cri [--runs N] [--pods N] [--workers N] [--skip-peer]`: what the verbs of CRI cost.
  *
- * A pod's life through CRI, verb by verb, median and p95; then pods started per second by several workers; beside the floor
+ * A pod's life through CRI, verb by verb, median and p95; then many pods at once; beside the floor
  * program and containerd (cri-peer.mjs), interleaved in one run on the same machine. Images are cached.
  */
 import { mkdtempSync, rmSync } from "node:fs";
@@ -15,6 +15,7 @@ import { heading, median, quantile, row } from "./figures.mjs";
 import { startFloor } from "./floor.mjs";
 
 const WARM_UP_RUNS = 3;
+const LISTS = 5;
 const { values } = parseArgs({
   allowPositionals: true,
   options: {
@@ -50,8 +51,9 @@ try {
   }
   printLives(contenders, floorMs);
   if (pods > 0) {
-    console.log(`\n${pods} pods of one container by ${workers} workers, started per second`);
-    for (const contender of contenders) console.log(row(contender.name, [await podsPerSecond(contender)]));
+    console.log(`\n${pods} pods of one container by ${workers} workers`);
+    console.log(row("", ["started/s", "stopped/s", "list, ms"]));
+    for (const contender of contenders) console.log(row(contender.name, await manyPods(contender)));
   }
   for (const { close } of contenders) close();
 } finally {
@@ -98,30 +100,40 @@ function containerConfig(image) {
   return { metadata: { name: "main", attempt: 0 }, image: { image }, command: ["sleep", "1000"] };
 }
 
-async function podsPerSecond({ call, image }) {
-  const started = [];
+/** @returns {Promise<number[]>} pods started and stopped per second, and what both lists take then, in ms */
+async function manyPods({ call, image }) {
+  const ids = [];
+  const startSeconds = await inParallel(async (i) => {
+    const config = sandboxConfig(`many-${i}`);
+    const { podSandboxId } = await call("runPodSandbox", { config });
+    ids.push(podSandboxId);
+    const container = { podSandboxId, sandboxConfig: config, config: containerConfig(image) };
+    const { containerId } = await call("createContainer", container);
+    await call("startContainer", { containerId });
+  });
+  const listMs = [];
+  for (let i = 0; i < LISTS; i++) {
+    const startedAt = performance.now();
+    await call("listPodSandbox");
+    await call("listContainers");
+    listMs.push(performance.now() - startedAt);
+  }
+  const stopSeconds = await inParallel(async (i) => {
+    await call("stopPodSandbox", { podSandboxId: ids[i] });
+    await call("removePodSandbox", { podSandboxId: ids[i] });
+  });
+  return [pods / startSeconds, pods / stopSeconds, median(listMs)];
+}
+
+/** Does `work` for each pod by as many workers as asked for. @returns {Promise<number>} seconds */
+async function inParallel(work) {
   let next = 0;
   const startedAt = performance.now();
-  const work = async () => {
-    for (let i = next++; i < pods; i = next++) {
-      const config = sandboxConfig(`many-${i}`);
-      const { podSandboxId } = await call("runPodSandbox", { config });
-      started.push(podSandboxId);
-      const { containerId } = await call("createContainer", {
-        podSandboxId,
-        sandboxConfig: config,
-        config: containerConfig(image),
-      });
-      await call("startContainer", { containerId });
-    }
+  const worker = async () => {
+    for (let i = next++; i < pods; i = next++) await work(i);
   };
-  await Promise.all(Array.from({ length: workers }, work));
-  const seconds = (performance.now() - startedAt) / 1000;
-  for (const podSandboxId of started) {
-    await call("stopPodSandbox", { podSandboxId });
-    await call("removePodSandbox", { podSandboxId });
-  }
-  return pods / seconds;
+  await Promise.all(Array.from({ length: workers }, worker));
+  return (performance.now() - startedAt) / 1000;
 }
 
 function printLives(contenders, floorMs) {

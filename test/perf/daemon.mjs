@@ -27,6 +27,7 @@ cgroup-root = "${cgroupRoot}"
 tolerate-missing-controllers = true
 [network]
 bridge = "mkb${process.pid.toString(36)}"
+mode = "builtin"
 subnet-ipv4 = "10.206.252.0/22"
 subnet-ipv6 = "fd6d:696e:6b65:beef::/64"
 `,

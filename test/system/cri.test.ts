@@ -5,11 +5,13 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import {
+  ContainerConfig,
   ContainerEventType,
   ContainerState,
   ImageSpec,
   MountPropagation,
   NamespaceMode,
+  PodSandboxConfig,
   PodSandboxState,
   SecurityProfile_ProfileType,
   Signal,
@@ -86,6 +88,31 @@ describe("sandboxes", () => {
     const metadata = { name: "twin", uid: "u", namespace: "n", attempt: 0 };
     const [first, second] = await Promise.all([sandbox({ metadata }), cri.runSandbox({ metadata })]);
     expect(second).toBe(first);
+  });
+
+  test("whose caller's deadline passes are undone or joined: a retry has one, and nothing else is left", async () => {
+    for (let deadlineMs = 1; deadlineMs <= 15; deadlineMs += 2) {
+      const metadata = { name: `late-${deadlineMs}`, uid: "u", namespace: "n", attempt: 0 };
+      const config = PodSandboxConfig.fromPartial({ metadata });
+      const first = await cri.call("runPodSandbox", { config }, deadlineMs).then(
+        ({ podSandboxId }) => podSandboxId,
+        ({ code }: { code: number }) => code,
+      );
+      const id = await sandbox({ metadata });
+      expect([DEADLINE_EXCEEDED, id]).toContain(first);
+      expect((await cri.call("listPodSandbox")).items.map((item) => item.id)).toEqual([id]);
+      await cri.removeSandbox(sandboxes.pop() ?? "");
+    }
+    const podSandboxId = await sandbox();
+    for (let deadlineMs = 1; deadlineMs <= 6; deadlineMs++) {
+      const config = ContainerConfig.fromPartial({
+        metadata: { name: `late-${deadlineMs}`, attempt: 0 },
+        image: { image: "minke.test/busybox:1" },
+      });
+      await cri.call("createContainer", { podSandboxId, config }, deadlineMs).catch(() => undefined);
+      await cri.call("createContainer", { podSandboxId, config });
+    }
+    expect((await cri.call("listContainers")).containers).toHaveLength(6);
   });
 
   test("of a pod of minke's own do not exist here", async () => {

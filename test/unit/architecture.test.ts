@@ -19,8 +19,8 @@ const TOP_LEVEL = [
   ".cache build dist node_modules",
 ].flatMap((line) => line.split(" "));
 
-const sources = filesBelow("src", [".ts"]).filter(({ path }) => !path.startsWith("src/cri/generated/"));
-const generated = filesBelow("src/cri/generated", [".ts"]);
+const sources = filesBelow("src", [".ts"]).filter(({ path }) => !/^src\/(cri|nri)\/generated\//.test(path));
+const generated = ["src/cri/generated", "src/nri/generated"].flatMap((dir) => filesBelow(dir, [".ts"]));
 const natives = filesBelow("native", [".cc", ".h", ".c"]);
 const tests = filesBelow("test", [".ts", ".cc", ".h", ".c"]);
 

@@ -3,6 +3,7 @@
  */
 import { toByteString } from "../../base/byte-strings.js";
 import type { ContainerConfig, ContainerDevice, ContainerMount, MountPropagation } from "../../state/container.js";
+import { isCdiDeviceName } from "../../spec/cdi-spec.js";
 import type { SandboxConfig } from "../../state/sandbox.js";
 import {
   type ContainerConfig as CriContainerConfig,
@@ -12,7 +13,7 @@ import {
   type Mount,
   MountPropagation as CriPropagation,
 } from "../generated/runtime/v1/api.js";
-import { absolutePath, invalidField, plainText, unsupportedField } from "./fields.js";
+import { absolutePath, invalidField, plainText } from "./fields.js";
 import { toResources } from "./resources.js";
 import { toPid, toSecurity, toUser } from "./security.js";
 import { toSignalName } from "./signals.js";
@@ -27,8 +28,6 @@ export function toContainerConfig(config: CriContainerConfig | undefined, sandbo
   if (!metadata || metadata.name === "") throw invalidField("config.metadata.name", "is missing");
   if (!image || image.image === "") throw invalidField("config.image.image", "is missing");
   if (config.windows) throw invalidField("config.windows", "this is a Linux host");
-  if (config.CDIDevices.length > 0)
-    throw unsupportedField("config.CDI_devices", "CDI is not available in this version");
   const linux: LinuxContainerConfig = config.linux ?? { resources: undefined, securityContext: undefined };
   const security: Partial<LinuxContainerSecurityContext> = linux.securityContext ?? {};
   return {
@@ -42,6 +41,9 @@ export function toContainerConfig(config: CriContainerConfig | undefined, sandbo
     env: config.envs.map(({ key, value }) => ({ name: key, value: toByteString(value) })),
     mounts: config.mounts.map(toMount),
     devices: config.devices.map(toDevice),
+    ...(config.CDIDevices.length > 0 && {
+      cdiDevices: config.CDIDevices.map(({ name }, i) => toCdiDevice(name, `config.CDI_devices[${i}].name`)),
+    }),
     pid: toPid(security.namespaceOptions, sandbox),
     labels: config.labels,
     annotations: config.annotations,
@@ -116,6 +118,11 @@ function toMount(mount: Mount, index: number): ContainerMount {
     ...(mount.mountOptions.length > 0 && { options: mount.mountOptions }),
     ...(mount.uidMappings.length > 0 && { uidMappings: mount.uidMappings, gidMappings: mount.gidMappings }),
   };
+}
+
+function toCdiDevice(name: string, field: string): string {
+  if (!isCdiDeviceName(name)) throw invalidField(field, `${JSON.stringify(name)} is not vendor/class=name`);
+  return name;
 }
 
 function toDevice(device: Device, index: number): ContainerDevice {

@@ -32,8 +32,6 @@ export function toSandboxConfig(config: PodSandboxConfig | undefined, runtimeHan
   if (metadata.name === "") throw invalidField("config.metadata.name", "is empty");
   for (const field of ["name", "uid", "namespace"] as const) plainText(metadata[field], `config.metadata.${field}`);
   if (config.windows) throw invalidField("config.windows", "this is a Linux host");
-  if (runtimeHandler !== "")
-    throw invalidField("runtime_handler", `"${runtimeHandler}" is not configured; the only one is the default, ""`);
   if (config.logDirectory !== "" && !config.logDirectory.startsWith("/"))
     throw invalidField("config.log_directory", "is not absolute");
   const security = linux?.securityContext;

@@ -10,8 +10,11 @@ import {
   be32,
   message,
   NLM_F_CREATE,
+  NLM_F_DUMP,
+  type NetlinkMessage,
   type NetlinkRequest,
   nested,
+  parseAttributes,
   request,
   text,
   u8,
@@ -25,8 +28,20 @@ export const NFPROTO_IPV6 = 10;
 const SUBSYSTEM = 10;
 const NFNL_MSG_BATCH_BEGIN = 0x10;
 const NFNL_MSG_BATCH_END = 0x11;
-const MSG = { NEWTABLE: 0, DELTABLE: 2, NEWCHAIN: 3, NEWRULE: 6, NEWSET: 9, NEWSETELEM: 12, DELSETELEM: 14 } as const;
+const MSG = {
+  NEWTABLE: 0,
+  DELTABLE: 2,
+  NEWCHAIN: 3,
+  NEWRULE: 6,
+  GETRULE: 7,
+  NEWSET: 9,
+  NEWSETELEM: 12,
+  GETSETELEM: 13,
+  DELSETELEM: 14,
+  GETGEN: 16,
+} as const;
 
+const NFGENMSG_BYTES = 4;
 const LIST_ELEM = 1;
 const NFT_SET_MAP = 8;
 const NFT_META = { nfproto: 15, l4proto: 16, iifname: 6, oifname: 7 } as const;
@@ -182,6 +197,34 @@ export function addRule(table: string, chain: string, expressions: readonly Expr
   ]);
 }
 
+/** Asks how often any ruleset of the network namespace has been changed. */
+export function getGeneration(): NetlinkRequest {
+  return nftRequest("GETGEN", 0, []);
+}
+
+/** `undefined` where the message is no answer to `getGeneration`. */
+export function parseGeneration(message: NetlinkMessage | undefined): number | undefined {
+  return message && parseAttributes(message.payload, NFGENMSG_BYTES).get(1)?.readUInt32BE(0);
+}
+
+/** One message a rule; none where the table is missing. */
+export function dumpRules(table: string): NetlinkRequest {
+  return nftRequest("GETRULE", NLM_F_DUMP, [attribute(1, text(table))]);
+}
+
+/** ENOENT where the table or the map is missing. */
+export function dumpElements(table: string, map: string): NetlinkRequest {
+  return nftRequest("GETSETELEM", NLM_F_DUMP, [attribute(1, text(table)), attribute(2, text(map))]);
+}
+
+/** Of one message of a dump of elements. */
+export function elementCount(message: NetlinkMessage): number {
+  const list = parseAttributes(message.payload, NFGENMSG_BYTES).get(3) ?? Buffer.alloc(0);
+  let count = 0;
+  for (let at = 0; at + 4 <= list.length; at += Math.max(4, (list.readUInt16LE(at) + 3) & ~3)) count++;
+  return count;
+}
+
 function expression(name: string, attributes: readonly Buffer[]): Expression {
   return nested(LIST_ELEM, [attribute(1, text(name)), nested(2, attributes)]);
 }
@@ -251,6 +294,12 @@ export function matchDnatted(): Expression[] {
   return [load, mask(REG, u32(IPS_DST_NAT)), compare(REG, "!=", u32(0))];
 }
 
+/** `ct status != dnat` */
+export function matchNotDnatted(): Expression[] {
+  const load = expression("ct", [attribute(2, be32(NFT_CT_STATUS)), attribute(1, be32(REG))]);
+  return [load, mask(REG, u32(IPS_DST_NAT)), compare(REG, "==", u32(0))];
+}
+
 /** `fib daddr type local`: addressed to the host itself. */
 export function matchLocalDestination(): Expression[] {
   const load = expression("fib", [
@@ -259,6 +308,11 @@ export function matchLocalDestination(): Expression[] {
     attribute(3, be32(NFTA_FIB_F_DADDR)),
   ]);
   return [load, compare(REG, "==", u32(RTN_LOCAL))];
+}
+
+/** `ip6 daddr != ::1` and the like: exactly this address, or any but it. */
+export function matchExactly(field: "saddr" | "daddr", operator: "==" | "!=", address: Buffer): Expression[] {
+  return matchAddress(field, operator, address, Buffer.alloc(address.length, 0xff));
 }
 
 export function drop(): Expression[] {

@@ -60,10 +60,14 @@ const IFA_F_NODAD = 0x02;
 const RTA_DST = 1;
 const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
+const RTA_PRIORITY = 6;
 const RT_TABLE_MAIN = 254;
 const RT_TABLE_LOCAL = 255;
 const RTPROT_STATIC = 4;
 const RTN_UNICAST = 1;
+const RTN_LOCAL = 2;
+/** Behind lo's, which has 0. */
+const LOOPBACK_ROUTE_METRIC = 2000;
 
 export const LOOPBACK_INDEX = 1;
 
@@ -218,6 +222,26 @@ export function addDefaultRoute(index: number, gateway: Address): NetlinkRequest
     header,
     attribute(RTA_GATEWAY, addressBytes(gateway)),
     attribute(RTA_OIF, u32(index)),
+  ]);
+}
+
+/**
+ * `local ::1 dev <bridge> table local`, behind lo's own. IPv6 takes an answer that conntrack has
+ * turned back to ::1 only where a route to ::1 is on the link that it came in by
+ * (rt6_need_strict of net/ipv6/route.c); it is IPv6's stand-in for route_localnet.
+ */
+export function addLoopbackRoute(index: number): NetlinkRequest {
+  const header = Buffer.alloc(12);
+  header.writeUInt8(AF_INET6, 0);
+  header.writeUInt8(128, 1);
+  header.writeUInt8(RT_TABLE_LOCAL, 4);
+  header.writeUInt8(RTPROT_STATIC, 5);
+  header.writeUInt8(RTN_LOCAL, 7);
+  return request("RTM_NEWROUTE", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, [
+    header,
+    attribute(RTA_DST, addressBytes({ family: 6, value: 1n })),
+    attribute(RTA_OIF, u32(index)),
+    attribute(RTA_PRIORITY, u32(LOOPBACK_ROUTE_METRIC)),
   ]);
 }
 

@@ -36,7 +36,6 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
     "readinessGates",
     "resourceClaims",
     "resources",
-    "runtimeClassName",
     "schedulerName",
     "schedulingGates",
     "serviceAccount",

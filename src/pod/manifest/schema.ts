@@ -221,6 +221,7 @@ const podSpec = z.strictObject({
       options: z.array(z.strictObject({ name: text, value: text.optional() })).optional(),
     })
     .optional(),
+  runtimeClassName: text.optional(),
   hostNetwork: z.boolean().optional(),
   hostPID: z.boolean().optional(),
   hostIPC: z.boolean().optional(),

@@ -6,6 +6,9 @@ import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { buffer } from "node:stream/consumers";
+import { Readable } from "node:stream";
+import type { ImageCareService } from "../../../src/api/image-care.js";
 import { createApiServer } from "../../../src/api/server.js";
 import { isAnswering, listenOnSocket } from "../../../src/api/unix-socket.js";
 import { createLog } from "../../../src/base/log.js";
@@ -20,6 +23,29 @@ const POD = {
   spec: { containers: [{ name: "c", image: "b:1" }] },
 };
 const IMAGE = { id: "sha256:1", repoTags: ["b:1"], repoDigests: [], sizeBytes: 5 };
+
+/** Answers what the routes hand on; the verbs themselves are tested against a real store. */
+function fakeCare(): ImageCareService {
+  const refuse = () => Promise.reject(new RuntimeError("not here", { kind: "not-found", code: "IMAGE_NOT_FOUND" }));
+  return {
+    details: refuse,
+    history: refuse,
+    tag: refuse,
+    removeByName: async (name, force) => ({ id: name, untagged: [], isRemoved: force }),
+    save: async ({ names }) =>
+      Readable.from(
+        (async function* () {
+          yield Buffer.from("begun");
+          if (names.includes("broken"))
+            throw new RuntimeError("a layer is damaged", { kind: "data-loss", code: "LAYER_DAMAGED" });
+        })(),
+        { objectMode: false },
+      ),
+    verify: refuse,
+    prune: refuse,
+    usage: refuse,
+  };
+}
 
 async function serve(): Promise<{
   fixture: Fixture;
@@ -41,8 +67,8 @@ async function serve(): Promise<{
       },
       explain: async () => ({}),
       loadLayout: async () => [IMAGE],
-      remove: async () => undefined,
     },
+    imageCare: { care: fakeCare(), knownNames: () => ({ containers: new Map(), pods: new Map() }), prunesCri: false },
     version: "0.0.1",
     doctor: async () => ({ checks: [] }),
     stop: async (request) => void stopped.push(request),
@@ -238,6 +264,23 @@ describe("minke's own routes", () => {
     expect(await client.pullImage("b:1", (progress) => seen.push(progress))).toEqual(IMAGE);
     expect(seen).toEqual([{ digest: "sha256:2", state: "done" }]);
     await expect(client.pullImage("nope")).rejects.toMatchObject({ kind: "not-found", code: "IMAGE_NOT_FOUND" });
+  });
+
+  test("an archive that breaks after its first byte fails with the reason's code", async () => {
+    const { client } = await serve();
+    expect(String(await buffer(await client.image.save(["fine"])))).toBe("begun");
+    await expect(client.image.save(["broken"]).then(buffer)).rejects.toMatchObject({ code: "LAYER_DAMAGED" });
+  });
+
+  test("names of images with slashes reach the verb, and a wrong body is INVALID_REQUEST", async () => {
+    const { client } = await serve();
+    expect(await client.image.remove("a.b/c:1", { force: true })).toEqual({
+      id: "a.b/c:1",
+      untagged: [],
+      isRemoved: true,
+    });
+    await expect(client.image.inspect(["a/b"])).rejects.toMatchObject({ code: "IMAGE_NOT_FOUND" });
+    await expect(client.image.remove("")).rejects.toMatchObject({ kind: "invalid-argument", code: "INVALID_REQUEST" });
   });
 
   test("stop with pods deletes them first", async () => {

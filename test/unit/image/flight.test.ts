@@ -69,3 +69,17 @@ test("Semaphore lets no more in than it has slots, and an aborted waiter takes n
   await held;
   expect(await last).toBe("yes");
 });
+
+test("run that ends well although its last caller has just gone gives that caller its result", async () => {
+  const flights = new Flights<string, never>();
+  const abort = new AbortController();
+  const result = flights.run(
+    "key",
+    async () => {
+      abort.abort();
+      return "done";
+    },
+    { signal: abort.signal },
+  );
+  expect(await result).toBe("done");
+});

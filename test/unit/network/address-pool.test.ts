@@ -19,7 +19,8 @@ test("take of an exhausted pool is resource-exhausted NO_ADDRESSES and names the
     expect.objectContaining({
       kind: "resource-exhausted",
       code: "NO_ADDRESSES",
-      message: 'lease an address: all 5 of "10.0.0.0/29" and "fd00::/64" are in use (settings: network.subnets)',
+      message:
+        'lease an address: all 5 of "10.0.0.0/29" and "fd00::/64" are in use (settings: network.subnet-ipv4, network.subnet-ipv6)',
     }),
   );
 });

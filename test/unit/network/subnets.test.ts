@@ -14,8 +14,8 @@ function host(...networks: string[]): HostNetworks {
 
 describe("chooseSubnet", () => {
   test("takes the first that no address and no route of the host has", () => {
-    expect(formatSubnet(chooseSubnet(4, host(), "seed"))).toBe("10.88.0.0/16");
-    expect(formatSubnet(chooseSubnet(4, host("10.88.3.4/24"), "seed"))).toBe("10.89.0.0/16");
+    expect(formatSubnet(chooseSubnet(4, host(), "seed"))).toBe("10.231.0.0/16");
+    expect(formatSubnet(chooseSubnet(4, host("10.231.3.4/24"), "seed"))).toBe("10.88.0.0/16");
   });
 
   test("makes a unique local IPv6 prefix that follows from the seed", () => {
@@ -35,7 +35,7 @@ describe("chooseSubnet", () => {
 test("assertSubnetFree names the link and the setting", () => {
   const subnet = parseSubnet("10.88.0.0/16") as Subnet;
   expect(() => assertSubnetFree(subnet, host("10.88.3.4/24"))).toThrow(
-    'use pod subnet "10.88.0.0/16": link "eth7" has "10.88.3.4/24" (settings: network.subnet4)',
+    'use pod subnet "10.88.0.0/16": link "eth7" has "10.88.3.4/24" (settings: network.subnet-ipv4)',
   );
 });
 

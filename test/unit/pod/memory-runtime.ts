@@ -137,6 +137,18 @@ export class MemoryRuntime implements Runtime {
     throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
   }
 
+  async updateSandboxResources(): Promise<never> {
+    throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
+  }
+
+  async containerFigures(): Promise<never> {
+    throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
+  }
+
+  async sandboxFigures(): Promise<never> {
+    throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
+  }
+
   async containerUsage(): Promise<never> {
     throw new RuntimeError("not in memory", { kind: "unimplemented", code: "INTERNAL" });
   }

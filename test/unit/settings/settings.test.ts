@@ -22,9 +22,11 @@ test("an empty file gives the defaults", () => {
     logLevel: "info",
     cgroupRoot: "minke",
     tolerateMissingControllers: false,
-    network: { bridge: "minke0", mtu: 1500 },
+    network: { mode: "auto", bridge: "minke0", isolateFrom: [] },
     logs: { maxBytes: 10_485_760, maxFiles: 5 },
     backoff: { baseMs: 10_000, maxMs: 300_000 },
+    streaming: { host: "127.0.0.1", port: 0 },
+    cdiDirs: ["/etc/cdi", "/var/run/cdi"],
     userNamespaces: { firstId: 1_879_048_192, idsPerPod: 65_536, maxPods: 4_000 },
     pods: { gracePeriodMs: 30_000 },
   });
@@ -42,6 +44,7 @@ test("every key of a full file is taken", () => {
     subnet-ipv6 = "fd00:1::/64"
     mtu = 9000
     mode = "cni"
+    isolate-from = ["docker0"]
     [network.cni]
     config-dir = "/etc/net.d"
     config-file = "/etc/net.d/10.conflist"
@@ -62,12 +65,38 @@ test("every key of a full file is taken", () => {
     progress-timeout-ms = 5000
     allow-foreign-layers = true
     docker-config-path = "/etc/docker.json"
+    [images.collection]
+    enabled = false
+    cri = true
+    high-percent = 60
+    low-percent = 50.5
+    min-unused-ms = 0
+    max-unused-ms = 1000
+    interval-ms = 2000
+    pinned = ["registry.example/base:1"]
+    [runtime-handlers.crun]
+    path = "/usr/bin/crun"
+    args = ["--debug"]
     [logs]
     max-bytes = 65536
     max-files = 2
     [backoff]
     base-ms = 5
     max-ms = 50
+    [streaming]
+    address = "10.0.0.1"
+    port = 10250
+    tls-cert = "/c.pem"
+    tls-key = "/k.pem"
+    tls-client-ca = "/ca.pem"
+    [cdi]
+    spec-dirs = ["/srv/cdi"]
+    [nri]
+    enabled = false
+    socket = "/run/nri/nri.sock"
+    config-dir = "/etc/nri.d"
+    registration-timeout-ms = 200
+    request-timeout-ms = 300
     [user-namespaces]
     first-id = 100000
     ids-per-pod = 131072
@@ -92,6 +121,7 @@ test("every key of a full file is taken", () => {
       subnet4: "10.9.0.0/24",
       subnet6: "fd00:1::/64",
       mtu: 9000,
+      isolateFrom: ["docker0"],
     },
     registries: {
       "docker.io": {
@@ -111,9 +141,29 @@ test("every key of a full file is taken", () => {
       progressTimeoutMs: 5000,
       allowForeignLayers: true,
       dockerConfigPath: "/etc/docker.json",
+      collection: {
+        enabled: false,
+        cri: true,
+        highPercent: 60,
+        lowPercent: 50.5,
+        minUnusedMs: 0,
+        maxUnusedMs: 1000,
+        intervalMs: 2000,
+        pinned: ["registry.example/base:1"],
+      },
     },
+    runtimeHandlers: { crun: { path: "/usr/bin/crun", args: ["--debug"] } },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
+    streaming: { host: "10.0.0.1", port: 10250, tls: { certificate: "/c.pem", key: "/k.pem", clientCa: "/ca.pem" } },
+    cdiDirs: ["/srv/cdi"],
+    nri: {
+      enabled: false,
+      socketPath: "/run/nri/nri.sock",
+      configDir: "/etc/nri.d",
+      registrationTimeoutMs: 200,
+      requestTimeoutMs: 300,
+    },
     userNamespaces: { firstId: 100_000, idsPerPod: 131_072, maxPods: 2 },
     pods: { gracePeriodMs: 0 },
   });
@@ -134,6 +184,7 @@ test.each([
   ["a link name of 16 bytes", '[network]\nbridge = "abcdefghijklmnop"', "network.bridge"],
   ["an IPv6 subnet for IPv4", '[network]\nsubnet-ipv4 = "fd00::/64"', "network.subnet-ipv4"],
   ["a subnet without length", '[network]\nsubnet-ipv6 = "fd00::"', "network.subnet-ipv6"],
+  ["no family at all", '[network]\nsubnet-ipv4 = "none"\nsubnet-ipv6 = "none"', "network.subnet-ipv6"],
   ["a network mode that is none", '[network]\nmode = "docker"', "network.mode"],
   ["a relative plugin directory", '[network.cni]\nplugin-dirs = ["bin"]', "network.cni.plugin-dirs.0"],
   ["an MTU below IPv6's least", "[network]\nmtu = 576", "network.mtu"],
@@ -141,7 +192,13 @@ test.each([
   ["a cgroup root with ..", 'cgroup-root = "a/../b"', "cgroup-root"],
   ["an endpoint of another scheme", '[registries."a"]\nendpoint = "file:///x"', "registries.a.endpoint"],
   ["a back-off that shrinks", "[backoff]\nbase-ms = 10\nmax-ms = 5", "backoff"],
+  ["a low mark above the high one", "[images.collection]\nhigh-percent = 70", "images.collection"],
+  ["a handler of the built-in one's name", '[runtime-handlers.minke]\npath = "/x"', "runtime-handlers.minke"],
+  ["a handler without a path", "[runtime-handlers.crun]", "runtime-handlers.crun.path"],
   ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
+  ["streams beyond loopback in the clear", '[streaming]\naddress = "10.0.0.1"', "streaming.address"],
+  ["streams at no address", '[streaming]\naddress = "0.0.0.0"', "streaming.address"],
+  ["a certificate without its key", '[streaming]\ntls-cert = "/c.pem"', "streaming.tls-key"],
   ["a word for a number", '[logs]\nmax-bytes = "10Mi"', "logs.max-bytes"],
 ])("%s is refused by its path", (_, text, path) => {
   const err = refusal(text);

@@ -154,7 +154,7 @@ describe("refused by name", () => {
     ["config.image.image", "INVALID_FIELD", { image: { image: "" } }],
     ["config.working_dir", "INVALID_FIELD", { workingDir: "tmp" }],
     ["config.command[0]", "INVALID_FIELD", { command: ["a\0b"] }],
-    ["config.CDI_devices", "UNSUPPORTED_FIELD", { CDIDevices: [{ name: "vendor/gpu=0" }] }],
+    ["config.CDI_devices[0].name", "INVALID_FIELD", { CDIDevices: [{ name: "vendor.example/gpu" }] }],
     ["mounts[0].container_path", "INVALID_FIELD", mount({ containerPath: "a" })],
     ["mounts[0].host_path", "INVALID_FIELD", mount({ image: { image: "x" } })],
     [

@@ -108,10 +108,7 @@ describe("refused by name", () => {
     expect(() => convert(config)).toThrow(refusal(code, field));
   });
 
-  test("a missing config, and a runtime handler that is not configured", () => {
+  test("a missing config", () => {
     expect(() => toSandboxConfig(undefined, "")).toThrow(refusal("INVALID_FIELD", "config"));
-    expect(() => toSandboxConfig(PodSandboxConfig.fromPartial(minimal), "kata")).toThrow(
-      refusal("INVALID_FIELD", "runtime_handler"),
-    );
   });
 });

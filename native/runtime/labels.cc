@@ -1,0 +1,43 @@
+#include "runtime/labels.h"
+
+#include <fcntl.h>
+
+#include "runtime/describe_report.h"
+#include "sys/files.h"
+
+namespace runtime {
+namespace {
+
+// selinuxfs is registered where SELinux was enabled at boot, mounted or not.
+bool HasSelinux() {
+  auto text = sys::ReadFileAt(AT_FDCWD, "/proc/filesystems", 1 << 16);
+  return text && text->find("\tselinuxfs\n") != std::string::npos;
+}
+
+bool HasAppArmor() {
+  auto text = sys::ReadFileAt(AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 16);
+  return text && (*text)[0] == 'Y';
+}
+
+bool Refuse(const char* json_path, const char* message, Problem* problem) {
+  *problem = DescribeSpecError({json_path, message});
+  return false;
+}
+
+}  // namespace
+
+bool CheckLabels(const Plan& plan, Problem* problem) {
+  constexpr const char* kNoSelinux = "is set, but SELinux is not enabled in this kernel";
+  const bool has_label = plan.process.selinux_label[0] != '\0';
+  const bool has_mount_label = plan.spec.mount_label[0] != '\0';
+  if ((has_label || has_mount_label) && !HasSelinux()) {
+    return Refuse(has_label ? "process.selinuxLabel" : "linux.mountLabel", kNoSelinux, problem);
+  }
+  if (plan.process.apparmor_profile[0] != '\0' && !HasAppArmor()) {
+    return Refuse("process.apparmorProfile", "is set, but AppArmor is not enabled in this kernel",
+                  problem);
+  }
+  return true;
+}
+
+}  // namespace runtime

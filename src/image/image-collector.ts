@@ -1,0 +1,94 @@
+/**
+ * Collection of images while nobody looks: by threshold of the file system, and by age. What
+ * may go at all is image-prune.ts's to say; the longest unused goes first.
+ *
+ * "Used" is what was seen in use since the daemon started, or pulled: a start is never followed
+ * by a wave of removals, as with a kubelet's collector.
+ */
+import { statfs } from "node:fs/promises";
+import { digestHex } from "../base/ids.js";
+import { Timeline } from "../base/timeline.js";
+import type { CollectionSettings } from "../settings/settings.js";
+import { isFree } from "./image-prune.js";
+import type { ImageRecord } from "./image-record.js";
+import type { StoreParts } from "./store-parts.js";
+
+export interface Collected {
+  readonly id: string;
+  readonly repoTags: readonly string[];
+  readonly reason: "age" | "threshold";
+}
+
+/** What the collector asks of the machine; tests answer instead. */
+export interface Machine {
+  readonly nowMs?: () => number;
+  readonly usedPercent?: () => Promise<number>;
+}
+
+export class ImageCollector {
+  readonly #parts: StoreParts;
+  readonly #settings: CollectionSettings;
+  readonly #startedAtMs: number;
+  readonly #usedAtMs = new Map<string, number>();
+  readonly #usedPercent: () => Promise<number>;
+  readonly #nowMs: () => number;
+
+  constructor(parts: StoreParts, settings: CollectionSettings, machine: Machine = {}) {
+    this.#parts = parts;
+    this.#settings = settings;
+    this.#nowMs = machine.nowMs ?? Date.now;
+    this.#usedPercent = machine.usedPercent ?? (() => usedPercentOf(parts.paths.root));
+    this.#startedAtMs = this.#nowMs();
+  }
+
+  /** One pass: notes what is in use, then removes what age and threshold ask for. */
+  async run(): Promise<Collected[]> {
+    const nowMs = this.#nowMs();
+    for (const image of this.#parts.list()) {
+      if (this.#parts.usersOf(image.id).length > 0) this.#usedAtMs.set(image.id, nowMs);
+    }
+    const { enabled, maxUnusedMs, minUnusedMs, highPercent, lowPercent } = this.#settings;
+    if (!enabled) return [];
+    const collected: Collected[] = [];
+    const oldest = this.#parts
+      .list()
+      .map((image) => ({ image, unusedMs: nowMs - this.#lastUseMs(image) }))
+      .filter(({ unusedMs }) => unusedMs >= minUnusedMs)
+      .sort((a, b) => b.unusedMs - a.unusedMs);
+    let isAbove = (await this.#usedPercent()) > highPercent;
+    for (const { image, unusedMs } of oldest) {
+      const reason = maxUnusedMs > 0 && unusedMs > maxUnusedMs ? "age" : isAbove ? "threshold" : undefined;
+      if (reason === undefined) break;
+      if (!(await this.#remove(image))) continue;
+      collected.push({ id: image.id, repoTags: image.repoTags, reason });
+      if (isAbove) isAbove = (await this.#usedPercent()) > lowPercent;
+    }
+    return collected;
+  }
+
+  #lastUseMs({ id, pulledAtNs }: ImageRecord): number {
+    const pulledMs = Number(BigInt(pulledAtNs) / 1_000_000n);
+    return Math.max(pulledMs, this.#startedAtMs, this.#usedAtMs.get(id) ?? 0);
+  }
+
+  /** Looks again inside of the change: somebody may have come to need it. */
+  #remove(image: ImageRecord): Promise<boolean> {
+    return this.#parts.change(() =>
+      new Timeline().step("collect image", async () => {
+        const now = this.#parts.records.get(digestHex(image.id));
+        if (!now || now.pulledAtNs !== image.pulledAtNs || !isFree(this.#parts, now, this.#settings.cri)) return false;
+        await this.#parts.records.remove(digestHex(image.id));
+        await this.#parts.collect();
+        this.#usedAtMs.delete(image.id);
+        return true;
+      }),
+    );
+  }
+}
+
+/** As df(1): of what users may have, without the blocks that are reserved. */
+export async function usedPercentOf(path: string): Promise<number> {
+  const { blocks, bfree, bavail } = await statfs(path);
+  const used = blocks - bfree;
+  return used + bavail === 0 ? 0 : (used / (used + bavail)) * 100;
+}

@@ -1,0 +1,163 @@
+/**
+ * The links of pods and the bridge that they hang on: making, retiring, and putting back what
+ * somebody has deleted by hand. Knows leases, not who gives them out.
+ */
+import { RuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
+import type { Logger } from "../base/log.js";
+import type { Fd } from "../native/index.js";
+import { hostAddress, type Subnet } from "./address.js";
+import * as bridge from "./bridge.js";
+import { type LeaseRecord, linkAlias, toAddresses } from "./lease.js";
+import { linkPrefix, podMac, retiredGroup } from "./link-names.js";
+import type { LinkReaper } from "./link-reaper.js";
+import * as rt from "./netlink/rtnetlink.js";
+import { netlinkError, NetlinkSocket } from "./netlink/socket.js";
+
+const ENODEV = 19;
+export const POD_INTERFACE = "eth0";
+
+export interface PodLinksParts {
+  readonly settings: bridge.NetworkSettings;
+  readonly route: NetlinkSocket;
+  readonly reaper: LinkReaper;
+  readonly subnets: readonly Subnet[];
+  readonly mtu: number;
+  readonly log: Logger;
+  /** Those whose links belong on the bridge now. */
+  readonly attached: () => readonly LeaseRecord[];
+}
+
+export class PodLinks {
+  readonly #parts: PodLinksParts;
+  #bridgeIndex: number;
+  #repair: Promise<void> | undefined;
+
+  constructor(parts: PodLinksParts, bridgeIndex: number) {
+    this.#parts = parts;
+    this.#bridgeIndex = bridgeIndex;
+  }
+
+  /** The veth links of this daemon's pods, retired ones too. */
+  async list(): Promise<rt.Link[]> {
+    const { route, settings } = this.#parts;
+    const [dump] = await route.run("read the host's links", [rt.dumpLinks()]);
+    return (dump?.messages ?? [])
+      .map(rt.parseLink)
+      .filter((link) => link.kind === "veth" && link.name.startsWith(linkPrefix(settings.bridge)));
+  }
+
+  /** Two round trips: one batch in the host, one in the pod. */
+  async connect(lease: LeaseRecord, request: { readonly netns: Fd; readonly netlink: Fd }): Promise<void> {
+    failpoint("create link");
+    const podIndex = await this.#createLink(lease, request.netns);
+    failpoint("after create link");
+    const pod = new NetlinkSocket(request.netlink);
+    await pod.run(`configure ${POD_INTERFACE}`, [
+      rt.setLinkUp(rt.LOOPBACK_INDEX),
+      rt.setLinkUp(podIndex),
+      ...this.#parts.subnets.map((subnet) =>
+        rt.addAddress(podIndex, hostAddress(subnet, BigInt(lease.offset)), subnet.prefixLength),
+      ),
+      ...this.#parts.subnets.map((subnet) => rt.addDefaultRoute(podIndex, bridge.gatewayOf(subnet))),
+    ]);
+  }
+
+  /** Takes it down and off the bridge; `reap` deletes it. */
+  async retire(link: string): Promise<void> {
+    const { route, settings } = this.#parts;
+    const [result] = await route.exchange([rt.retireLink(link, retiredGroup(settings.bridge))]);
+    if (result && result.errno !== 0 && result.errno !== ENODEV) throw netlinkError(`retire link "${link}"`, result);
+  }
+
+  /** Settles when every retired link is gone from the kernel. */
+  reap(): Promise<void> {
+    return this.#parts.reaper.reap();
+  }
+
+  /** @param isForced also waits for links that some earlier run retired */
+  async remove(links: readonly rt.Link[], isForced: boolean): Promise<void> {
+    const { route, reaper, settings } = this.#parts;
+    if (links.length === 0 && !isForced) return;
+    const results = await route.exchange(links.map(({ name }) => rt.retireLink(name, retiredGroup(settings.bridge))));
+    const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
+    if (refused) throw netlinkError("retire links that belong to no pod", refused);
+    await reaper.reap();
+  }
+
+  isOnBridge(link: rt.Link): boolean {
+    return link.master === this.#bridgeIndex;
+  }
+
+  /** Puts existing links (back) on the bridge; one that is gone or not made yet is left out. */
+  async attach(leases: readonly LeaseRecord[]): Promise<void> {
+    if (leases.length === 0) return;
+    const results = await this.#parts.route.exchange(
+      leases.flatMap((lease) => [
+        rt.setMaster(lease.link, this.#bridgeIndex),
+        rt.configurePort(lease.link, linkAlias(lease)),
+      ]),
+    );
+    const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
+    if (refused) throw netlinkError("put links back on the bridge", refused);
+  }
+
+  /** @returns true where the bridge was gone, or down, and is as it must be now */
+  async verifyBridge(): Promise<boolean> {
+    const { route, settings } = this.#parts;
+    const [found] = await route.exchange([rt.getLink(settings.bridge)]);
+    const message = found?.messages[0];
+    if (found?.errno === 0 && message) {
+      const link = rt.parseLink(message);
+      if (link.index === this.#bridgeIndex && link.isUp) return false;
+    } else if (found?.errno !== ENODEV) {
+      return false;
+    }
+    await this.#repairBridge();
+    return true;
+  }
+
+  /** Index of eth0 in the pod. A bridge that was deleted by hand is made again. */
+  async #createLink(lease: LeaseRecord, netns: Fd): Promise<number> {
+    const { route, mtu } = this.#parts;
+    const clause = `make link "${lease.link}"`;
+    const attempt = () =>
+      route.exchange([
+        rt.createVeth({
+          hostName: lease.link,
+          bridgeIndex: this.#bridgeIndex,
+          netnsFd: netns.number,
+          podName: POD_INTERFACE,
+          podMac: podMac(toAddresses(lease.ips)),
+          mtu,
+        }),
+        rt.configurePort(lease.link, linkAlias(lease)),
+        rt.getLink(lease.link),
+      ]);
+    let results = await attempt();
+    if (results.some(({ errno }) => errno !== 0) && (await this.verifyBridge())) {
+      // The first attempt may have made the pair before it was refused.
+      await route.exchange([rt.deleteLink(lease.link)]);
+      results = await attempt();
+    }
+    const refused = results.find(({ errno }) => errno !== 0);
+    if (refused) throw netlinkError(clause, refused);
+    const link = results[2]?.messages[0];
+    if (!link)
+      throw new RuntimeError(`${clause}: the kernel did not describe it`, { kind: "internal", code: "INTERNAL" });
+    return rt.parseLink(link).peerIndex;
+  }
+
+  /** One at a time; a pod that comes meanwhile waits for the same repair. */
+  #repairBridge(): Promise<void> {
+    this.#repair ??= (async () => {
+      const { route, settings, subnets, mtu, log, attached } = this.#parts;
+      log.warn({ bridge: settings.bridge }, "the bridge is gone or down, making it again");
+      this.#bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
+      await this.attach(attached());
+    })().finally(() => {
+      this.#repair = undefined;
+    });
+    return this.#repair;
+  }
+}

@@ -1,0 +1,136 @@
+/** CDI devices over CRI, against the whole daemon: what the files of its directories say is what containers get. */
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { NamespaceMode } from "../../src/cri/generated/runtime/v1/api.js";
+import { CriClient } from "../harness/cri.js";
+import { TestDaemon } from "../harness/daemon.js";
+import type { Snapshot } from "../harness/leaks.js";
+import { missing, requires } from "../harness/requires.js";
+
+const FAILED_PRECONDITION = 9;
+const INVALID_ARGUMENT = 3;
+
+const lacking = missing("root", "cgroup2", "overlayfs");
+let daemon: TestDaemon;
+let cri: CriClient;
+let before: Snapshot;
+let sandbox = "";
+let folder: string;
+
+beforeEach(requires("root", "cgroup2", "overlayfs"));
+beforeAll(async () => {
+  if (lacking) return;
+  folder = mkdtempSync(join(tmpdir(), "minke-cdi-test-"));
+  for (const dir of ["low", "high"]) mkdirSync(join(folder, dir));
+  daemon = await TestDaemon.startWithImages({
+    tables: `[cdi]\nspec-dirs = ["${folder}/low", "${folder}/none", "${folder}/high"]\n`,
+  });
+  cri = new CriClient(daemon.criSocket);
+});
+afterAll(async () => {
+  cri?.close();
+  await daemon?.dispose();
+  rmSync(folder, { recursive: true, force: true });
+});
+beforeEach(async () => {
+  before = daemon.snapshot();
+  sandbox = await cri.runSandbox();
+});
+afterEach(async () => {
+  await cri.removeSandbox(sandbox);
+  for (const dir of ["low", "high"]) {
+    rmSync(join(folder, dir), { recursive: true });
+    mkdirSync(join(folder, dir));
+  }
+  await daemon.expectNothingLeft(before);
+});
+
+const put = (name: string, text: string | object) =>
+  writeFileSync(join(folder, name), typeof text === "string" ? text : JSON.stringify(text));
+
+const edits = (value: string) => ({
+  cdiVersion: "0.6.0",
+  kind: "vendor.example/dev",
+  devices: [{ name: "0", containerEdits: { env: [`WHICH=${value}`] } }],
+});
+
+const asks = (...names: string[]) => ({ CDIDevices: names.map((name) => ({ name })) });
+
+async function refusal(...names: string[]) {
+  try {
+    return await cri.createContainer(sandbox, asks(...names));
+  } catch (err) {
+    const { code, details, metadata } = err as {
+      code: number;
+      details: string;
+      metadata: { get(key: string): unknown[] };
+    };
+    return { status: code, code: metadata.get("minke-code")[0], details };
+  }
+}
+
+test("a container gets nodes, variables, mounts, groups and hooks of its devices, those of the file once", async () => {
+  writeFileSync(join(folder, "library"), "lib");
+  put(
+    "low/vendor.yaml",
+    `cdiVersion: "0.8.0"
+kind: vendor.example/null
+containerEdits:
+  env: ["ALL=1"]
+  additionalGids: [4242]
+  hooks:
+    - { hookName: createRuntime, path: /bin/sh, args: [sh, -c, "echo hook >>${folder}/hooks"] }
+devices:
+  - name: "0"
+    containerEdits:
+      env: ["FIRST=yes"]
+      deviceNodes: [{ path: /dev/nil, hostPath: /dev/null, permissions: rw, fileMode: 438 }]
+  - name: lib
+    containerEdits:
+      mounts: [{ hostPath: ${folder}/library, containerPath: /usr/lib/vendor, options: [ro, nosuid] }]
+`,
+  );
+  const container = await cri.startContainer(sandbox, {
+    ...asks("vendor.example/null=0", "vendor.example/null=lib", "vendor.example/null=0"),
+    linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } },
+  });
+  expect(await cri.output(container, "sh", "-c", "echo x >/dev/nil; stat -c %t:%T:%a /dev/nil")).toBe("1:3:666\n");
+  expect(await cri.output(container, "sh", "-c", "echo $ALL $FIRST; cat /usr/lib/vendor; id -G")).toBe(
+    "1 yes\nlib0 4242\n",
+  );
+  expect(readFileSync(join(folder, "hooks"), "utf8")).toBe("hook\n");
+});
+
+test("the later directory wins, and changes of the files count at once", async () => {
+  put("low/a.json", edits("low"));
+  put("high/a.json", edits("high"));
+  const which = async () =>
+    cri.output(await cri.startContainer(sandbox, asks("vendor.example/dev=0")), "sh", "-c", "echo $WHICH");
+  expect(await which()).toBe("high\n");
+  rmSync(join(folder, "high/a.json"));
+  expect(await which()).toBe("low\n");
+});
+
+test("an unknown device, or one that two files define, is refused; a broken file is named", async () => {
+  put("low/broken.json", "{");
+  put("low/a.json", edits("a"));
+  expect(await refusal("vendor.example/dev=1")).toMatchObject({
+    status: FAILED_PRECONDITION,
+    code: "CDI_DEVICE_NOT_FOUND",
+    details: expect.stringContaining("low/broken.json"),
+  });
+  put("low/b.json", edits("b"));
+  expect(await refusal("vendor.example/dev=0")).toMatchObject({
+    status: FAILED_PRECONDITION,
+    code: "CDI_SPEC_INVALID",
+  });
+  expect(await refusal("no name")).toMatchObject({ status: INVALID_ARGUMENT, code: "INVALID_FIELD" });
+});
+
+test("a node that the host lacks is refused", async () => {
+  const node = { deviceNodes: [{ path: "/dev/minke-none" }] };
+  put("low/a.json", { ...edits("a"), devices: [{ name: "0", containerEdits: node }] });
+  expect(await refusal("vendor.example/dev=0")).toMatchObject({ details: expect.stringContaining("minke-none") });
+});

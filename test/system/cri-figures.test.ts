@@ -1,0 +1,158 @@
+/** What CRI tells of use: metrics, stats and events, against the whole daemon. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { ContainerEventType, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
+import { CriClient } from "../harness/cri.js";
+import { TestDaemon } from "../harness/daemon.js";
+import { missing, requires } from "../harness/requires.js";
+
+const lacking = missing("root", "cgroup2", "overlayfs");
+let daemon: TestDaemon;
+let cri: CriClient;
+let pod: string;
+let container: string;
+
+beforeEach(requires("root", "cgroup2", "overlayfs"));
+beforeAll(async () => {
+  if (lacking) return;
+  daemon = await TestDaemon.startWithImages();
+  cri = new CriClient(daemon.criSocket);
+  pod = await cri.runSandbox();
+  container = await cri.startContainer(pod, {
+    metadata: { name: "busy", attempt: 0 },
+    linux: { resources: { cpuShares: 512n } },
+    command: ["sh", "-c", "dd if=/dev/zero of=/tmp-file bs=1k count=300; exec 9<>/dev/null; while :; do :; done"],
+  });
+});
+afterAll(async () => {
+  cri?.close();
+  await daemon?.dispose();
+});
+
+/** By name and its own labels, joined: `container_tasks_state sleeping`. */
+async function metrics() {
+  const [{ descriptors }, { podMetrics }] = await Promise.all([
+    cri.call("listMetricDescriptors"),
+    cri.call("listPodSandboxMetrics"),
+  ]);
+  const keys = new Map(descriptors.map(({ name, labelKeys }) => [name, labelKeys]));
+  const own = podMetrics.find(({ podSandboxId }) => podSandboxId === pod);
+  const ofContainer = own?.containerMetrics.find(({ containerId }) => containerId === container);
+  const named = (
+    list: readonly { name: string; labelValues: readonly string[]; value?: { value: bigint } | undefined }[] = [],
+  ) =>
+    new Map(
+      list.map(({ name, labelValues, value }) => [[name, ...labelValues.slice(6)].join(" "), Number(value?.value)]),
+    );
+  return { descriptors, keys, own, ofContainer, pod: named(own?.metrics), container: named(ofContainer?.metrics) };
+}
+
+describe("metrics", () => {
+  test("have a descriptor each, with as many keys as they have label values", async () => {
+    const { keys, own, ofContainer } = await metrics();
+    const all = [...(own?.metrics ?? []), ...(ofContainer?.metrics ?? [])];
+    expect(all.length).toBeGreaterThan(60);
+    for (const { name, labelValues } of all) expect([name, labelValues.length]).toEqual([name, keys.get(name)?.length]);
+    expect(new Set(keys.keys()).size).toBe(keys.size);
+    expect(ofContainer?.metrics[0]?.labelValues.slice(0, 6)).toEqual([
+      "busy",
+      container,
+      "minke.test/busybox:1",
+      container,
+      "test",
+      expect.stringMatching(/^cri-/),
+    ]);
+  });
+
+  test("are real: what a busy container does is what they say", async () => {
+    await expect
+      .poll(async () => (await metrics()).container.get("container_cpu_usage_seconds_total total"), {
+        timeout: 20_000,
+        interval: 500,
+      })
+      .toBeGreaterThanOrEqual(1);
+    const { container: values, pod: podValues, ofContainer } = await metrics();
+    const value = (name: string) => values.get(name) ?? Number.NaN;
+    expect(value("container_processes")).toBe(1);
+    expect(value("container_threads")).toBe(1);
+    expect(value("container_tasks_state running") + value("container_tasks_state sleeping")).toBe(1);
+    expect(value("container_file_descriptors")).toBeGreaterThanOrEqual(4);
+    expect(value("container_fs_usage_bytes ")).toBeGreaterThanOrEqual(300 * 1024);
+    expect(value("container_memory_working_set_bytes")).toBeGreaterThan(100_000);
+    expect(value("container_memory_max_usage_bytes")).toBeGreaterThan(100_000);
+    expect(value("container_memory_failures_total pgfault hierarchy")).toBeGreaterThan(10);
+    expect(value("container_spec_cpu_shares")).toBe(512);
+    expect(value("container_ulimits_soft max_open_files")).toBeGreaterThan(100);
+    expect(Math.abs(value("container_start_time_seconds") - Date.now() / 1000)).toBeLessThan(100);
+    expect(podValues.get("container_cpu_usage_seconds_total total")).toBeGreaterThanOrEqual(
+      value("container_cpu_usage_seconds_total total") - 1,
+    );
+    expect(ofContainer?.metrics.find(({ name }) => name === "container_cpu_usage_seconds_total")?.metricType).toBe(
+      MetricType.COUNTER,
+    );
+  });
+
+  test("of a pod's interface grow with what goes over it", async () => {
+    await cri.output(container, "ping", "-c", "3", "-i", "0.1", `${daemon.network4}.1`).catch(() => undefined);
+    const { pod: values } = await metrics();
+    expect(values.get("container_network_transmit_packets_total eth0")).toBeGreaterThanOrEqual(1);
+    expect(values.get("container_network_transmit_bytes_total eth0")).toBeGreaterThanOrEqual(60);
+  });
+
+  test("whose controller is not there are missing or the processes' own, and Status says which", async () => {
+    const { info } = await cri.call("status", { verbose: true });
+    const { figuresFrom } = JSON.parse(info["config"] ?? "{}") as { figuresFrom: Record<string, string> };
+    const isMissing = missing("controller:memory") !== undefined;
+    expect(figuresFrom["memory"]).toBe(isMissing ? "processes" : "cgroup");
+    expect((await metrics()).container.has("container_memory_failcnt")).toBe(!isMissing);
+  });
+
+  test("come by stream as by list", async () => {
+    const stream = cri.stream("streamPodSandboxMetrics");
+    await expect.poll(() => stream.received.length).toBeGreaterThan(0);
+    expect(stream.received[0]?.podSandboxMetrics[0]?.podSandboxId).toBe(pod);
+    stream.cancel();
+  });
+});
+
+describe("events", () => {
+  const typesOf = (received: readonly { containerId: string; containerEventType: number }[], id: string) =>
+    received.filter(({ containerId }) => containerId === id).map(({ containerEventType }) => containerEventType);
+
+  test("of the time without a client are kept for the next one, and told once", async () => {
+    const first = cri.stream("getContainerEvents");
+    await expect.poll(() => first.received.length).toBeGreaterThan(0);
+    first.cancel();
+    const away = await cri.startContainer(pod, { command: ["true"] });
+    await expect.poll(async () => (await cri.status(away)).state).toBe(2);
+    const second = cri.stream("getContainerEvents");
+    await expect.poll(() => typesOf(second.received, away).length).toBe(3);
+    expect(typesOf(second.received, away)).toEqual([
+      ContainerEventType.CONTAINER_CREATED_EVENT,
+      ContainerEventType.CONTAINER_STARTED_EVENT,
+      ContainerEventType.CONTAINER_STOPPED_EVENT,
+    ]);
+    expect(typesOf(second.received, container)).toEqual([]);
+    const third = cri.stream("getContainerEvents");
+    await cri.call("removeContainer", { containerId: away });
+    await expect.poll(() => typesOf(third.received, away)).toEqual([ContainerEventType.CONTAINER_DELETED_EVENT]);
+    expect(typesOf(second.received, away)).toHaveLength(4);
+    second.cancel();
+    third.cancel();
+  });
+
+  test("of containers that ended while the daemon was down are told when it is back", async () => {
+    const ends = await cri.startContainer(pod, { command: ["sleep", "2"] });
+    await daemon.kill9();
+    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    await daemon.start();
+    cri.close();
+    cri = new CriClient(daemon.criSocket);
+    const events = cri.stream("getContainerEvents");
+    await expect
+      .poll(() => typesOf(events.received, ends), { timeout: 10_000 })
+      .toEqual([ContainerEventType.CONTAINER_STOPPED_EVENT]);
+    const status = events.received.find(({ containerId }) => containerId === ends)?.containersStatuses;
+    expect(status?.find(({ id }) => id === ends)?.exitCode).toBe(0);
+    events.cancel();
+  });
+});
