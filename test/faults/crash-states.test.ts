@@ -67,6 +67,8 @@ async function stepsOf(): Promise<Steps> {
       record("secrets", "key", "first"),
     ],
     { op: "load", path: moved.layout, gives: { [`image ${leftRef}`]: moved.id } },
+    // The image that has lost its tag goes.
+    { op: "prune", gives: {} },
     record("secrets", "key", "second"),
     { op: "remove", ref: rightRef, gives: { [`image ${rightRef}`]: undefined } },
     record("pods", "one", undefined),

@@ -61,6 +61,8 @@ let folder: string;
 let registry: Registry;
 let kept: SmallImage;
 let coming: SmallImage;
+/** Takes the tag of `coming`. */
+let taker: SmallImage;
 let served: string;
 /** A store with the image `kept`, and one with both. */
 const roots = { one: "", both: "" };
@@ -79,6 +81,7 @@ beforeAll(async () => {
   const [base, own] = [smallLayer("base"), smallLayer("own")];
   kept = smallImage(join(folder, "layouts"), "kept.example/image:1", [base]);
   coming = smallImage(join(folder, "layouts"), "coming.example/image:1", [base, own]);
+  taker = smallImage(join(folder, "layouts"), coming.ref, [base]);
   registry = await startRegistry();
   [served = ""] = await pushLayout(registry, coming.layout, () => ({ repository: "image", tag: "1" }));
   for (const name of ["one", "both"] as const) {
@@ -198,6 +201,21 @@ describe("while an image is removed", () => {
     expect(dropped.some((path) => path.startsWith(join(root, "layers")))).toBe(true);
   });
 });
+
+test.each(["prune images", "forget layer", "after forget layer", "after prune images"])(
+  "a store that is killed at '%s' of a prune has every image with a name, whole",
+  async (point) => {
+    const root = copyOf(roots.both);
+    // Another image takes the tag: what had it has no name any more.
+    const taken: Step = { op: "load", path: taker.layout, gives: { [keyOf(coming.ref)]: taker.id } };
+    expect((await runSteps(root, [taken])).said).toEqual(["begin 0", "done 0"]);
+    const prune: Step = { op: "prune", gives: {} };
+    const { signal, errors } = await runSteps(root, [prune], { env: { MINKE_FAILPOINTS: `${point}=kill` } });
+    expect(signal, errors).toBe("SIGKILL");
+    const { problems } = await examine(root, expectedOf(["done 0"], taken, undefined), trees);
+    expect(problems).toEqual([]);
+  },
+);
 
 test("no step of the store is missing above", async () => {
   const passed = async (root: string, step: Step) => {

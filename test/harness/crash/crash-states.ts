@@ -16,7 +16,7 @@ import { type SystemCall, traceCommand } from "./system-calls.js";
 const WORKLOAD = fileURLToPath(new URL("workload.mjs", import.meta.url));
 
 export interface Step {
-  readonly op: "pull" | "load" | "remove" | "put" | "delete" | "reopen";
+  readonly op: "pull" | "load" | "remove" | "prune" | "put" | "delete" | "reopen";
   readonly ref?: string;
   readonly path?: string;
   readonly noun?: string;
