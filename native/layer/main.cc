@@ -107,13 +107,9 @@ int Remove(std::string path) {
   return removed ? Print("{}", 0) : PrintFailure("remove the tree", removed.failure());
 }
 
-// Several of these inflate at once: who serves pods beside them must not wait for its turn.
-constexpr int kNiceness = 5;
-
 std::string Number(const char* name, uint64_t value) { return std::string(",\"") + name + "\":" + std::to_string(value); }
 
 int Unpack(const Arguments& arguments) {
-  ::setpriority(PRIO_PROCESS, 0, kNiceness);
   auto root = sys::open_at(AT_FDCWD, arguments.dest.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!root) return PrintFailure("open the layer's directory", root.failure());
   layer::Problem problem;
