@@ -56,27 +56,29 @@ async function stepsOf(): Promise<Steps> {
   // The same name, another image: the tag moves.
   const moved = image(leftRef, base, other);
   const record = (noun: string, name: string, value: string | undefined) =>
-    ({ op: value === undefined ? "delete" : "put", noun, name, value, then: { [`${noun} ${name}`]: value } }) as const;
+    ({ op: value === undefined ? "delete" : "put", noun, name, value, gives: { [`${noun} ${name}`]: value } }) as const;
   return [
     // First of all, so that no syncfs of an image makes its directories durable.
     record("pods", "one", "desired"),
-    { op: "pull", ref: leftRef, then: { [`image ${leftRef}`]: leftId } },
+    { op: "pull", ref: leftRef, gives: { [`image ${leftRef}`]: leftId } },
     [
-      { op: "pull", ref: rightRef, then: { [`image ${rightRef}`]: rightId } },
+      { op: "pull", ref: rightRef, gives: { [`image ${rightRef}`]: rightId } },
       record("pods", "one", "progress"),
       record("secrets", "key", "first"),
     ],
-    { op: "load", path: moved.layout, then: { [`image ${leftRef}`]: moved.id } },
+    { op: "load", path: moved.layout, gives: { [`image ${leftRef}`]: moved.id } },
+    // The image that has lost its tag goes.
+    { op: "prune", gives: {} },
     record("secrets", "key", "second"),
-    { op: "remove", ref: rightRef, then: { [`image ${rightRef}`]: undefined } },
+    { op: "remove", ref: rightRef, gives: { [`image ${rightRef}`]: undefined } },
     record("pods", "one", undefined),
-    { op: "reopen", then: {} },
+    { op: "reopen", gives: {} },
     [
-      { op: "pull", ref: rightRef, then: { [`image ${rightRef}`]: rightId } },
-      { op: "remove", ref: leftRef, then: { [`image ${leftRef}`]: undefined } },
+      { op: "pull", ref: rightRef, gives: { [`image ${rightRef}`]: rightId } },
+      { op: "remove", ref: leftRef, gives: { [`image ${leftRef}`]: undefined } },
     ],
-    { op: "pull", ref: leftRef, then: { [`image ${leftRef}`]: leftId } },
-    { op: "load", path: moved.layout, then: { [`image ${leftRef}`]: moved.id } },
+    { op: "pull", ref: leftRef, gives: { [`image ${leftRef}`]: leftId } },
+    { op: "load", path: moved.layout, gives: { [`image ${leftRef}`]: moved.id } },
     record("configmaps", "map", "only"),
   ];
 }
@@ -134,7 +136,7 @@ test.each([
   ],
   [
     "the directory that a record's directory is in",
-    (call: SystemCall) => call.name === "fsync" && /durable$/.test(fileOf(call)),
+    (call: SystemCall) => call.name === "fsync" && fileOf(call).endsWith("/durable"),
   ],
 ] as const)("a store that did not sync %s is found out", async (_, isLeftOut) => {
   const calls = recording.calls.map((call) => (isLeftOut(call) ? { ...call, name: LEFT_OUT } : call));

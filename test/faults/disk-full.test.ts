@@ -49,6 +49,28 @@ test("a pod on a full disk is refused with NO_SPACE, and accepted once there is 
   await daemon().expectNothingLeft();
 });
 
+test("a pod that meets the end of the disk at any block is refused or waits, and runs once there is space", async () => {
+  const refused: number[] = [];
+  for (const blocks of [0, 2, 4, 8, 12, 16, 24, 32]) {
+    disk?.fill(blocks);
+    const code = await daemon()
+      .create("tight")
+      .then(
+        () => "",
+        (err: { code: string }) => err.code,
+      );
+    if (code !== "") refused.push(blocks);
+    expect(["", "NO_SPACE"]).toContain(code);
+    disk?.free();
+    if (code !== "") await daemon().create("tight");
+    await daemon().untilRunning("tight");
+    await daemon().delete("tight");
+    await daemon().expectNothingLeft();
+  }
+  expect(refused).toContain(0);
+  expect(refused).not.toContain(32);
+});
+
 test("what runs goes on, ends with its exit code, and is shown as ended", async () => {
   await daemon().run("old", {
     restartPolicy: "Never",

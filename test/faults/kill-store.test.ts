@@ -61,6 +61,8 @@ let folder: string;
 let registry: Registry;
 let kept: SmallImage;
 let coming: SmallImage;
+/** Takes the tag of `coming`. */
+let taker: SmallImage;
 let served: string;
 /** A store with the image `kept`, and one with both. */
 const roots = { one: "", both: "" };
@@ -68,9 +70,9 @@ let trees: Map<string, readonly string[]>;
 let made = 0;
 
 const keyOf = (ref: string): string => `image ${ref}`;
-const pull = (): Step => ({ op: "pull", ref: served, then: { [keyOf(served)]: coming.id } });
-const load = (): Step => ({ op: "load", path: coming.layout, then: { [keyOf(coming.ref)]: coming.id } });
-const remove = (): Step => ({ op: "remove", ref: coming.ref, then: { [keyOf(coming.ref)]: undefined } });
+const pull = (): Step => ({ op: "pull", ref: served, gives: { [keyOf(served)]: coming.id } });
+const load = (): Step => ({ op: "load", path: coming.layout, gives: { [keyOf(coming.ref)]: coming.id } });
+const remove = (): Step => ({ op: "remove", ref: coming.ref, gives: { [keyOf(coming.ref)]: undefined } });
 
 beforeEach(requires(...NEEDS));
 beforeAll(async () => {
@@ -79,12 +81,13 @@ beforeAll(async () => {
   const [base, own] = [smallLayer("base"), smallLayer("own")];
   kept = smallImage(join(folder, "layouts"), "kept.example/image:1", [base]);
   coming = smallImage(join(folder, "layouts"), "coming.example/image:1", [base, own]);
+  taker = smallImage(join(folder, "layouts"), coming.ref, [base]);
   registry = await startRegistry();
   [served = ""] = await pushLayout(registry, coming.layout, () => ({ repository: "image", tag: "1" }));
   for (const name of ["one", "both"] as const) {
     roots[name] = join(folder, name);
     mkdirSync(roots[name], { mode: 0o700 });
-    const steps: Step[] = [{ op: "load", path: kept.layout, then: {} }];
+    const steps: Step[] = [{ op: "load", path: kept.layout, gives: {} }];
     if (name === "both") steps.push(load());
     const { said, errors } = await runSteps(roots[name], steps);
     expect(
@@ -109,9 +112,9 @@ function copyOf(root: string): string {
 function expectedOf(said: readonly string[], step: Step, before: string | undefined) {
   const after = new Map(expectedAfter(said, [step]));
   for (const [key, values] of after)
-    after.set(key, new Set([...values].map((value) => value ?? before)).add(step.then[key]));
+    after.set(key, new Set([...values].map((value) => value ?? before)).add(step.gives[key]));
   const isDone = said.some((line) => line.startsWith("done"));
-  for (const key of after.keys()) if (isDone) after.set(key, new Set([step.then[key]]));
+  for (const key of after.keys()) if (isDone) after.set(key, new Set([step.gives[key]]));
   return after.set(keyOf(kept.ref), new Set([kept.id]));
 }
 
@@ -198,6 +201,21 @@ describe("while an image is removed", () => {
     expect(dropped.some((path) => path.startsWith(join(root, "layers")))).toBe(true);
   });
 });
+
+test.each(["prune images", "forget layer", "after forget layer", "after prune images"])(
+  "a store that is killed at '%s' of a prune has every image with a name, whole",
+  async (point) => {
+    const root = copyOf(roots.both);
+    // Another image takes the tag: what had it has no name any more.
+    const taken: Step = { op: "load", path: taker.layout, gives: { [keyOf(coming.ref)]: taker.id } };
+    expect((await runSteps(root, [taken])).said).toEqual(["begin 0", "done 0"]);
+    const prune: Step = { op: "prune", gives: {} };
+    const { signal, errors } = await runSteps(root, [prune], { env: { MINKE_FAILPOINTS: `${point}=kill` } });
+    expect(signal, errors).toBe("SIGKILL");
+    const { problems } = await examine(root, expectedOf(["done 0"], taken, undefined), trees);
+    expect(problems).toEqual([]);
+  },
+);
 
 test("no step of the store is missing above", async () => {
   const passed = async (root: string, step: Step) => {

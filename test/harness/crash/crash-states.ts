@@ -16,14 +16,14 @@ import { type SystemCall, traceCommand } from "./system-calls.js";
 const WORKLOAD = fileURLToPath(new URL("workload.mjs", import.meta.url));
 
 export interface Step {
-  readonly op: "pull" | "load" | "remove" | "put" | "delete" | "reopen";
+  readonly op: "pull" | "load" | "remove" | "prune" | "put" | "delete" | "reopen";
   readonly ref?: string;
   readonly path?: string;
   readonly noun?: string;
   readonly name?: string;
   readonly value?: string | undefined;
   /** What stands under each key once the step is done; `undefined`: nothing. */
-  readonly then: Readonly<Record<string, string | undefined>>;
+  readonly gives: Readonly<Record<string, string | undefined>>;
 }
 
 /** An array inside is done side by side. */
@@ -93,10 +93,10 @@ export function statesOf(recording: Recording): { states: CrashState[]; candidat
 /** What may be there, by what the program had said when it was cut off. */
 export function expectedAfter(said: readonly string[], steps: readonly Step[]): Expected {
   const expected = new Map<string, Set<string | undefined>>();
-  for (const { then } of steps) for (const key of Object.keys(then)) expected.set(key, new Set([undefined]));
+  for (const { gives } of steps) for (const key of Object.keys(gives)) expected.set(key, new Set([undefined]));
   for (const line of said) {
     const id = Number(line.slice(line.lastIndexOf(" ")));
-    for (const [key, value] of Object.entries(steps[id]?.then ?? {})) {
+    for (const [key, value] of Object.entries(steps[id]?.gives ?? {})) {
       if (line.startsWith("done")) expected.set(key, new Set([value]));
       else expected.get(key)?.add(value);
     }

@@ -138,7 +138,7 @@ export class Replay {
       case "openat2":
         return this.#open(call);
       case "write":
-        if (/^1</.test(first)) this.#said.push(...bytesOf(second).toString().split("\n").filter(Boolean));
+        if (first.startsWith("1<")) this.#said.push(...bytesOf(second).toString().split("\n").filter(Boolean));
         return this.#write(first, [second], undefined);
       case "pwrite64":
         return this.#write(first, [second], Number(args[3]));

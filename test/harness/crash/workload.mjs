@@ -32,6 +32,8 @@ const operations = {
   pull: (step) => images.pull(step.ref),
   load: (step) => images.loadLayout(step.path),
   remove: (step) => images.remove(step.ref),
+  // The images without a name.
+  prune: () => images.care.prune({ all: false, dryRun: false, includesCri: false }),
   put: (step) => records.get(step.noun).put(step.name, { value: step.value }),
   delete: (step) => records.get(step.noun).remove(step.name),
   reopen: async () => {
