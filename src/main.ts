@@ -9,6 +9,7 @@ import { createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
+import { type DaemonMetrics, openMetrics } from "./api/daemon-metrics.js";
 import { createApiServer } from "./api/server.js";
 import { listenOnSocket } from "./api/unix-socket.js";
 import { CleanupStack } from "./base/cleanup.js";
@@ -117,6 +118,7 @@ interface Daemon {
   readonly engine: PodEngine;
   readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
   readonly network: Networks;
+  readonly metrics: DaemonMetrics | undefined;
   /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
   leavesNothing: boolean;
   /** Called by the API's stop route; settles `stopRequested`. */
@@ -236,9 +238,15 @@ async function open(
   });
   engineOf = () => engine;
   parts.push("close the pod engine", () => engine.close());
+  const metrics = await openMetrics(settings.metrics, parts, {
+    version: VERSION,
+    runtime: runtime.runtime,
+    images: () => images.list().length,
+    nriPlugins: () => nri.plugins.length,
+  });
   const stopCollecting = collectImages(images, settings, log);
   parts.push("stop the collection of images", stopCollecting);
-  daemon = { runtime, engine, runtimeHandlers, network, leavesNothing: false, onStop: () => undefined };
+  daemon = { runtime, engine, runtimeHandlers, network, metrics, leavesNothing: false, onStop: () => undefined };
   if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
   await openSockets(options, settings, paths, host, images, daemon, log, parts);
   return daemon;
@@ -315,11 +323,13 @@ async function openSockets(
   log: Logger,
   parts: CleanupStack,
 ): Promise<void> {
+  const { metrics } = daemon;
   const holds = { holds: true, reason: "", message: "" };
   const streaming = await StreamingServer.listen({ ...settings.streaming, failure: failureStatus });
   parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
     socketPath: options.cri ?? paths.criSocket,
+    observe: metrics && ((...request) => metrics.criRequest(...request)),
     verbs: criVerbs({
       runtime: daemon.runtime.runtime,
       images,
@@ -360,6 +370,7 @@ async function openSockets(
   const server = createApiServer({
     engine: daemon.engine,
     images,
+    runtime: daemon.runtime.runtime,
     imageCare: {
       care: images.care,
       knownNames: () => ({

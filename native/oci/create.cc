@@ -115,6 +115,8 @@ bool Launch(const GlobalOptions& global, const Options& options, bool is_run, Cr
   request.config_json = creation->config;
   request.cgroup = creation->record.cgroup;
   request.id = creation->record.id;
+  // No id has an "@", so no container takes the name.
+  request.filter_cache = global.root + "/@filters";
   request.start_listener = is_run ? -1 : creation->listener.get();
   request.preserve_fds = creation->preserve_fds;
   request.no_pivot = options.Has("no-pivot");

@@ -210,6 +210,7 @@ int CommandExec(const GlobalOptions& global, const Arguments& arguments) {
   runtime::ExecRequest request;
   request.container_pid = record->pid;
   request.spec_json = *config;
+  request.filter_cache = global.root + "/@filters";
   if (!PreservedFds(options, &request.preserve_fds, &problem)) return Refuse(global, problem);
   for (int i = 0; i < 3; i++) request.stdio[i] = i;
   if (!MakeProcessJson(options, *config, &request.process_json, &problem)) {

@@ -175,7 +175,8 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
   SeccompFilter filter;
   ChildHooks hooks;
   ChildContext context;
-  if (!CheckLabels(plan, problem) || !CompileSeccomp(plan.spec.seccomp, &filter, problem) ||
+  if (!CheckLabels(plan, problem) || 
+      !CachedSeccomp(plan.spec.seccomp, request.filter_cache, &filter, problem) ||
       !OpenSources(request, plan, &sources, problem) ||
       !hooks.Prepare(plan.spec, problem)) {
     return false;

@@ -37,6 +37,7 @@ struct LaunchRequest {
   int preserve_fds = 0;                // keep descriptors 3 .. 3+n-1 of the caller
   bool no_pivot = false;               // MS_MOVE + chroot instead of pivot_root (rootfs on an initramfs)
   bool no_new_keyring = false;
+  std::string filter_cache;            // directory of the caller's alone for compiled seccomp filters, or ""
 };
 
 struct Launch {           // a child under way
@@ -78,6 +79,7 @@ struct ExecRequest {
   std::string spec_json;         // the container's config.json (its seccomp profile, its rootfs facts), or ""
   std::string cgroup;            // absolute path of an existing cgroup2 directory, or ""
   int stdio[3] = {-1, -1, -1};   // as in LaunchRequest
+  std::string filter_cache;      // likewise
   int preserve_fds = 0;
 };
 

@@ -121,7 +121,8 @@ bool StartExec(const ExecRequest& request, Launch* out, Problem* problem) {
   SeccompFilter filter;
   sys::UniqueFd own_pidfd, cgroup, null_device;
   if (!ReadProcessAndProfile(request, &state->plan, &seccomp, problem) ||
-      !CheckLabels(state->plan, problem) || !CompileSeccomp(seccomp, &filter, problem) ||
+      !CheckLabels(state->plan, problem) || 
+      !CachedSeccomp(seccomp, request.filter_cache, &filter, problem) ||
       !OpenCgroup(request.cgroup, &cgroup, problem) || !OpenNullDevice(&null_device, problem)) {
     return false;
   }

@@ -21,6 +21,13 @@ struct SeccompFilter {
   void FillContext(ChildContext* context);
 };
 
+// Filters that were compiled already, by profile: libseccomp takes milliseconds for a usual one.
+// In this process the last one is kept; `directory`, where it is not "", keeps them for others,
+// in files with the whole profile beside the program, so that a hash stands for nothing. It must
+// be the caller's alone; what cannot be read or written there is compiled anew.
+[[nodiscard]] bool CachedSeccomp(const SeccompSpec& spec, const std::string& directory,
+                                 SeccompFilter* filter, Problem* problem);
+
 // Names that libseccomp does not know are skipped and listed. System calls newer than the
 // newest it knows are answered ENOSYS, as a kernel without them would, where the profile's
 // default is an error: programs probe for new calls and understand ENOSYS only.

@@ -14,12 +14,14 @@ import { type ImageCareOptions, imageCareRoutes } from "./image-care.js";
 import { type ImageService, listImages, loadImages, pullImage } from "./images.js";
 import { createPod, deletePod, listPods, sendLog } from "./pods.js";
 import { type ApiRequest, answer, flag, invalidRequest, requestUrl } from "./request.js";
+import { listStats, type StatsRuntime } from "./stats.js";
 import { toStatusObject } from "./status-object.js";
 import { acceptStreams } from "./streams.js";
 
 export interface ApiServerOptions {
   readonly engine: PodEngine;
   readonly images: ImageService;
+  readonly runtime: StatsRuntime;
   readonly imageCare: ImageCareOptions;
   /** minke's own version: `0.1.0`. */
   readonly version: string;
@@ -103,6 +105,7 @@ function decodeSegment(segment: string): string {
 function routeTable({
   engine,
   images,
+  runtime,
   imageCare,
   version,
   doctor,
@@ -144,6 +147,7 @@ function routeTable({
     ...configRoutes("secrets", "Secret", engine.configs.secrets),
     ["GET", "/api/v1/events", (request, response) => eventList(undefined, request, response)],
     ["GET", "/api/v1/namespaces/:ns/events", (request, response, [ns]) => eventList(ns, request, response)],
+    ["GET", "/minke/v1/stats", (request, response) => listStats(engine, runtime, request, response)],
     ["GET", "/minke/v1/images", (_request, response) => listImages(images, response)],
     ["POST", "/minke/v1/images/pull", (request, response) => pullImage(images, request, response)],
     ["POST", "/minke/v1/images/load", (request, response) => loadImages(images, request, response)],

@@ -137,6 +137,14 @@ function addPodCommands(program: Command): void {
     .addHelpText("after", examples("minke get events"))
     .action(action(async (options) => (await import("./get.js")).getEvents(options)));
   program
+    .command("stats [pod]")
+    .description("show what running pods and their containers use")
+    .option("-A, --all-namespaces", "of every namespace")
+    .option("-w, --watch", "go on, every 2 seconds")
+    .option("-o, --output <format>", "json: figures since the start, without rates")
+    .addHelpText("after", examples("minke stats", "minke stats web -w", "minke stats -A -o json"))
+    .action(action(async (pod: string | undefined, options) => (await import("./stats.js")).showStats(pod, options)));
+  program
     .command("describe <kind> [name]")
     .description("show a pod with its containers, conditions, events and the timeline of its start")
     .addHelpText("after", examples("minke describe pod web"))

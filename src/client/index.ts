@@ -7,6 +7,7 @@
 import type { IncomingMessage } from "node:http";
 import { resolve } from "node:path";
 import type { ListedImage } from "../api/images.js";
+import type { PodStatsJson } from "../api/stats.js";
 import { RuntimeError } from "../base/errors.js";
 import type { ConfigJson } from "../pod/config-objects.js";
 import type { PullExplanation } from "../image/pull-explanation.js";
@@ -21,7 +22,7 @@ import { openStreams, type RemoteStreams } from "./exec.js";
 import { isDaemonUp, startDaemon } from "./start-daemon.js";
 import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transport.js";
 
-export type { ConfigJson, ListedImage, EventJson, PullExplanation, PodJson, PodManifest, RemoteStreams };
+export type { ConfigJson, ListedImage, EventJson, PullExplanation, PodJson, PodManifest, PodStatsJson, RemoteStreams };
 export { RuntimeError };
 
 export const DEFAULT_ROOT = "/var/lib/minke";
@@ -314,6 +315,13 @@ export class MinkeClient {
       this.#socketPath,
       `/minke/v1/timeline/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`,
     );
+  }
+
+  /** What running pods use now; of all namespaces where none is given. */
+  async stats(which: { namespace?: string | undefined; name?: string | undefined } = {}): Promise<PodStatsJson[]> {
+    const query = new URLSearchParams();
+    for (const [key, value] of Object.entries(which)) if (value !== undefined) query.set(key, value);
+    return (await sendForJson<{ items: PodStatsJson[] }>(this.#socketPath, `/minke/v1/stats?${query}`)).items;
   }
 
   async images(): Promise<ListedImage[]> {

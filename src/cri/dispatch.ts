@@ -29,12 +29,26 @@ const READS = /^(version|status|runtimeConfig|list|stream|.*Status$|.*Stats$|ima
 type AnyVerb = (request: unknown, context: RequestContext) => unknown;
 type AnyCall = ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>;
 
+/** Told of each request once it has been answered: `ok`, or the kind of its error. */
+export type Observe = (method: string, outcome: string, durationMs: number) => void;
+
+interface Witness {
+  readonly log: Logger;
+  readonly observe: Observe;
+}
+
 /** Every method of a service as grpc-js wants it, whether there is a verb for it or not. */
-export function toImplementation(service: ServiceDefinition, verbs: Verbs, log: Logger): UntypedServiceImplementation {
+export function toImplementation(
+  service: ServiceDefinition,
+  verbs: Verbs,
+  log: Logger,
+  observe: Observe = () => undefined,
+): UntypedServiceImplementation {
+  const witness = { log, observe };
   return Object.fromEntries(
     Object.entries(service).map(([name, definition]) => {
       const verb = (verbs[name as Method] as AnyVerb | undefined) ?? refuse(name);
-      return [name, definition.responseStream ? streamCall(name, verb, log) : unaryCall(name, verb, log)];
+      return [name, definition.responseStream ? streamCall(name, verb, witness) : unaryCall(name, verb, witness)];
     }),
   );
 }
@@ -49,21 +63,21 @@ function refuse(name: string): AnyVerb {
   };
 }
 
-function unaryCall(method: string, verb: AnyVerb, log: Logger) {
+function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
     const answer = async () => verb(call.request, { signal: signalOf(call) });
     answer().then(
       (response) => {
-        logSuccess(log, method, startNs);
+        logSuccess(witness, method, startNs);
         callback(null, response);
       },
-      (err: unknown) => callback(logFailure(log, method, startNs, err)),
+      (err: unknown) => callback(logFailure(witness, method, startNs, err)),
     );
   };
 }
 
-function streamCall(method: string, verb: AnyVerb, log: Logger) {
+function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
     const startNs = monotonicNs();
     const signal = signalOf(call);
@@ -76,13 +90,13 @@ function streamCall(method: string, verb: AnyVerb, log: Logger) {
     };
     pump().then(
       () => {
-        logSuccess(log, method, startNs);
+        logSuccess(witness, method, startNs);
         call.end();
       },
       (err: unknown) => {
         // The caller is gone: nobody is left to hear the status, and nothing failed.
         if (signal.aborted) call.end();
-        else call.emit("error", logFailure(log, method, startNs, err));
+        else call.emit("error", logFailure(witness, method, startNs, err));
       },
     );
   };
@@ -97,16 +111,18 @@ function signalOf(call: AnyCall): AbortSignal {
   return controller.signal;
 }
 
-function logSuccess(log: Logger, method: string, startNs: bigint): void {
+function logSuccess({ log, observe }: Witness, method: string, startNs: bigint): void {
   const fields = { method, durationMs: elapsedMs(startNs) };
+  observe(method, "ok", fields.durationMs);
   if (READS.test(method)) log.debug(fields, "request answered");
   else log.info(fields, "request answered");
 }
 
-function logFailure(log: Logger, method: string, startNs: bigint, thrown: unknown) {
+function logFailure({ log, observe }: Witness, method: string, startNs: bigint, thrown: unknown) {
   const err = toRuntimeError(thrown);
   const { kind, code, message, syscall } = err;
   const fields = { method, durationMs: elapsedMs(startNs), kind, code, message };
+  observe(method, kind, fields.durationMs);
   const errno = syscall ? { syscall: syscall.name, errno: syscall.errno } : {};
   // A fault of our own is looked for in the source, so its stack is worth a line.
   const stack = kind === "internal" ? { stack: thrown instanceof Error ? thrown.stack : undefined } : {};

@@ -23,11 +23,12 @@ export interface ImageServiceParts {
 }
 
 export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Verbs {
+  const shown = (image: ImageRecord) => toImage(image, images.care.isPinned(image));
   const list = (filter: ImageFilter | undefined) => {
     const wanted = filter?.image?.image ?? "";
-    if (wanted === "") return images.list().map(toImage);
+    if (wanted === "") return images.list().map(shown);
     const found = images.resolve(wanted);
-    return found ? [toImage(found)] : [];
+    return found ? [shown(found)] : [];
   };
   return {
     listImages: ({ filter }) => ({ images: list(filter) }),
@@ -36,7 +37,7 @@ export function imageVerbs({ images, containerFsUsage }: ImageServiceParts): Ver
     },
     imageStatus: ({ image, verbose }) => {
       const found = images.resolve(nameOf(image));
-      return { image: found && toImage(found), info: found && verbose ? toInfo(found) : {} };
+      return { image: found && shown(found), info: found && verbose ? toInfo(found) : {} };
     },
     pullImage: async ({ image, auth }, { signal }) => {
       const name = nameOf(image);

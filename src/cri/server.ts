@@ -7,7 +7,7 @@ import { chmod, unlink } from "node:fs/promises";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { RuntimeError, withContext } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
-import { toImplementation } from "./dispatch.js";
+import { type Observe, toImplementation } from "./dispatch.js";
 import { ImageServiceService, RuntimeServiceService } from "./generated/runtime/v1/api.js";
 import { openBindable, removeStaleSocket } from "./socket-file.js";
 import type { Verbs } from "./verbs.js";
@@ -23,6 +23,7 @@ export interface CriServerOptions {
   readonly socketPath: string;
   readonly verbs: Verbs;
   readonly log: Logger;
+  readonly observe?: Observe | undefined;
 }
 
 export interface CriServer {
@@ -39,15 +40,15 @@ export interface CriServer {
  *
  * @throws RuntimeError `failed-precondition` SOCKET_IN_USE, SOCKET_UNUSABLE
  */
-export async function createCriServer({ socketPath, verbs, log }: CriServerOptions): Promise<CriServer> {
+export async function createCriServer({ socketPath, verbs, log, observe }: CriServerOptions): Promise<CriServer> {
   await removeStaleSocket(socketPath);
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_connection_idle_ms": MAX_IDLE_MS,
   });
-  server.addService(RuntimeServiceService, toImplementation(RuntimeServiceService, verbs, log));
-  server.addService(ImageServiceService, toImplementation(ImageServiceService, verbs, log));
+  server.addService(RuntimeServiceService, toImplementation(RuntimeServiceService, verbs, log, observe));
+  server.addService(ImageServiceService, toImplementation(ImageServiceService, verbs, log, observe));
 
   const bindable = await openBindable(socketPath);
   try {

@@ -82,9 +82,15 @@ export class CpuRates {
     { readonly atNs: bigint; readonly cpuNs: bigint; readonly nanoCores: bigint | undefined }
   >();
 
-  /** `undefined` at the first reading. Readings within 100 ms give the rate before them. */
-  nanoCores(id: string, { atNs, cpuNs }: Pick<CgroupUsage, "atNs" | "cpuNs">): bigint | undefined {
-    const last = this.#last.get(id);
+  /**
+   * Readings within 100 ms give the rate before them.
+   *
+   * @param sinceNs when it began to use anything: the first reading's rate is from then on; `undefined`: it has none
+   */
+  nanoCores(id: string, { atNs, cpuNs }: Pick<CgroupUsage, "atNs" | "cpuNs">, sinceNs?: bigint): bigint | undefined {
+    const last =
+      this.#last.get(id) ??
+      (sinceNs !== undefined && sinceNs < atNs ? { atNs: sinceNs, cpuNs: 0n, nanoCores: undefined } : undefined);
     if (last && atNs - last.atNs < 100_000_000n) return last.nanoCores;
     const nanoCores =
       last && cpuNs >= last.cpuNs ? ((cpuNs - last.cpuNs) * 1_000_000_000n) / (atNs - last.atNs) : undefined;
@@ -123,7 +129,7 @@ export function toContainerStats(container: ContainerStatus, usage: ContainerUsa
       labels: { ...container.config.labels },
       annotations: { ...container.config.annotations },
     },
-    cpu: toCpu(container.id, usage, rates),
+    cpu: toCpu(container, container.startedAtNs, usage, rates),
     memory: toMemory(usage),
     writableLayer: {
       timestamp: layer.atNs,
@@ -161,7 +167,7 @@ function toSandboxStats(
       annotations: { ...config.annotations },
     },
     linux: {
-      cpu: toCpu(sandbox.id, usage, rates),
+      cpu: toCpu(sandbox, sandbox.createdAtNs, usage, rates),
       memory: toMemory(usage),
       network: first && { timestamp: usage.atNs, defaultInterface: first, interfaces: more },
       process: { timestamp: usage.atNs, processCount: { value: usage.processCount } },
@@ -176,11 +182,16 @@ function some(value: bigint | undefined): UInt64Value | undefined {
   return value === undefined ? undefined : { value: value < 0n ? 0n : value };
 }
 
-function toCpu(id: string, usage: CgroupUsage, rates: CpuRates): CpuUsage {
+function toCpu(
+  { id }: { readonly id: string },
+  sinceNs: string | undefined,
+  usage: CgroupUsage,
+  rates: CpuRates,
+): CpuUsage {
   return {
     timestamp: usage.atNs,
     usageCoreNanoSeconds: { value: usage.cpuNs },
-    usageNanoCores: some(rates.nanoCores(id, usage)),
+    usageNanoCores: some(rates.nanoCores(id, usage, sinceNs === undefined ? undefined : BigInt(sinceNs))),
     psi: toPsi(usage.cpuPressure),
   };
 }

@@ -32,6 +32,11 @@ export class ImageCare {
     return imageHistory(this.#parts, name);
   }
 
+  /** Kept whatever happens, by the settings. */
+  isPinned(image: ImageRecord): boolean {
+    return this.#parts.isPinned(image);
+  }
+
   tag(source: string, target: string): Promise<ImageRecord> {
     return tagImage(this.#parts, source, target, new Timeline());
   }

@@ -214,7 +214,7 @@ export class LayerStore {
    * their overlay holds it. It is removed when nothing uses an image of it (image-prune.ts).
    */
   async #quarantine(diffId: Digest): Promise<void> {
-    await mkdir(this.#paths.quarantine, { recursive: true, mode: 0o700 });
+    await makeDurableDirectory(this.#paths.quarantine);
     const aside = join(this.#paths.quarantine, `${QUARANTINED_PREFIX}${digestHex(diffId)}-${Date.now()}`);
     await rename(dirname(this.#paths.layer(diffId)), aside).catch((err: unknown) => {
       if (!hasErrno(err, "ENOENT")) throw err;

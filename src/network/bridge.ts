@@ -79,6 +79,11 @@ export function findOwnBridge(host: HostView, settings: NetworkSettings): rt.Lin
   });
 }
 
+/** Bridges that this daemon has made, under whatever name. */
+export function ownBridges(host: HostView, settings: NetworkSettings): rt.Link[] {
+  return host.links.filter((link) => link.kind === "bridge" && link.alias === ALIAS_PREFIX + settings.owner);
+}
+
 /** True where another daemon of this kind has a bridge on this host. */
 export function hasOtherBridges(host: HostView, settings: NetworkSettings): boolean {
   return host.links.some(

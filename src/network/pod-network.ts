@@ -18,6 +18,7 @@ import { formatAddress, formatSubnet, hostAddress, parseAddress, type Subnet } f
 import { AddressPool } from "./address-pool.js";
 import * as bridge from "./bridge.js";
 import { chooseSubnets } from "./choose-subnets.js";
+import { settleBridgeName } from "./former-bridge.js";
 import { HostPorts } from "./host-ports.js";
 import { switchForwardingOn } from "./forwarding.js";
 import { restoreSysctls } from "./host-sysctls.js";
@@ -90,16 +91,17 @@ export class PodNetwork {
    *   `invalid-argument` INVALID_NETWORK_SETTING
    */
   static async open(
-    settings: bridge.NetworkSettings,
+    wanted: bridge.NetworkSettings,
     store: RecordStore<NetworkRecord>,
     log: Logger,
   ): Promise<PodNetwork> {
-    bridge.checkSettings(settings);
+    bridge.checkSettings(wanted);
     const undo = new CleanupStack();
     try {
       const route = await NetlinkSocket.open("route");
       undo.push("close route socket", () => route.close());
-      const host = await bridge.viewHost(route);
+      const hasLeases = store.list().some(({ body }) => body.type === "lease");
+      const { settings, host } = await settleBridgeName(route, wanted, hasLeases, log);
       const own = bridge.findOwnBridge(host, settings);
       const { record, subnets } = await chooseSubnets(host, settings, store, log);
       if (own && !bridge.holdsSubnets(host, own, subnets)) await bridge.removeBridge(route, settings.bridge);

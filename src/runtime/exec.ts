@@ -13,7 +13,7 @@ import type { ContainerRecord } from "../state/container.js";
 import { cgroupDir, killCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
 import { describeContainer, requireMonitor, requireRunning, type RuntimeContext } from "./context.js";
-import { ANSWER_DEADLINE_MS, answerOf } from "./monitor-answer.js";
+import { ANSWER_DEADLINE_MS, answerInTime, answerOf } from "./monitor-answer.js";
 import type { ExecRequest, ExecSession, ExecSyncResult } from "./runtime.js";
 
 /** Of stdout and of stderr: both together are below the 16 MiB that a gRPC message of CRI may have (CVE-2022-1708's class). */
@@ -40,7 +40,8 @@ export async function execSync(
     limitBytes: CAPTURE_LIMIT_BYTES,
   });
   // The monitor keeps the timeout; one that hangs keeps none.
-  const answer = timeoutMs > 0 ? answerOf(monitor, asked, timeoutMs + ANSWER_DEADLINE_MS) : asked;
+  const answer =
+    timeoutMs > 0 ? answerOf(monitor, asked, timeoutMs + ANSWER_DEADLINE_MS) : answerInTime(monitor, asked);
   const outcome = await answer.catch((err: unknown) => {
     throw toExecError(record, command, err);
   });

@@ -46,6 +46,32 @@ export async function answerOf<T>(
   );
 }
 
+/**
+ * The answer to what may take as long as it likes: asks now and then whether the monitor answers at all.
+ *
+ * @throws RuntimeError `unavailable` MONITOR_HUNG; and what `asked` throws
+ */
+export async function answerInTime<T>(monitor: MonitorClient, asked: Promise<T>): Promise<T> {
+  for (;;) {
+    let timer: NodeJS.Timeout | undefined;
+    const pause = new Promise<"paused">((resolve) => {
+      timer = setTimeout(() => resolve("paused"), ANSWER_DEADLINE_MS);
+    });
+    try {
+      const outcome = await Promise.race([asked.then((answer) => ({ answer })), pause]);
+      if (outcome !== "paused") return outcome.answer;
+    } finally {
+      clearTimeout(timer);
+    }
+    try {
+      await answerOf(monitor, monitor.list());
+    } catch (err) {
+      asked.catch(() => undefined);
+      throw err;
+    }
+  }
+}
+
 function processState(pid: number): string {
   const stat = processStat(pid);
   return stat.slice(stat.lastIndexOf(")") + 2).charAt(0) || "gone";

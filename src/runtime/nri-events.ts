@@ -16,6 +16,7 @@ import { clampedOomScoreAdj } from "../spec/container-spec.js";
 import { toOciResources } from "../spec/resources.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
+import { withCdiDevices } from "./cdi-devices.js";
 import { cgroupDir } from "./cgroups.js";
 import type { RuntimeContext } from "./context.js";
 
@@ -75,7 +76,7 @@ export async function tellOfSandbox(
  * caller's own wishes are: a limit without its controller is an error or a warning.
  *
  * @throws RuntimeError what a plugin refuses, `aborted` NRI_CONFLICT, `failed-precondition`
- *   NRI_ADJUSTMENT_INVALID, CONTROLLER_MISSING
+ *   NRI_ADJUSTMENT_INVALID, CONTROLLER_MISSING, CDI_DEVICE_NOT_FOUND
  */
 export async function adjustedByPlugins(
   ctx: RuntimeContext,
@@ -95,14 +96,9 @@ export async function adjustedByPlugins(
   const container = { sandbox, container: record, spec: made.spec };
   cleanup.push("tell plugins", () => ctx.nri.containerEvent("RemoveContainer", container));
   await ctx.nri.createContainer(container, draft);
-  if (draft.cdiDevices.length > 0) {
-    throw new RuntimeError(`CDI device "${draft.cdiDevices[0]}" of an NRI plugin: CDI is not available`, {
-      kind: "failed-precondition",
-      code: "NRI_ADJUSTMENT_INVALID",
-    });
-  }
+  const spec = await withCdiDevices(draft.spec, draft.cdiDevices, ctx.cdiDirs);
   if (draft.cgroupPath !== record.cgroupPath) await checkCgroupIsNew(ctx, draft.cgroupPath);
-  return { spec: draft.spec, record: adjustedRecord(ctx, record, draft) };
+  return { spec, record: adjustedRecord(ctx, record, { ...draft, spec }) };
 }
 
 function adjustedRecord(ctx: RuntimeContext, record: ContainerRecord, draft: Draft): ContainerRecord {

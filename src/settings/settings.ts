@@ -104,6 +104,14 @@ export interface CollectionSettings {
   readonly pinned: readonly string[];
 }
 
+/** Where the daemon's own metrics are served; neither: nowhere. */
+export interface MetricsSettings {
+  /** A unix socket; absolute. */
+  readonly socketPath?: string | undefined;
+  /** A loopback address and a port. */
+  readonly listen?: { readonly host: string; readonly port: number } | undefined;
+}
+
 export interface NriSettings {
   readonly enabled: boolean;
   /** Absolute; `undefined`: `<run>/nri.sock`. */
@@ -140,6 +148,7 @@ export interface Settings {
   readonly logs: { readonly maxBytes: number; readonly maxFiles: number };
   /** Delay between restarts of a container that keeps ending: doubled from base to max. */
   readonly backoff: { readonly baseMs: number; readonly maxMs: number };
+  readonly metrics: MetricsSettings;
   readonly nri: NriSettings;
   /** Ids of the host for pods with a user namespace whose ids nobody else chooses. */
   readonly userNamespaces: { readonly firstId: number; readonly idsPerPod: number; readonly maxPods: number };
@@ -289,6 +298,28 @@ const imagesSchema = z
     }),
   );
 
+/** `127.0.0.1:9464`, `[::1]:9464`: nobody but this machine reads them. */
+const LOOPBACK_PORT = /^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]|localhost):(\d{1,5})$/;
+
+const metricsSchema = z
+  .strictObject({
+    socket: absolutePath.optional(),
+    listen: z
+      .string()
+      .refine(
+        (text) => Number(LOOPBACK_PORT.exec(text)?.[2] ?? 65_536) <= 65_535,
+        "must be a loopback address and a port",
+      )
+      .optional(),
+  })
+  .transform(({ socket, listen }): MetricsSettings => {
+    const [, host = "", port] = LOOPBACK_PORT.exec(listen ?? "") ?? [];
+    return {
+      ...(socket === undefined ? {} : { socketPath: socket }),
+      ...(listen === undefined ? {} : { listen: { host: host.replace(/[[\]]/g, ""), port: Number(port) } }),
+    };
+  });
+
 const LOOPBACK = /^(127\.|::1$)/;
 
 const streamingSchema = z
@@ -409,6 +440,7 @@ const fileSchema = z
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
       .prefault({}),
+    metrics: metricsSchema.prefault({}),
     cdi: z
       // SPEC.md of CDI, "CDI JSON Specification".
       .strictObject({ "spec-dirs": z.array(absolutePath).default(["/etc/cdi", "/var/run/cdi"]) })
@@ -433,6 +465,7 @@ const fileSchema = z
       runtimeHandlers: file["runtime-handlers"],
       logs: file.logs,
       backoff: file.backoff,
+      metrics: file.metrics,
       cdiDirs: file.cdi["spec-dirs"],
       streaming: file.streaming,
       nri: file.nri,

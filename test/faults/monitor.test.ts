@@ -4,6 +4,7 @@
  */
 import { connect } from "node:net";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { CriClient } from "../harness/cri.js";
 import { codeOf, FaultDaemon, isRunning, SLEEPER } from "../harness/fault-daemon.js";
 import { missing, requires } from "../harness/requires.js";
 
@@ -77,6 +78,23 @@ test("a stopped monitor stops neither the API nor other pods, is named by exec, 
   await faults.delete("other");
   await faults.expectNothingLeft();
 });
+
+test("a command without a time limit whose monitor stops is given up, and its container removed without rest", async () => {
+  const cri = new CriClient(faults.daemon.criSocket);
+  try {
+    const sandbox = await cri.runSandbox();
+    const containerId = await cri.startContainer(sandbox);
+    const monitor = onlyMonitor();
+    const refusal = cri.refusal("execSync", { containerId, cmd: ["sleep", "1000"], timeout: 0n });
+    await expect.poll(() => faults.pidsOf(/^sleep 1000$/).length).toBe(2);
+    signal(monitor, "SIGSTOP");
+    expect(await refusal).toMatchObject({ code: "MONITOR_HUNG" });
+    await cri.removeSandbox(sandbox);
+  } finally {
+    cri.close();
+  }
+  await faults.expectNothingLeft();
+}, 60_000);
 
 test("a stopped monitor that goes on within the grace period loses nothing", async () => {
   await faults.run("paused", {

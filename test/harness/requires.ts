@@ -19,6 +19,10 @@ const PROBES = {
     succeeds("test", ["-x", "/usr/lib/cni/bridge"]) && succeeds("iptables-save", ["--version"])
       ? undefined
       : "CNI plugins in /usr/lib/cni and iptables (packages containernetworking-plugins, iptables)",
+  sctp: () =>
+    succeeds("python3", ["-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)"])
+      ? undefined
+      : "SCTP in this kernel (module sctp)",
   go: () => (succeeds("go", ["version"]) ? undefined : "Go 1.26 or later"),
   registry: () =>
     succeeds("docker-registry", ["--version"]) ? undefined : "docker-registry (package docker-registry)",

@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <seccomp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +13,7 @@
 
 #include "../test/native/bundle.h"
 #include "runtime/container.h"
+#include "runtime/seccomp.h"
 #include "sys/files.h"
 #include "sys/process.h"
 
@@ -291,4 +294,49 @@ TEST_CASE("a failing createRuntime hook ends the child before its command runs")
   CHECK(outcome.problem.step == "hook");
   CHECK(outcome.output == "");
   CHECK(outcome.code == 125);
+}
+
+TEST_CASE("a compiled filter is kept and taken again, and a damaged or foreign file is not") {
+  Bundle bundle;
+  const std::string cache = bundle.directory + "/cache";
+  const auto spec_with = [](uint32_t errno_value) {
+    runtime::SeccompSpec spec;
+    spec.present = true;
+    spec.default_action = SCMP_ACT_ALLOW;
+    spec.rules.push_back({{"mkdir", "no_such_call"}, SCMP_ACT_ERRNO(errno_value), {}});
+    return spec;
+  };
+  runtime::Problem problem;
+  runtime::SeccompFilter made, taken, other;
+  REQUIRE(runtime::CachedSeccomp(spec_with(1), cache, &made, &problem));
+  CHECK(std::distance(fs::directory_iterator(cache), {}) == 1);
+  const fs::path file = fs::directory_iterator(cache)->path();
+  const auto same = [](const runtime::SeccompFilter& a, const runtime::SeccompFilter& b) {
+    return a.program.size() == b.program.size() && a.unknown_names == b.unknown_names &&
+           memcmp(a.program.data(), b.program.data(), a.program.size() * sizeof(sock_filter)) == 0;
+  };
+  // Another profile in between: the one in memory is not the one that is asked for.
+  REQUIRE(runtime::CachedSeccomp(spec_with(2), "", &other, &problem));
+  CHECK_FALSE(same(made, other));
+  // The last byte is of the program: whoever takes the file takes this.
+  auto text = sys::ReadFileAt(AT_FDCWD, file.c_str(), 1 << 20);
+  REQUIRE(text);
+  std::string marked = *text;
+  marked.back() ^= 1;
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, file.c_str(), marked, 0600, false).ok());
+  REQUIRE(runtime::CachedSeccomp(spec_with(1), cache, &taken, &problem));
+  CHECK_FALSE(same(made, taken));
+  REQUIRE(runtime::CachedSeccomp(spec_with(2), "", &other, &problem));
+  // What was made from another profile, or is cut short, is made anew.
+  for (const std::string& damaged : {std::string("x") + marked, text->substr(0, text->size() - 9), std::string()}) {
+    REQUIRE(sys::WriteAtomically(AT_FDCWD, file.c_str(), damaged, 0600, false).ok());
+    REQUIRE(runtime::CachedSeccomp(spec_with(1), cache, &taken, &problem));
+    CHECK(same(made, taken));
+    REQUIRE(runtime::CachedSeccomp(spec_with(2), "", &other, &problem));
+  }
+  // A directory that others may write to is not believed.
+  fs::permissions(cache, fs::perms::all);
+  REQUIRE(sys::WriteAtomically(AT_FDCWD, file.c_str(), marked, 0600, false).ok());
+  REQUIRE(runtime::CachedSeccomp(spec_with(1), cache, &taken, &problem));
+  CHECK(same(made, taken));
 }

@@ -4,163 +4,28 @@
  *
  * Bridges mknet…, subnets of 10.203.0.0/16; every test removes what it made.
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
 import { readFileSync } from "node:fs";
-import { connect, createServer } from "node:net";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { newSandboxId, type SandboxId } from "../../src/base/ids.js";
-import { createLog } from "../../src/base/log.js";
-import { createSandboxNamespaces, dialInNetns, type Fd, type SandboxNamespaceFds } from "../../src/native/index.js";
-import { linkPrefix } from "../../src/network/link-names.js";
+import { createServer } from "node:net";
+import { describe, expect, test } from "vitest";
+import { newSandboxId } from "../../src/base/ids.js";
+import { dialInNetns, type Fd } from "../../src/native/index.js";
 import { type NetworkRecord, PodNetwork } from "../../src/network/pod-network.js";
-import type { PortMapping, SandboxNetwork } from "../../src/state/sandbox.js";
 import { MemoryStore } from "../harness/memory-store.js";
+import { ask, log, netnsOf, networkBench, port, run } from "../harness/network-bench.js";
 import { requires } from "../harness/requires.js";
 
 const BRIDGE = "mknet0";
 const SETTINGS = { bridge: BRIDGE, subnet4: "10.203.0.0/20", subnet6: "fd10:203::/64", owner: "/tmp/minke-net-test" };
-const log = createLog("silent");
+const { bench, makeNamespaces, netnsPath, addPod, serve, serveUdp, start, askFrom, withOutside } =
+  networkBench(SETTINGS);
 
-interface Pod {
-  readonly id: SandboxId;
-  readonly namespaces: SandboxNamespaceFds;
-  readonly network: SandboxNetwork;
-}
-
-let store: MemoryStore<NetworkRecord>;
-let network: PodNetwork;
-let namespaces: SandboxNamespaceFds[];
-let programs: ChildProcess[];
-
-const run = (command: string, ...args: string[]): string => execFileSync(command, args, { encoding: "utf8" });
 const forwarding = (): string =>
   ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
     .map((path) => readFileSync(`/proc/sys/net/${path}`, "utf8").trim())
     .join(" ");
 const hasOtherDaemon = (): boolean =>
   run("ip", "-o", "link").replaceAll("minke /tmp/minke-net-test", "").includes("alias minke ");
-/** Links and tables of this test: the machine may run other daemons meanwhile. */
-const ownLinks = (): string[] =>
-  run("ip", "-br", "-o", "link")
-    .split("\n")
-    .filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(BRIDGE)));
-const ownTables = (): string[] =>
-  run("nft", "list", "tables")
-    .split("\n")
-    .filter((line) => line.includes("minke_mknet"));
-
-async function makeNamespaces(): Promise<SandboxNamespaceFds> {
-  const made = await createSandboxNamespaces({
-    network: true,
-    ipc: false,
-    uts: false,
-    hostname: "",
-    domainname: "",
-    sysctls: {},
-  });
-  namespaces.push(made);
-  return made;
-}
-
-function netnsOf(made: SandboxNamespaceFds): Fd {
-  if (!made.net) throw new Error("no network namespace");
-  return made.net;
-}
-
-const netnsPath = (made: SandboxNamespaceFds): string => `/proc/${process.pid}/fd/${netnsOf(made).number}`;
-
-async function addPod(portMappings: readonly PortMapping[] = [], id = newSandboxId()): Promise<Pod> {
-  const made = await makeNamespaces();
-  if (!made.netlink) throw new Error("no netlink socket");
-  const set = await network.setup(id, { netns: netnsOf(made), netlink: made.netlink, portMappings });
-  return { id, namespaces: made, network: set };
-}
-
-function port(
-  hostPort: number,
-  hostIp = "",
-  protocol: PortMapping["protocol"] = "tcp",
-  containerPort = 80,
-): PortMapping {
-  return { protocol, containerPort, hostPort, hostIp };
-}
-
-/** A TCP server that tells each client the address it sees; settles when it listens. */
-async function serve(made: SandboxNamespaceFds, port: number): Promise<void> {
-  const code = `require("net").createServer(s=>s.end(s.remoteAddress.replace("::ffff:",""))).listen(${port},"::",()=>console.log("up"))`;
-  await start(made, code);
-}
-
-/** A UDP server that answers with its own name. */
-async function serveUdp(made: SandboxNamespaceFds, port: number, name: string): Promise<void> {
-  const code = `const s=require("dgram").createSocket("udp4");s.on("message",(m,r)=>s.send("${name}",r.port,r.address));s.bind(${port},()=>console.log("up"))`;
-  await start(made, code);
-}
-
-async function start(made: SandboxNamespaceFds, code: string): Promise<void> {
-  const child = spawn("nsenter", [`--net=${netnsPath(made)}`, process.execPath, "-e", code], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  programs.push(child);
-  await new Promise<void>((resolve, reject) => {
-    child.stdout?.once("data", () => resolve());
-    child.once("exit", () => reject(new Error("server ended")));
-  });
-}
-
-/** What the server sees as the client's address, asked from the host. */
-function ask(host: string, port: number): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let text = "";
-    const socket = connect({ host, port, timeout: 2000 });
-    socket.on("data", (bytes) => (text += bytes));
-    socket.on("end", () => resolve(text));
-    socket.on("error", reject);
-    socket.on("timeout", () => reject(new Error(`no answer from ${host} port ${port}`)));
-  });
-}
-
-/** The same, asked from inside a namespace. */
-function askFrom(made: SandboxNamespaceFds, host: string, port: number): string {
-  const code = `const s=require("net").connect({host:"${host}",port:${port},timeout:2000});s.pipe(process.stdout);s.on("error",e=>{console.log(e.code);process.exit(1)});s.on("timeout",()=>{console.log("timeout");process.exit(1)})`;
-  return run("nsenter", `--net=${netnsPath(made)}`, process.execPath, "-e", code);
-}
-
-/** Another host behind the link mknetout, with routes to the pods through this one. */
-async function withOutside(work: (outside: SandboxNamespaceFds) => Promise<void>): Promise<void> {
-  const outside = await makeNamespaces();
-  run("ip", "link", "add", "mknetout", "type", "veth", "peer", "name", "eth0", "netns", netnsPath(outside));
-  try {
-    run("ip", "addr", "add", "10.203.128.1/24", "dev", "mknetout");
-    run("ip", "addr", "add", "fd10:204::1/64", "dev", "mknetout", "nodad");
-    run("ip", "link", "set", "mknetout", "up");
-    const inside = (...args: string[]) => run("nsenter", `--net=${netnsPath(outside)}`, "ip", ...args);
-    inside("link", "set", "eth0", "up");
-    inside("addr", "add", "10.203.128.2/24", "dev", "eth0");
-    inside("addr", "add", "fd10:204::2/64", "dev", "eth0", "nodad");
-    inside("route", "add", "default", "via", "10.203.128.1");
-    inside("-6", "route", "add", "default", "via", "fd10:204::1");
-    await work(outside);
-  } finally {
-    run("ip", "link", "del", "mknetout");
-  }
-}
-
-beforeEach(requires("root", "netns", "nft"));
-beforeEach(async () => {
-  store = new MemoryStore<NetworkRecord>();
-  namespaces = [];
-  programs = [];
-  network = await PodNetwork.open(SETTINGS, store, log);
-});
-
-afterEach(async () => {
-  for (const program of programs) program.kill("SIGKILL");
-  await network.close({ removeAll: true });
-  for (const made of namespaces) for (const fd of Object.values(made)) (fd as Fd).close();
-  const left = [...ownLinks(), ...ownTables(), ...store.records.keys()];
-  if (left.length > 0) throw new Error(`left behind: ${left.join(", ")}`);
-});
 
 describe("setup", () => {
   test("two pods reach each other by IPv4 and by IPv6, each seeing the other's own address", async () => {
@@ -188,17 +53,13 @@ describe("setup", () => {
 
   test("a link of isolateFrom is not reached and does not reach pods, but for host ports", () =>
     withOutside(async (outside) => {
-      await network.close({ removeAll: true });
-      network = await PodNetwork.open({ ...SETTINGS, isolateFrom: ["mknetout"] }, store, log);
+      await bench.network.close({ removeAll: true });
+      bench.network = await PodNetwork.open({ ...SETTINGS, isolateFrom: ["mknetout"] }, bench.store, log);
       await serve(outside, 80);
       const pod = await addPod([port(20_312)]);
       await serve(pod.namespaces, 80);
-      for (const [host4, host6, from] of [
-        ["10.203.128.2", "fd10:204::2", pod.namespaces],
-        [pod.network.ips[0], pod.network.ips[1], outside],
-      ] as const) {
-        for (const host of [host4 ?? "", host6 ?? ""]) expect(() => askFrom(from, host, 80)).toThrow("Command failed");
-      }
+      expect(() => askFrom(pod.namespaces, "10.203.128.2", 80, 700)).toThrow("Command failed");
+      expect(() => askFrom(outside, pod.network.ips[1] ?? "", 80, 700)).toThrow("Command failed");
       expect(askFrom(outside, "10.203.128.1", 20_312)).toBe("10.203.128.2");
       expect(askFrom(outside, "fd10:204::1", 20_312)).toBe("fd10:204::2");
     }));
@@ -214,8 +75,8 @@ describe("setup", () => {
 
   test("an address is not given out again right after its release", async () => {
     const one = await addPod();
-    await network.teardown(one.id);
-    await network.gone(one.id);
+    await bench.network.teardown(one.id);
+    await bench.network.gone(one.id);
     const two = await addPod();
     expect(two.network.ips[0]).not.toBe(one.network.ips[0]);
   });
@@ -226,9 +87,9 @@ describe("setup", () => {
     const closed = (await makeNamespaces()).netlink;
     closed?.close();
     await expect(
-      network.setup(id, { netns: netnsOf(made), netlink: closed as Fd, portMappings: [port(20_390)] }),
+      bench.network.setup(id, { netns: netnsOf(made), netlink: closed as Fd, portMappings: [port(20_390)] }),
     ).rejects.toThrow("is closed");
-    expect(store.get(id)).toBeUndefined();
+    expect(bench.store.get(id)).toBeUndefined();
     expect(run("nft", "list", "table", "inet", `minke_${BRIDGE}`)).not.toContain("20390");
   });
 
@@ -248,7 +109,7 @@ test.each([
   const [one, two] = [await addPod(), await addPod()];
   await serve(one.namespaces, 80);
   run("ip", ...deed);
-  expect(await network.verify()).toContain("bridge");
+  expect(await bench.network.verify()).toContain("bridge");
   expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
   expect(await ask(one.network.ips[1] ?? "", 80)).toBe("fd10:203::1");
 });
@@ -275,7 +136,6 @@ describe("host ports", () => {
   });
 
   test("a UDP port moves to the next pod at once, though the client keeps its socket", async () => {
-    const { createSocket } = await import("node:dgram");
     const client = createSocket("udp4");
     const askUdp = () =>
       new Promise<string>((resolve, reject) => {
@@ -290,7 +150,7 @@ describe("host ports", () => {
       const one = await addPod([port(20_303, "", "udp", 53)]);
       await serveUdp(one.namespaces, 53, "one");
       expect(await askUdp()).toBe("one");
-      await network.teardown(one.id);
+      await bench.network.teardown(one.id);
       const two = await addPod([port(20_303, "", "udp", 53)]);
       await serveUdp(two.namespaces, 53, "two");
       expect(await askUdp()).toBe("two");
@@ -306,7 +166,7 @@ describe("host ports", () => {
       code: "HOST_PORT_IN_USE",
       message: expect.stringContaining(one.id.slice(0, 13)) as string,
     });
-    expect([...store.records.keys()].toSorted()).toEqual([one.id, "network"].toSorted());
+    expect([...bench.store.records.keys()].toSorted()).toEqual([one.id, "network"].toSorted());
   });
 
   test("a port that a process of the host listens on is HOST_PORT_IN_USE and names the process", async () => {
@@ -340,22 +200,78 @@ describe("host ports", () => {
       ["flush", "map", "inet", table, "ports4"],
       ["flush", "chain", "inet", table, "leaving"],
     ]) {
-      await network.verify();
-      expect(await network.verify()).toEqual([]);
+      await bench.network.verify();
+      expect(await bench.network.verify()).toEqual([]);
       run("nft", ...deed);
-      expect(await network.verify()).toEqual(["rules"]);
+      expect(await bench.network.verify()).toEqual(["rules"]);
       expect(await ask("127.0.0.1", 20_311)).toBe("10.203.0.1");
     }
   });
 
   test("changes to other tables are none of ours", async () => {
-    await network.verify();
+    await bench.network.verify();
     run("nft", "add", "table", "inet", "mknet_other");
     try {
-      expect(await network.verify()).toEqual([]);
+      expect(await bench.network.verify()).toEqual([]);
     } finally {
       run("nft", "delete", "table", "inet", "mknet_other");
     }
+  });
+
+  test.each([
+    ["two protocols", port(20_313, "", "tcp"), port(20_313, "", "udp", 53)],
+    ["two addresses of the host", port(20_314, "127.0.0.1"), port(20_314, "10.203.0.1")],
+    ["two families", port(20_315, "0.0.0.0"), port(20_315, "::")],
+  ])("%s of one number are two ports", async (_, first, second) => {
+    await addPod([first]);
+    await addPod([second]);
+  });
+
+  test.each([
+    ["a wildcard and an address of its family", port(20_316, "0.0.0.0"), port(20_316, "127.0.0.1")],
+    ["no address and one of IPv6", port(20_317), port(20_317, "::1")],
+    ["the same address, written in two ways", port(20_318, "fd10:203::1"), port(20_318, "fd10:203:0::0:1")],
+  ])("%s are one port: HOST_PORT_IN_USE, in one pod and in two", async (_, first, second) => {
+    // On ::1 alone a port may be none of this host's.
+    const refused = { code: expect.stringMatching(/^HOST_PORT_(IN_USE|UNREACHABLE)$/) as string };
+    await expect(addPod([first, second])).rejects.toMatchObject(refused);
+    await addPod([first]);
+    await expect(addPod([second])).rejects.toMatchObject(refused);
+  });
+
+  test("a range of a hundred ports of both families is published and goes with its pod", async () => {
+    const ports = Array.from({ length: 100 }, (_, i) => port(22_000 + i, "", "tcp", 80));
+    const pod = await addPod(ports);
+    await serve(pod.namespaces, 80);
+    expect(await ask("127.0.0.1", 22_099)).toBe("10.203.0.1");
+    const listed = () => run("nft", "list", "table", "inet", `minke_${BRIDGE}`).match(/tcp \. 22\d{3} :/g)?.length ?? 0;
+    expect(listed()).toBe(200);
+    await bench.network.teardown(pod.id);
+    expect(listed()).toBe(0);
+  });
+
+  test("a UDP client outside gets its answer from the address and port that it asked", () =>
+    withOutside(async (outside) => {
+      const pod = await addPod([port(20_319, "", "udp", 53)]);
+      await serveUdp(pod.namespaces, 53, "answer");
+      // A connected socket takes answers of its peer alone.
+      const code = `const s=require("dgram").createSocket("udp4");s.on("message",m=>{console.log(String(m));s.close()});s.connect(20319,"10.203.128.1",()=>s.send("x"));setTimeout(()=>{console.log("no answer");process.exit()},8000).unref()`;
+      expect(run("nsenter", `--net=${netnsPath(outside)}`, process.execPath, "-e", code)).toBe("answer\n");
+    }));
+
+  test("an SCTP port answers, and is refused to a second pod", async (context) => {
+    requires("sctp")(context);
+    const pod = await addPod([port(20_320, "", "sctp", 80)]);
+    const server = `import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)
+s.bind(("0.0.0.0", 80)); s.listen(); print("up", flush=True)
+while True: s.accept()[0].send(b"sctp")`;
+    await start(pod.namespaces, server, ["python3", "-c"]);
+    const client = `import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)
+s.settimeout(10); s.connect(("127.0.0.1", 20320)); print(s.recv(9).decode())`;
+    expect(run("python3", "-c", client)).toBe("sctp\n");
+    await expect(addPod([port(20_320, "", "sctp", 80)])).rejects.toMatchObject({ code: "HOST_PORT_IN_USE" });
   });
 
   test("a pod cannot reach the host's loopback through the bridge", async () => {
@@ -380,32 +296,32 @@ describe("host ports", () => {
 
 describe("teardown", () => {
   test("of an id that never existed succeeds", async () => {
-    await expect(network.teardown(newSandboxId())).resolves.toBeUndefined();
+    await expect(bench.network.teardown(newSandboxId())).resolves.toBeUndefined();
   });
 
   test("frees link, lease and port, and the port can be used again before the link is gone", async () => {
     const pod = await addPod([port(20_310)]);
-    await network.teardown(pod.id);
+    await bench.network.teardown(pod.id);
     await addPod([port(20_310)]);
-    await network.gone(pod.id);
-    expect(store.get(pod.id)).toBeUndefined();
+    await bench.network.gone(pod.id);
+    expect(bench.store.get(pod.id)).toBeUndefined();
     expect(run("ip", "-o", "link", "show", "master", BRIDGE).trim().split("\n")).toHaveLength(1);
   });
 
   test("of many pods at once ends in one deletion", async () => {
     const pods = [];
     for (let i = 0; i < 10; i++) pods.push(await addPod());
-    await Promise.all(pods.map(({ id }) => network.teardown(id)));
-    await Promise.all(pods.map(({ id }) => network.gone(id)));
+    await Promise.all(pods.map(({ id }) => bench.network.teardown(id)));
+    await Promise.all(pods.map(({ id }) => bench.network.gone(id)));
     expect(run("ip", "-o", "link", "show", "master", BRIDGE)).toBe("");
-    expect(store.records.size).toBe(1);
+    expect(bench.store.records.size).toBe(1);
   });
 });
 
 describe("close", () => {
   test("with removeAll puts back the sysctls that open has changed, and only those", async (context) => {
     if (hasOtherDaemon()) context.skip("another daemon of this machine needs them");
-    const changed = store.records.get("network");
+    const changed = bench.store.records.get("network");
     const paths = changed?.type === "bridge" ? changed.sysctls : [];
     const expected = forwarding()
       .split(" ")
@@ -413,18 +329,18 @@ describe("close", () => {
         paths.some(({ path }) => path === ["ipv4/ip_forward", "ipv6/conf/all/forwarding"][family]) ? "0" : now,
       );
     expect(forwarding()).toBe("1 1");
-    await network.close({ removeAll: true });
+    await bench.network.close({ removeAll: true });
     expect(forwarding()).toBe(expected.join(" "));
-    network = await PodNetwork.open(SETTINGS, store, log);
+    bench.network = await PodNetwork.open(SETTINGS, bench.store, log);
   });
 });
 
 describe("a new daemon", () => {
   test("keeps the pods that live, with their ports, and removes the others", async () => {
     const [live, dead] = [await addPod([port(20_320)]), await addPod([port(20_321)])];
-    await network.close({ removeAll: false });
-    network = await PodNetwork.open(SETTINGS, store, log);
-    const recovery = await network.recover([live.id]);
+    await bench.network.close({ removeAll: false });
+    bench.network = await PodNetwork.open(SETTINGS, bench.store, log);
+    const recovery = await bench.network.recover([live.id]);
     expect(recovery.removedLeases).toEqual([dead.id]);
     expect(recovery.unreachable).toEqual([]);
     await serve(live.namespaces, 80);
@@ -437,11 +353,31 @@ describe("a new daemon", () => {
 
   test("reads a lost lease back from the link", async () => {
     const pod = await addPod();
-    await network.close({ removeAll: false });
-    store.records.delete(pod.id);
-    network = await PodNetwork.open(SETTINGS, store, log);
-    await network.recover([pod.id]);
-    expect(store.get(pod.id)).toMatchObject({ ips: pod.network.ips });
+    await bench.network.close({ removeAll: false });
+    bench.store.records.delete(pod.id);
+    bench.network = await PodNetwork.open(SETTINGS, bench.store, log);
+    await bench.network.recover([pod.id]);
+    expect(bench.store.get(pod.id)).toMatchObject({ ips: pod.network.ips });
+  });
+
+  test("with another bridge name keeps the former bridge while a pod is on it, then removes it with its rules", async () => {
+    const renamed = { ...SETTINGS, bridge: "mknet2" };
+    const reopen = async () => {
+      await bench.network.close({ removeAll: false });
+      bench.network = await PodNetwork.open(renamed, bench.store, log);
+    };
+    const pod = await addPod([port(20_331)]);
+    await reopen();
+    await bench.network.recover([pod.id]);
+    await serve(pod.namespaces, 80);
+    expect(await ask("127.0.0.1", 20_331)).toBe("10.203.0.1");
+    await bench.network.teardown(pod.id);
+    await bench.network.gone(pod.id);
+    await reopen();
+    expect(run("ip", "-o", "link")).not.toContain(`${BRIDGE}:`);
+    expect(run("nft", "list", "tables")).not.toContain(`minke_${BRIDGE}\n`);
+    await serve((await addPod([port(20_331)])).namespaces, 80);
+    expect(await ask("127.0.0.1", 20_331)).toBe("10.203.0.1");
   });
 
   test("with a taken bridge name is BRIDGE_TAKEN and names the setting", async () => {
@@ -476,8 +412,8 @@ describe("a new daemon", () => {
   });
 
   test("that runs out of addresses says NO_ADDRESSES and names the subnet", async () => {
-    await network.close({ removeAll: true });
-    network = await PodNetwork.open({ ...SETTINGS, subnet4: "10.203.0.0/29", subnet6: "none" }, store, log);
+    await bench.network.close({ removeAll: true });
+    bench.network = await PodNetwork.open({ ...SETTINGS, subnet4: "10.203.0.0/29", subnet6: "none" }, bench.store, log);
     for (let i = 0; i < 5; i++) await addPod();
     await expect(addPod()).rejects.toMatchObject({
       kind: "resource-exhausted",

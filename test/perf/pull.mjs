@@ -291,7 +291,7 @@ async function pullByMinke(scratch, reference) {
   const bridge = `mkimgb${(process.pid % 46656).toString(36)}`;
   writeFileSync(
     config,
-    `log-level = "warn"\ncgroup-root = "minke-bench-pull-${process.pid}"\ntolerate-missing-controllers = true\n[network]\nbridge = "${bridge}"\nsubnet-ipv4 = "10.204.252.0/22"\nsubnet-ipv6 = "fd6d:696e:6b65:204::/64"\n`,
+    `log-level = "warn"\ncgroup-root = "minke-bench-pull-${process.pid}"\ntolerate-missing-controllers = true\n[network]\nmode = "builtin"\nbridge = "${bridge}"\nsubnet-ipv4 = "10.204.252.0/22"\nsubnet-ipv6 = "fd6d:696e:6b65:204::/64"\n`,
   );
   const log = openSync(join(scratch, "log"), "a");
   const delayFile = join(scratch, "delay");

@@ -1,4 +1,7 @@
 /** What CRI tells of use: metrics, stats and events, against the whole daemon. */
+import { existsSync } from "node:fs";
+import { request } from "node:http";
+import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ContainerEventType, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
 import { CriClient } from "../harness/cri.js";
@@ -14,7 +17,7 @@ let container: string;
 beforeEach(requires("root", "cgroup2", "overlayfs"));
 beforeAll(async () => {
   if (lacking) return;
-  daemon = await TestDaemon.startWithImages();
+  daemon = await TestDaemon.startWithImages({ tables: `[metrics]\nsocket = "/run/minke-metrics-${process.pid}.sock"` });
   cri = new CriClient(daemon.criSocket);
   pod = await cri.runSandbox();
   container = await cri.startContainer(pod, {
@@ -155,4 +158,40 @@ describe("events", () => {
     expect(status?.find(({ id }) => id === ends)?.exitCode).toBe(0);
     events.cancel();
   });
+});
+
+test("the daemon's own metrics count what was asked, on a socket that goes with the daemon", async () => {
+  const socketPath = `/run/minke-metrics-${process.pid}.sock`;
+  await cri.call("version");
+  const page = await new Promise<string>((resolve, reject) => {
+    request({ socketPath, path: "/metrics" }, (response) => void text(response).then(resolve, reject))
+      .on("error", reject)
+      .end();
+  });
+  expect(page).toMatch(/^minke_sandboxes\{owner="cri",state="ready"\} 1$/m);
+  expect(page).toMatch(/^minke_cri_requests_total\{method="version",outcome="ok"\} \d+$/m);
+  await daemon.expect("daemon", "stop");
+  expect(existsSync(socketPath)).toBe(false);
+});
+
+test("minke stats shows a pod with its containers and says what one that is not there is", async () => {
+  await daemon.start();
+  const input = `
+apiVersion: v1
+kind: Pod
+metadata: { name: counted }
+spec:
+  containers:
+    - { name: spin, image: "minke.test/busybox:1", command: [sh, -c, "while :; do :; done"] }`;
+  expect(await daemon.minke(["run", "-f", "-", "--wait"], { input })).toMatchObject({ code: 0 });
+  const stdout = await daemon.expect("stats");
+  expect(stdout).toMatch(/^NAME +CPU +MEMORY +LIMIT +PIDS +DISK +NET RX \/ TX\n/);
+  expect(stdout).toMatch(/^ {2}spin +[1-9]\d*m +[\d.]+ [KM]iB/m);
+  const items = JSON.parse(await daemon.expect("stats", "counted", "-o", "json")) as {
+    items: { containers: unknown[] }[];
+  };
+  expect(items.items[0]?.containers).toHaveLength(1);
+  expect(await daemon.minke(["stats", "nobody"])).toMatchObject({ code: 3 });
+  expect(await daemon.minke(["stats", "-o", "xml"])).toMatchObject({ code: 2 });
+  await daemon.expect("delete", "pod", "counted", "--force");
 });

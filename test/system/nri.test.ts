@@ -18,6 +18,7 @@ const lacking = missing("root", "cgroup2", "overlayfs");
 let daemon: TestDaemon;
 let cri: CriClient;
 let before: Snapshot | undefined;
+let cdiDir: string;
 let folder: string;
 let sandboxes: string[] = [];
 let plugins: NriPlugin[] = [];
@@ -25,8 +26,17 @@ let plugins: NriPlugin[] = [];
 beforeEach(requires("root", "cgroup2", "overlayfs"));
 beforeAll(async () => {
   if (lacking) return;
+  cdiDir = mkdtempSync(join(tmpdir(), "minke-nri-cdi-"));
+  writeFileSync(
+    join(cdiDir, "test.json"),
+    JSON.stringify({
+      cdiVersion: "0.6.0",
+      kind: "minke.test/thing",
+      devices: [{ name: "one", containerEdits: { env: ["CDI=injected"] } }],
+    }),
+  );
   daemon = await TestDaemon.startWithImages({
-    tables: `[nri]\nrequest-timeout-ms = ${REQUEST_TIMEOUT_MS}\nregistration-timeout-ms = 1000`,
+    tables: `[cdi]\nspec-dirs = ["${cdiDir}"]\n[nri]\nrequest-timeout-ms = ${REQUEST_TIMEOUT_MS}\nregistration-timeout-ms = 1000`,
   });
   cri = new CriClient(daemon.criSocket);
   before = daemon.snapshot();
@@ -36,6 +46,7 @@ afterAll(async () => {
   cri?.close();
   if (before) await daemon.expectNothingLeft(before);
   await daemon?.dispose();
+  if (cdiDir) rmSync(cdiDir, { recursive: true, force: true });
 });
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "minke-nri-test-"));
@@ -189,6 +200,15 @@ describe("adjustments", () => {
       "",
     ]);
     expect(JSON.parse(readFileSync(join(folder, "state"), "utf8"))).toMatchObject({ id, status: "creating" });
+  });
+
+  test("of CDI devices are injected, and one that there is not refuses the container", async () => {
+    let name = "minke.test/thing=one";
+    await plugin({ methods: { CreateContainer: () => ({ adjust: { CDIDevices: [{ name }] } }) } });
+    const pod = await sandbox();
+    expect(await cri.output(await cri.startContainer(pod), "sh", "-c", "echo $CDI")).toBe("injected\n");
+    name = "minke.test/thing=two";
+    await expect(cri.createContainer(pod)).rejects.toMatchObject({ details: expect.stringContaining("thing=two") });
   });
 
   test("of resources are in the container's status, and each later plugin sees them", async () => {

@@ -153,7 +153,8 @@ function toMount(mount: ContainerMount, container: ContainerStatus): Mount {
   };
 }
 
-export function toImage(image: ImageRecord): Image {
+/** @param pinned a kubelet does not collect it then */
+export function toImage(image: ImageRecord, pinned: boolean): Image {
   const [user = ""] = image.config.user.split(":");
   const isNumber = /^\d+$/.test(user);
   return {
@@ -164,7 +165,7 @@ export function toImage(image: ImageRecord): Image {
     uid: isNumber || user === "" ? { value: BigInt(user || 0) } : undefined,
     username: isNumber ? "" : user,
     spec: { image: "", annotations: {}, userSpecifiedImage: "", runtimeHandler: "", imageRef: "" },
-    pinned: false,
+    pinned,
   };
 }
 

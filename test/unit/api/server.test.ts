@@ -68,6 +68,7 @@ async function serve(): Promise<{
       explain: async () => ({}),
       loadLayout: async () => [IMAGE],
     },
+    runtime: fixture.runtime,
     imageCare: { care: fakeCare(), knownNames: () => ({ containers: new Map(), pods: new Map() }), prunesCri: false },
     version: "0.0.1",
     doctor: async () => ({ checks: [] }),

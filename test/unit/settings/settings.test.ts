@@ -83,6 +83,9 @@ test("every key of a full file is taken", () => {
     [backoff]
     base-ms = 5
     max-ms = 50
+    [metrics]
+    socket = "/run/minke/metrics.sock"
+    listen = "[::1]:9464"
     [streaming]
     address = "10.0.0.1"
     port = 10250
@@ -155,6 +158,7 @@ test("every key of a full file is taken", () => {
     runtimeHandlers: { crun: { path: "/usr/bin/crun", args: ["--debug"] } },
     logs: { maxBytes: 65_536, maxFiles: 2 },
     backoff: { baseMs: 5, maxMs: 50 },
+    metrics: { socketPath: "/run/minke/metrics.sock", listen: { host: "::1", port: 9464 } },
     streaming: { host: "10.0.0.1", port: 10250, tls: { certificate: "/c.pem", key: "/k.pem", clientCa: "/ca.pem" } },
     cdiDirs: ["/srv/cdi"],
     nri: {
@@ -196,6 +200,8 @@ test.each([
   ["a handler of the built-in one's name", '[runtime-handlers.minke]\npath = "/x"', "runtime-handlers.minke"],
   ["a handler without a path", "[runtime-handlers.crun]", "runtime-handlers.crun.path"],
   ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
+  ["metrics for other machines", '[metrics]\nlisten = "0.0.0.0:9464"', "metrics.listen"],
+  ["a port beyond all", '[metrics]\nlisten = "127.0.0.1:70000"', "metrics.listen"],
   ["streams beyond loopback in the clear", '[streaming]\naddress = "10.0.0.1"', "streaming.address"],
   ["streams at no address", '[streaming]\naddress = "0.0.0.0"', "streaming.address"],
   ["a certificate without its key", '[streaming]\ntls-cert = "/c.pem"', "streaming.tls-key"],

@@ -120,10 +120,11 @@ test("a container that could not be started has ended, with the code that says w
 });
 
 test("an image names its user by number or by name", () => {
-  expect(toImage(image)).toMatchObject({ uid: undefined, username: "www-data", size: 10n });
-  expect(toImage({ ...image, config: { ...image.config, user: "1003:users" } })).toMatchObject({
+  expect(toImage(image, false)).toMatchObject({ uid: undefined, username: "www-data", size: 10n });
+  expect(toImage({ ...image, config: { ...image.config, user: "1003:users" } }, true)).toMatchObject({
     uid: { value: 1003n },
     username: "",
+    pinned: true,
   });
 });
 
