@@ -51,7 +51,7 @@ async function registry(clientAuthority?: Certificate): Promise<number> {
     requestCert: true,
     rejectUnauthorized: true,
   };
-  return listen(createServer({ cert, key, ...mutual }, answer) as unknown as Server);
+  return listen(createServer({ cert, key, ...mutual }, answer));
 }
 
 async function fetched(host: string, settings: RegistryHostSettings): Promise<Buffer> {
