@@ -9,7 +9,7 @@ import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { CleanupStack } from "../base/cleanup.js";
 import type { Runtime, RuntimeEvent } from "../runtime/runtime.js";
-import type { MetricsSettings } from "../settings/settings.js";
+import type { MetricsSettings } from "../settings/socket-settings.js";
 import { listenOnSocket } from "./unix-socket.js";
 
 /** Upper bounds in seconds. */

@@ -4,7 +4,7 @@
  */
 import type { Readable } from "node:stream";
 import { Timeline } from "../base/timeline.js";
-import type { CollectionSettings } from "../settings/settings.js";
+import type { CollectionSettings } from "../settings/image-settings.js";
 import { type DiskUsage, diskUsage, type KnownNames } from "./disk-usage.js";
 import { ImageCollector, type Machine } from "./image-collector.js";
 import { type HistoryEntry, type ImageDetails, imageDetails, imageHistory } from "./image-details.js";

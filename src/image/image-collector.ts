@@ -8,7 +8,7 @@
 import { statfs } from "node:fs/promises";
 import { digestHex } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
-import type { CollectionSettings } from "../settings/settings.js";
+import type { CollectionSettings } from "../settings/image-settings.js";
 import { isFree } from "./image-prune.js";
 import type { ImageRecord } from "./image-record.js";
 import type { StoreParts } from "./store-parts.js";
