@@ -68,6 +68,7 @@ export class Networks {
   /** @throws RuntimeError as `PodNetwork.open`, where the built-in network is needed now */
   static async open(options: NetworksOptions): Promise<Networks> {
     const networks = new Networks(options);
+    await networks.#cni.endOrphans();
     const chosen = await networks.#choose();
     // Former leases and the former bridge are looked after, whoever makes the network now.
     if (chosen.by === "builtin" || options.leases.list().length > 0) await networks.#openBuiltin();

@@ -105,6 +105,8 @@ test("killed while a plugin hangs in ADD", async () => {
   await expect.poll(() => plugins.hangingPid, { timeout: 20_000 }).toBeGreaterThan(0);
   await daemon.kill9();
   await hanging;
+  const { hangingPid } = plugins;
   plugins.behave("second", "ADD", undefined);
   await revive();
+  expect(existsSync(`/proc/${hangingPid}`)).toBe(false);
 });

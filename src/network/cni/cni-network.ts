@@ -104,6 +104,13 @@ export class CniNetwork {
     await this.#status.answer;
   }
 
+  /** Before anything is taken down: a plugin that a former daemon waited for would add while another one deletes. */
+  async endOrphans(): Promise<void> {
+    const { store, log } = this.#parts;
+    const killed = await endOrphanedPlugins(new Set(store.list().map(({ body }) => body.containerId)));
+    if (killed > 0) log.warn({ killed }, "killed CNI plugins that a former daemon had started");
+  }
+
   /**
    * Ends what a crash has left: attachments of sandboxes that do not live, pins of nobody, and by
    * GC what plugins keep for attachments that are not in our records.
@@ -115,8 +122,6 @@ export class CniNetwork {
     const { store, pins, log } = this.#parts;
     const records = store.list().map(({ body }) => body);
     const dead = records.filter(({ sandboxId }) => !live.has(sandboxId));
-    const killed = await endOrphanedPlugins(new Set(records.map(({ containerId }) => containerId)));
-    if (killed > 0) log.warn({ killed }, "killed CNI plugins that a former daemon had started");
     const removed: SandboxId[] = [];
     await eachOf(dead, async ({ sandboxId }) => {
       try {
