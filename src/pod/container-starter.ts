@@ -189,6 +189,7 @@ export class ContainerStarter {
       image,
       mounts,
       configs: this.#options.configs,
+      seccompDir: this.#options.paths.seccompProfiles,
       logMaxBytes,
       logMaxFiles,
     });

@@ -2,14 +2,16 @@
  * A pod's manifest as the configs that the runtime takes. Pure; policy of Kubernetes, not ours
  * (kubelet pkg/kubelet/kuberuntime: generatePodSandboxConfig, generateContainerConfig).
  */
+import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
-import type { ContainerConfig, ContainerMount, ContainerResources } from "../state/container.js";
+import type { ContainerConfig, ContainerMount, ContainerResources, SecurityProfile } from "../state/container.js";
 import type { PortMapping, SandboxConfig, SandboxDns } from "../state/sandbox.js";
 import type { ConfigSource } from "./config-objects.js";
 import { containerEnv, expandVariables, type PodFacts } from "./env.js";
 import type { EnsuredImage } from "./images.js";
 import type { Container, Pod } from "./manifest/defaults.js";
 import { quantityMillis, quantityValue } from "./manifest/quantity.js";
+import type { SecurityProfileSource } from "./manifest/schema.js";
 
 const HOSTNAME_LIMIT = 63;
 const CPU_PERIOD_US = 100_000;
@@ -99,6 +101,8 @@ export interface ContainerFacts extends PodFacts {
   readonly image: EnsuredImage;
   readonly mounts: readonly ContainerMount[];
   readonly configs: ConfigSource;
+  /** Where seccomp profiles of type Localhost lie; absolute. */
+  readonly seccompDir: string;
   readonly logMaxBytes: number;
   readonly logMaxFiles: number;
 }
@@ -112,6 +116,8 @@ export function toContainerConfig(container: Container, pod: Pod, facts: Contain
   const runAsUser = own.runAsUser ?? shared.runAsUser;
   const gid = own.runAsGroup ?? shared.runAsGroup;
   if (own.runAsNonRoot ?? shared.runAsNonRoot) checkNonRoot(container, runAsUser, facts.image);
+  const seccomp = toProfile(own.seccompProfile ?? shared.seccompProfile, (name) => join(facts.seccompDir, name));
+  const apparmor = toProfile(own.appArmorProfile ?? shared.appArmorProfile, (name) => name);
   const unmasked = own.procMount === "Unmasked" || own.privileged === true;
   return {
     owner: "pod",
@@ -137,6 +143,7 @@ export function toContainerConfig(container: Container, pod: Pod, facts: Contain
       supplementalGroups: [
         ...new Set([...(shared.supplementalGroups ?? []), ...(shared.fsGroup === undefined ? [] : [shared.fsGroup])]),
       ],
+      ...(shared.supplementalGroupsPolicy === "Strict" && { supplementalGroupsPolicy: "strict" as const }),
     },
     security: {
       privileged: own.privileged ?? false,
@@ -145,6 +152,8 @@ export function toContainerConfig(container: Container, pod: Pod, facts: Contain
       addCapabilities: (own.capabilities?.add ?? []).map(capabilityName),
       dropCapabilities: (own.capabilities?.drop ?? []).map(capabilityName),
       ...(unmasked && { maskedPaths: [], readonlyPaths: [] }),
+      ...(seccomp && { seccomp }),
+      ...(apparmor && { apparmor }),
     },
     resources: toResources(container),
     ...(container.lifecycle?.stopSignal && { stopSignal: container.lifecycle.stopSignal }),
@@ -156,6 +165,17 @@ export function toContainerConfig(container: Container, pod: Pod, facts: Contain
 /** Relative to the pod's log directory. */
 export function containerLogPath(name: string, attempt: number): string {
   return `${name}/${attempt}.log`;
+}
+
+const PROFILE_TYPES = { RuntimeDefault: "runtime-default", Unconfined: "unconfined", Localhost: "localhost" } as const;
+
+function toProfile(
+  source: SecurityProfileSource | undefined,
+  toRef: (localhostProfile: string) => string,
+): SecurityProfile | undefined {
+  if (!source) return undefined;
+  const { type, localhostProfile = "" } = source;
+  return { type: PROFILE_TYPES[type], localhostRef: type === "Localhost" ? toRef(localhostProfile) : "" };
 }
 
 const capabilityName = (name: string): string => name.toUpperCase().replace(/^CAP_/, "");

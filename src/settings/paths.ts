@@ -77,6 +77,11 @@ export class Paths {
     return join(this.root, "logs", `${namespace}_${name}_${uid}`);
   }
 
+  /** Where an administrator puts the seccomp profiles that pods name with type Localhost. */
+  get seccompProfiles(): string {
+    return join(this.root, "seccomp");
+  }
+
   /** Our own tmpfs: secrets and memory-backed volumes. */
   get tmpfs(): string {
     return join(this.run, "tmpfs");

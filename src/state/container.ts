@@ -18,6 +18,7 @@ export type {
   ContainerSecurity,
   ContainerUser,
   MountPropagation,
+  SecurityProfile,
 } from "../spec/container-config.js";
 
 export type ContainerState = "created" | "starting" | "running" | "exited" | "removing";

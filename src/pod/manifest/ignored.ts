@@ -10,15 +10,7 @@ const IN_OBJECT: Readonly<Record<string, readonly string[]>> = {
   initContainers: CONTAINER,
   metadata: ["finalizers", "managedFields", "ownerReferences", "selfLink"],
   resources: ["claims"],
-  securityContext: [
-    "appArmorProfile",
-    "fsGroupChangePolicy",
-    "seLinuxChangePolicy",
-    "seLinuxOptions",
-    "seccompProfile",
-    "supplementalGroupsPolicy",
-    "windowsOptions",
-  ],
+  securityContext: ["fsGroupChangePolicy", "seLinuxChangePolicy", "seLinuxOptions", "windowsOptions"],
   spec: [
     "affinity",
     "automountServiceAccountToken",

@@ -74,6 +74,10 @@ const volumeMount = z.strictObject({
   mountPropagation: z.enum(["None", "HostToContainer", "Bidirectional"]).optional(),
 });
 
+const securityProfile = z.strictObject({
+  type: z.enum(["RuntimeDefault", "Unconfined", "Localhost"]),
+  localhostProfile: text.optional(),
+});
 const containerSecurityContext = z.strictObject({
   runAsUser: int64.optional(),
   runAsGroup: int64.optional(),
@@ -83,6 +87,8 @@ const containerSecurityContext = z.strictObject({
   allowPrivilegeEscalation: z.boolean().optional(),
   capabilities: z.strictObject({ add: z.array(text).optional(), drop: z.array(text).optional() }).optional(),
   procMount: z.enum(["Default", "Unmasked"]).optional(),
+  seccompProfile: securityProfile.optional(),
+  appArmorProfile: securityProfile.optional(),
 });
 
 const portRef = z.union([int32, text]);
@@ -201,6 +207,9 @@ const podSecurityContext = z.strictObject({
   runAsGroup: int64.optional(),
   runAsNonRoot: z.boolean().optional(),
   supplementalGroups: z.array(int64).optional(),
+  supplementalGroupsPolicy: z.enum(["Merge", "Strict"]).optional(),
+  seccompProfile: securityProfile.optional(),
+  appArmorProfile: securityProfile.optional(),
   fsGroup: int64.optional(),
   sysctls: z.array(z.strictObject({ name: text, value: text })).optional(),
 });
@@ -243,6 +252,7 @@ export const podSchema = z.strictObject({
 
 export type PodManifest = z.infer<typeof podSchema>;
 export type PodSpec = z.infer<typeof podSpec>;
+export type SecurityProfileSource = z.infer<typeof securityProfile>;
 export type PodContainer = z.infer<typeof container>;
 export type PodVolume = z.infer<typeof volume>;
 export type PodVolumeMount = z.infer<typeof volumeMount>;

@@ -8,7 +8,7 @@ import type { FieldProblem } from "./problems.js";
 import { checkActions } from "./validate-actions.js";
 import { checkFiles, checkResourceRef } from "./validate-files.js";
 import { parseQuantity } from "./quantity.js";
-import type { PodContainer, PodManifest, PodSpec, PodVolume } from "./schema.js";
+import type { PodContainer, PodManifest, PodSpec, PodVolume, SecurityProfileSource } from "./schema.js";
 
 const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/;
 const DNS_SUBDOMAIN = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$/;
@@ -135,6 +135,7 @@ function checkPodSpec(spec: PodSpec, add: Add): void {
   });
   checkDns(spec, add);
   checkIds(spec.securityContext ?? {}, "spec.securityContext", add);
+  checkProfiles(spec.securityContext ?? {}, "spec.securityContext", add);
   spec.securityContext?.sysctls?.forEach((sysctl, i) => {
     const path = `spec.securityContext.sysctls[${i}]`;
     if (!SYSCTL.test(sysctl.name) || sysctl.name.includes(".."))
@@ -226,6 +227,7 @@ function checkContainer(container: PodContainer, path: string, scope: Scope, add
   checkMounts(container, path, scope, add);
   checkResources(container, path, add);
   checkIds(container.securityContext ?? {}, `${path}.securityContext`, add);
+  checkProfiles(container.securityContext ?? {}, `${path}.securityContext`, add);
   const security = container.securityContext;
   if (security?.allowPrivilegeEscalation === false && security.privileged) {
     add(`${path}.securityContext.allowPrivilegeEscalation`, "cannot be false for a privileged container");
@@ -314,6 +316,28 @@ function checkResources(container: PodContainer, path: string, add: Add): void {
       const limit = limits[name];
       if (kind === "requests" && limit !== undefined && (value ?? 0) > (parseQuantity(limit) ?? Infinity))
         add(at, `"${quantity}" is more than the limit "${limit}"`);
+    }
+  }
+}
+
+interface SecurityProfiles {
+  readonly seccompProfile?: SecurityProfileSource | undefined;
+  readonly appArmorProfile?: SecurityProfileSource | undefined;
+}
+
+/** A seccomp profile is a file below a directory of minke's, AppArmor's is the name of a loaded one. */
+function checkProfiles(context: SecurityProfiles, path: string, add: Add): void {
+  for (const field of ["seccompProfile", "appArmorProfile"] as const) {
+    const profile = context[field];
+    if (!profile) continue;
+    const name = profile.localhostProfile;
+    const at = `${path}.${field}.localhostProfile`;
+    if (profile.type !== "Localhost") {
+      if (name !== undefined) add(at, `goes with type Localhost, not ${profile.type}`);
+    } else if (name === undefined || name === "" || CONTROL.test(name)) {
+      add(at, "is required with type Localhost, and must not contain control characters");
+    } else if (field === "seccompProfile" && (name.startsWith("/") || name.split("/").includes(".."))) {
+      add(at, `"${name}" must be a relative path without ".."`);
     }
   }
 }

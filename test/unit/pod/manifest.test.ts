@@ -85,6 +85,21 @@ describe("problems", () => {
       one("volumeMounts: [{ name: v, mountPath: /v, subPath: a/../.. }]", "volumes: [{ name: v }],"),
       "spec.containers[0].volumeMounts[0].subPath",
     ],
+    [
+      "a seccomp profile that leads out",
+      one("securityContext: { seccompProfile: { type: Localhost, localhostProfile: ../p.json } }"),
+      "spec.containers[0].securityContext.seccompProfile.localhostProfile",
+    ],
+    [
+      "an AppArmor profile without a name",
+      one("securityContext: { appArmorProfile: { type: Localhost } }"),
+      "spec.containers[0].securityContext.appArmorProfile.localhostProfile",
+    ],
+    [
+      "a named profile that is the default",
+      one("", "securityContext: { seccompProfile: { type: RuntimeDefault, localhostProfile: p.json } },"),
+      "spec.securityContext.seccompProfile.localhostProfile",
+    ],
     ["a port of 0", one("ports: [{ containerPort: 0 }]"), "spec.containers[0].ports[0].containerPort"],
     [
       "a protocol that is none",
