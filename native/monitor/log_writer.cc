@@ -201,6 +201,8 @@ void LogWriter::Rotate() {
   const std::string& path = settings_.path;
   const unsigned kept = settings_.max_files > 1 ? settings_.max_files - 1 : 0;
   const auto name = [&path](unsigned index) { return path + "." + std::to_string(index); };
+  // Not renamed over: ext4 would write the other file out at once (ext4(5), "auto_da_alloc").
+  if (kept > 0) ::unlink(name(kept).c_str());
   for (unsigned index = kept; index > 1; --index) ::rename(name(index - 1).c_str(), name(index).c_str());
   // With one file there is no place for the old contents.
   if (kept == 0 ? ::unlink(path.c_str()) < 0 : ::rename(path.c_str(), name(1).c_str()) < 0) {

@@ -14,8 +14,9 @@ bool HasSelinux() {
   return text && text->find("\tselinuxfs\n") != std::string::npos;
 }
 
+// A file of sysfs says that it has a page, whatever it holds.
 bool HasAppArmor() {
-  auto text = sys::ReadFileAt(AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 16);
+  auto text = sys::ReadFileAt(AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 8192);
   return text && (*text)[0] == 'Y';
 }
 
