@@ -4,7 +4,7 @@
 import type { Stats } from "node:fs";
 import { lstat, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { createSandboxNamespaces, findCgroup2Mount } from "../native/index.js";
+import { createSandboxNamespaces, findCgroup2Mount, probeKernel } from "../native/index.js";
 import type { LinuxDevice } from "../oci/index.js";
 import { capabilitiesOfMask } from "../spec/capabilities.js";
 import type { HostAbilities } from "../spec/container-spec.js";
@@ -46,8 +46,12 @@ export async function readHost(cgroupRoot: string, tolerateMissingControllers: b
   };
 }
 
-/** By trying: a kernel without them, or a limit of none (user.max_user_namespaces). */
+/**
+ * By trying: a kernel without them, a limit of none (user.max_user_namespaces), or one whose overlay
+ * takes no id-mapped layers, which are detached mounts (Linux 6.15).
+ */
 async function makesUserNamespaces(): Promise<boolean> {
+  if ((await probeKernel()).cloneDetachedMount !== undefined) return false;
   const range = [{ containerId: 0, hostId: 65_536, length: 1 }];
   const none = { network: false, ipc: false, uts: false, hostname: "", domainname: "", sysctls: {} };
   try {
