@@ -30,7 +30,7 @@ import { PodEngine } from "./pod/engine.js";
 import type { HistoryRecord } from "./pod/history.js";
 import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
-import { type Host, readHost } from "./runtime/host.js";
+import { type Host, readHost, removeEmptyCgroups } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
 import { BUILT_IN_HANDLERS, readRuntimeHandlers, type RuntimeHandler } from "./runtime/runtime-handlers.js";
 import { Paths } from "./settings/paths.js";
@@ -135,13 +135,17 @@ async function open(
 ): Promise<Daemon> {
   let daemon: Daemon | undefined;
   const leavesNothing = () => daemon?.leavesNothing ?? false;
-  if (!(await isMountPoint(paths.tmpfs))) await mountTmpfs(paths.tmpfs, { sizeBytes: 0, mode: 0o700 });
+  // A mounted one holds the secrets of pods that run; one that is made here, and a start that fails, hold none.
+  const isNew = !(await isMountPoint(paths.tmpfs));
+  if (isNew) await mountTmpfs(paths.tmpfs, { sizeBytes: 0, mode: 0o700 });
   parts.push("remove the run directory", async () => {
-    if (!leavesNothing()) return;
-    await unmount(paths.tmpfs, { detach: true });
-    await rm(paths.run, { recursive: true, force: true });
+    if (leavesNothing() || (isNew && !daemon)) await unmount(paths.tmpfs, { detach: true });
+    if (leavesNothing()) await rm(paths.run, { recursive: true, force: true });
   });
   const host = await readHost(settings.cgroupRoot, settings.tolerateMissingControllers);
+  parts.push("remove empty cgroups", async () => {
+    if (!daemon) await removeEmptyCgroups(host.cgroups);
+  });
   const leases = await FileStore.open<NetworkRecord>({
     dir: paths.bootState("leases"),
     storeClass: "boot",

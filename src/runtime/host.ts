@@ -2,8 +2,9 @@
  * What this host and this daemon can give to containers, read once at start.
  */
 import type { Stats } from "node:fs";
-import { lstat, readdir, readFile, stat } from "node:fs/promises";
+import { lstat, readdir, readFile, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { hasErrno } from "../base/errors.js";
 import { createSandboxNamespaces, findCgroup2Mount, probeKernel } from "../native/index.js";
 import type { LinuxDevice } from "../oci/index.js";
 import { capabilitiesOfMask } from "../spec/capabilities.js";
@@ -44,6 +45,15 @@ export async function readHost(cgroupRoot: string, tolerateMissingControllers: b
       hasAppArmor: (await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "N")).startsWith("Y"),
     },
   };
+}
+
+/** Takes back what `readHost` made, where a start fails: not the cgroups of pods that an earlier daemon left running. */
+export async function removeEmptyCgroups({ mount, root }: CgroupLayout): Promise<void> {
+  for (const cgroup of [`${root}/pods`, `${root}/monitors`, root]) {
+    await rmdir(join(mount, cgroup)).catch((err: unknown) => {
+      if (!hasErrno(err, "EBUSY") && !hasErrno(err, "ENOENT")) throw err;
+    });
+  }
 }
 
 /**

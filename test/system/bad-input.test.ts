@@ -1,10 +1,13 @@
 /** What is wrong is said once, clearly, with the right exit code, and leaves nothing. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { MINKE, runCommand } from "../harness/cli.js";
 import { TestDaemon } from "../harness/daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
-import { missing, requires } from "../harness/requires.js";
+import { cgroup2Mount, missing, requires } from "../harness/requires.js";
 
 const BAD_INPUT = 2;
 const NOT_FOUND = 3;
@@ -180,4 +183,19 @@ test("not being root is said in one line", async () => {
 test("an unknown command and an unknown flag are exit code 2", async () => {
   expect((await daemon.minke(["fly"])).code).toBe(BAD_INPUT);
   expect((await daemon.minke(["get", "pods", "--wings"])).code).toBe(BAD_INPUT);
+});
+
+test("a daemon whose start fails leaves no mount and no cgroup", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "minke-bad-start-"));
+  const cgroups = () =>
+    readdirSync(cgroup2Mount() ?? "").filter((name) => name.startsWith(`minke-test-${process.pid}-`));
+  const known = cgroups();
+  try {
+    // Loopback's own network is taken on every machine.
+    await expect(TestDaemon.start({ folder, subnetIpv4: "127.0.0.0/24" })).rejects.toThrow(/127\.0\.0\.1\/8/);
+    expect(readFileSync("/proc/self/mounts", "utf8")).not.toContain(folder);
+    expect(cgroups()).toEqual(known);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
