@@ -52,8 +52,15 @@ export async function removeShm(ctx: RuntimeContext, id: SandboxId): Promise<voi
     if (hasErrno(err, "ENOENT")) return;
     if (!hasErrno(err, "EBUSY")) throw err;
   }
-  if (await isMountPoint(path)) await unmount(path, { detach: true });
-  await rmdir(path);
+  // Another caller may be as far: EINVAL is "not a mount point" (umount(2)).
+  if (await isMountPoint(path)) await unmount(path, { detach: true }).catch(ignoring("EINVAL"));
+  await rmdir(path).catch(ignoring("ENOENT"));
+}
+
+function ignoring(errno: string): (err: unknown) => void {
+  return (err) => {
+    if (!hasErrno(err, errno)) throw err;
+  };
 }
 
 /** Those of sandboxes that no record knows. */
