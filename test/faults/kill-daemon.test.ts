@@ -5,13 +5,14 @@
  * Each daemon has a witness pod beside the one that is made or deleted: one container counts into
  * its log all the time, another one ends with code 7 each time the daemon is down.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { PodJson } from "../../src/client/index.js";
 import { eventually, FaultDaemon, type PodParts, SLEEPER } from "../harness/fault-daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
+import { isAlive } from "../harness/processes.js";
 import { missing, requires } from "../harness/requires.js";
 import { DEATHS_DOWN, DEATHS_UP } from "./steps.js";
 
@@ -184,14 +185,4 @@ function withPort(lane: number) {
 
 function containerOf({ status }: Pick<PodJson, "status">, name: string) {
   return status.containerStatuses?.find((container) => container.name === name);
-}
-
-/** A zombie has ended. */
-function isAlive(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2)[0] !== "Z";
-  } catch {
-    return false;
-  }
 }

@@ -14,8 +14,9 @@ import { NetnsPins } from "../../src/network/cni/netns-pins.js";
 import { Networks } from "../../src/network/networks.js";
 import type { NetworkRecord } from "../../src/network/pod-network.js";
 import type { SandboxConfig, SandboxNetwork } from "../../src/state/sandbox.js";
-import { MemoryStore } from "../harness/memory-store.js";
 import { TestPlugins } from "../harness/cni.js";
+import { MemoryStore } from "../harness/memory-store.js";
+import { isAlive } from "../harness/processes.js";
 import { requires } from "../harness/requires.js";
 
 /** Nobody waits for it; and where a plugin is to hang. */
@@ -86,13 +87,6 @@ async function add(id: SandboxId, config = configOf()): Promise<SandboxNetwork> 
 }
 
 const pin = (id: SandboxId): string => join(folder, "netns", `minke-${id}`);
-const isAlive = (pid: number): boolean => {
-  try {
-    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
-  } catch {
-    return false;
-  }
-};
 
 beforeEach(requires("root", "netns"));
 beforeEach(async () => {
