@@ -9,6 +9,7 @@ import { MinkeClient, type PodJson } from "../../src/client/index.js";
 import type { RuntimeError } from "../../src/base/errors.js";
 import { FIXTURE_LAYOUT, TestDaemon, type TestDaemonOptions } from "./daemon.js";
 import type { Snapshot } from "./leaks.js";
+import { isAlive } from "./processes.js";
 import { cgroup2Mount } from "./requires.js";
 
 const NAMESPACE = "default";
@@ -182,13 +183,13 @@ export class FaultDaemon {
     return Buffer.concat(chunks).toString();
   }
 
-  /** Pids of all that runs in the daemon's cgroups, or in those whose path holds `below`. */
+  /** Pids of all that runs, which a zombie does not, in the daemon's cgroups, or in those whose path holds `below`. */
   pids(below = ""): number[] {
     return readdirSync("/proc")
       .filter((pid) => /^\d+$/.test(pid))
       .filter((pid) => {
         const cgroup = readQuietly(`/proc/${pid}/cgroup`);
-        return cgroup.includes(`/${this.daemon.cgroupRoot}/${below}`);
+        return cgroup.includes(`/${this.daemon.cgroupRoot}/${below}`) && isAlive(Number(pid));
       })
       .map(Number);
   }

@@ -1,6 +1,6 @@
 /** What connects a person with a pod: attach, exec with a terminal, ports, logs that rotate, watches, a daemon that is started. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -195,14 +195,7 @@ spec: { terminationGracePeriodSeconds: 1, containers: [{ name: a, image: "minke.
 });
 
 test("a command that finds no daemon starts one, says so, and works", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "minke-auto-"));
-  const config = join(folder, "config.toml");
-  writeFileSync(
-    config,
-    `cgroup-root = "minke-auto-${process.pid}"\ntolerate-missing-controllers = true\n[network]\nbridge = "mka${process.pid}"\nsubnet-ipv4 = "10.205.77.0/24"\nsubnet-ipv6 = "fd6d:696e:6b65:7777::/64"\n`,
-  );
-  const env = { MINKE_ROOT: join(folder, "root"), MINKE_RUN: join(folder, "run"), MINKE_CONFIG: config };
-  const minke = (...args: string[]) => runCommand(process.execPath, [MINKE, ...args], { env });
+  const { folder, minke } = ownMinke();
   try {
     const first = await minke("get", "pods");
     expect(first.stderr).toBe(
@@ -216,3 +209,31 @@ test("a command that finds no daemon starts one, says so, and works", async () =
     rmSync(folder, { recursive: true, force: true });
   }
 });
+
+test("daemon stop ends though the daemon's parent does not reap it", async () => {
+  const { folder, env, minke } = ownMinke();
+  const negligent = spawn("sh", ["-c", '"$0" "$1" daemon & exec sleep 600', process.execPath, MINKE], {
+    env: { ...process.env, ...env },
+    stdio: "ignore",
+  });
+  try {
+    await expect.poll(() => existsSync(join(folder, "run", "api.sock")), { timeout: 30_000 }).toBe(true);
+    const stopped = await minke("daemon", "stop", "--pods");
+    expect(stopped).toMatchObject({ code: 0, stdout: "daemon stopped, pods deleted\n" });
+  } finally {
+    negligent.kill("SIGKILL");
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+/** A root, a network and a cgroup root that no other daemon has. */
+function ownMinke() {
+  const folder = mkdtempSync(join(tmpdir(), "minke-auto-"));
+  const config = join(folder, "config.toml");
+  writeFileSync(
+    config,
+    `cgroup-root = "minke-auto-${process.pid}"\ntolerate-missing-controllers = true\n[network]\nbridge = "mka${process.pid}"\nsubnet-ipv4 = "10.205.77.0/24"\nsubnet-ipv6 = "fd6d:696e:6b65:7777::/64"\n`,
+  );
+  const env = { MINKE_ROOT: join(folder, "root"), MINKE_RUN: join(folder, "run"), MINKE_CONFIG: config };
+  return { folder, env, minke: (...args: string[]) => runCommand(process.execPath, [MINKE, ...args], { env }) };
+}
