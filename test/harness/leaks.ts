@@ -59,7 +59,7 @@ export function takeSnapshot(scope: Scope): Snapshot {
  *
  * @throws Error that lists what is left, by kind
  */
-export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 5000 * SLOWNESS): Promise<void> {
+export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 30_000 * SLOWNESS): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const left = difference(before, takeSnapshot(scope));

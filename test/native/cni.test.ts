@@ -270,7 +270,7 @@ describe("recover", () => {
     const pid = plugins.hangingPid;
     await open();
     await networks.recover([]);
-    expect(isAlive(pid)).toBe(false);
+    await expect.poll(() => isAlive(pid)).toBe(false);
     expect(plugins.hasAddress(id)).toBe(false);
     await hanging;
   });

@@ -55,16 +55,18 @@ function live(...args: string[]): Live {
   return state;
 }
 
-const shows = (state: Live) => expect.poll(() => state.output, { timeout: 10_000, interval: 50 });
+const shows = (state: Live) => expect.poll(() => state.output, { timeout: 60_000, interval: 50 });
 
 describe("attach", () => {
   test("carries lines in and out, several clients at once, and leaves the container running", async () => {
     const watching = live("attach", "talk", "-c", "echo");
     const typing = live("attach", "-i", "talk", "-c", "echo");
-    await new Promise((resolve) => setTimeout(resolve, 600));
-    typing.child.stdin?.write("one\n");
-    await shows(typing).toContain("heard one\n");
-    await shows(watching).toContain("heard one\n");
+    // Typed again until both are connected: what was said before is not repeated to them.
+    const heard = () => {
+      typing.child.stdin?.write("one\n");
+      return [typing, watching].filter(({ output }) => output.includes("heard one\n")).length;
+    };
+    await expect.poll(heard, { timeout: 60_000, interval: 300 }).toBe(2);
     typing.child.kill("SIGTERM");
     watching.child.kill("SIGTERM");
     expect(await daemon.container("talk", "echo")).toMatchObject({ restartCount: 0, state: { running: {} } });
@@ -72,7 +74,7 @@ describe("attach", () => {
 
   test("says so where a container reads no standard input", async () => {
     const attached = live("attach", "-i", "talk", "-c", "web");
-    await expect.poll(() => attached.errors, { timeout: 10_000 }).toMatch(/"web" reads no standard input/);
+    await expect.poll(() => attached.errors).toMatch(/"web" reads no standard input/);
     attached.child.kill("SIGTERM");
   });
 });
@@ -110,7 +112,7 @@ describe("port-forward", () => {
 describe("logs", () => {
   test("logs -f goes through rotations without a lost or doubled line", async () => {
     const follow = live("logs", "-f", "talk", "-c", "loud", "--tail", "1");
-    await new Promise((resolve) => setTimeout(resolve, 3000));
+    await expect.poll(() => follow.output.split("\n").length, { timeout: 60_000 }).toBeGreaterThan(1500);
     follow.child.kill("SIGTERM");
     const numbers = follow.output
       .split("\n")
@@ -135,12 +137,15 @@ describe("logs", () => {
 describe("exec -it", () => {
   test("has a terminal of the caller's size, which follows a resize, and gives the exit code back", async () => {
     const minke = `${process.execPath} ${MINKE}`;
-    const script = `stty rows 33 cols 101; (sleep 1.5; stty rows 44 cols 99 < $TTY_PATH; kill -WINCH $(cat ${daemon.folder}/pid)) & \
-sh -c 'echo $$ > ${daemon.folder}/pid; exec ${minke} exec -it talk -c web -- /bin/sh -c "stty size; sleep 2.5; stty size; tty; exit 9"'`;
+    const shown = join(daemon.folder, "typescript");
+    const inside = 'stty size; while [ "$(stty size)" = "33 101" ]; do sleep 0.1; done; stty size; tty; exit 9';
+    const script = `stty rows 33 cols 101
+(until grep -q "33 101" ${shown}; do sleep 0.1; done; stty rows 44 cols 99 < $TTY_PATH; kill -WINCH $(cat ${daemon.folder}/pid)) &
+sh -c 'echo $$ > ${daemon.folder}/pid; exec ${minke} exec -it talk -c web -- /bin/sh -c "$0"' '${inside}'`;
     writeFileSync(join(daemon.folder, "tty.sh"), `TTY_PATH=$(tty)\nexport TTY_PATH\n${script}\necho "code $?"\n`);
-    const { stdout } = await runCommand("script", ["-qec", `sh ${daemon.folder}/tty.sh`, "/dev/null"], {
+    const { stdout } = await runCommand("script", ["-qefc", `sh ${daemon.folder}/tty.sh`, shown], {
       env: { MINKE_ROOT: daemon.root, MINKE_RUN: daemon.run },
-      timeoutMs: 20_000,
+      timeoutMs: 60_000,
     });
     expect(stdout.replaceAll(/\r|\^@/g, "")).toBe("33 101\n44 99\n/dev/pts/0\ncode 9\n");
   });
