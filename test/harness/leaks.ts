@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { tableName } from "../../src/network/ruleset.js";
+import { isAlive } from "./processes.js";
 import { cgroup2Mount } from "./requires.js";
 import { SLOWNESS } from "./slowness.js";
 
@@ -128,7 +129,7 @@ function rules({ bridge }: Scope): string[] {
  */
 function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
   const found = readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid)
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid && isAlive(Number(name)))
     .flatMap((pid) => {
       const cgroup = read(`/proc/${pid}/cgroup`).trim().split("\n").at(-1) ?? "";
       const path = cgroup.replace(/^0::\//, "");
