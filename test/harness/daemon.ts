@@ -162,7 +162,7 @@ ${tables}`,
     });
     closeSync(log);
     this.#child = child;
-    const deadline = Date.now() + 20_000 * SLOWNESS;
+    const deadline = Date.now() + 60_000 * SLOWNESS;
     while (!(await this.isServing())) {
       if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
         throw new Error(
@@ -170,6 +170,14 @@ ${tables}`,
         );
       }
       await sleep(10);
+    }
+  }
+
+  /** Settles when a container of this daemon has written how it ended. */
+  async containerEnded(containerId: string): Promise<void> {
+    const file = join(this.root, "containers", containerId, "exit.json");
+    for (const giveUpAt = Date.now() + 60_000 * SLOWNESS; !existsSync(file); await sleep(20)) {
+      if (Date.now() > giveUpAt) throw new Error(`no ${file}`);
     }
   }
 
@@ -184,7 +192,7 @@ ${tables}`,
   }
 
   /** Settles when the daemon has ended by itself, as at a failpoint. */
-  async ended(timeoutMs = 20_000 * SLOWNESS): Promise<void> {
+  async ended(timeoutMs = 60_000 * SLOWNESS): Promise<void> {
     const child = this.#child;
     if (!child) return;
     const giveUpAt = Date.now() + timeoutMs;

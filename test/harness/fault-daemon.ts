@@ -117,7 +117,7 @@ export class FaultDaemon {
     return items.find((pod) => pod.metadata.name === name);
   }
 
-  async until(name: string, what: string, isSo: (pod: PodJson) => boolean, timeoutMs = 15_000): Promise<PodJson> {
+  async until(name: string, what: string, isSo: (pod: PodJson) => boolean, timeoutMs = 60_000): Promise<PodJson> {
     let last: PodJson | undefined;
     await eventually(
       async () => {
@@ -188,6 +188,7 @@ export class FaultDaemon {
     return readdirSync("/proc")
       .filter((pid) => /^\d+$/.test(pid))
       .filter((pid) => {
+        if (!isAlive(Number(pid))) return false;
         const cgroup = readQuietly(`/proc/${pid}/cgroup`);
         return cgroup.includes(`/${this.daemon.cgroupRoot}/${below}`) && isAlive(Number(pid));
       })
@@ -296,7 +297,7 @@ export function isRunning({ status }: PodJson): boolean {
 export async function eventually(
   isSo: () => Promise<boolean> | boolean,
   describe: () => string,
-  timeoutMs = 15_000,
+  timeoutMs = 60_000,
 ): Promise<void> {
   const giveUpAt = performance.now() + timeoutMs;
   for (;;) {

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { tableName } from "../../src/network/ruleset.js";
+import { isAlive } from "./processes.js";
 import { cgroup2Mount } from "./requires.js";
 import { SLOWNESS } from "./slowness.js";
 
@@ -59,7 +60,7 @@ export function takeSnapshot(scope: Scope): Snapshot {
  *
  * @throws Error that lists what is left, by kind
  */
-export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 5000 * SLOWNESS): Promise<void> {
+export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 30_000 * SLOWNESS): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const left = difference(before, takeSnapshot(scope));
@@ -138,7 +139,7 @@ function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
     return parent !== undefined && Number(parent) !== daemonPid && !isOurs(parent);
   };
   const found = readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid)
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid && isAlive(Number(name)))
     .flatMap((pid) => {
       const ours = isOurs(pid);
       if (!ours && !read(`/proc/${pid}/cmdline`).includes(run)) return [];
