@@ -62,15 +62,16 @@ export function networkBench(settings: NetworkSettings) {
     namespaces: [] as SandboxNamespaceFds[],
     programs: [] as ChildProcess[],
   };
-  /** Links and tables of this test: the machine may run other daemons meanwhile. */
+  /** Links and tables of this file: the machine may run other daemons and files meanwhile. */
+  const names = settings.bridge.replace(/\d+$/, "");
   const ownLinks = (): string[] =>
     run("ip", "-br", "-o", "link")
       .split("\n")
-      .filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(settings.bridge)));
+      .filter((line) => line.startsWith(names) || line.startsWith(linkPrefix(settings.bridge)));
   const ownTables = (): string[] =>
     run("nft", "list", "tables")
       .split("\n")
-      .filter((line) => line.includes("minke_mknet"));
+      .filter((line) => line.includes(`minke_${names}`));
 
   async function makeNamespaces(): Promise<SandboxNamespaceFds> {
     const made = await createSandboxNamespaces({
