@@ -152,10 +152,14 @@ ${tables}`,
     return existsSync(file) ? readFileSync(file, "utf8") : "";
   }
 
-  /** Starts it, again after `kill9`, and waits until it answers. */
-  async start(env: Readonly<Record<string, string>> = {}): Promise<void> {
+  /**
+   * Starts it, again after `kill9`, and waits until it answers.
+   *
+   * @param program another build of minke: `dist/cli/main.js` of its folder
+   */
+  async start(env: Readonly<Record<string, string>> = {}, program: string = MINKE): Promise<void> {
     const log = openSync(join(this.folder, "daemon.log"), "a", 0o600);
-    const args = [MINKE, "daemon", "--root", this.root, "--run", this.run, "--config", this.#settingsFile];
+    const args = [program, "daemon", "--root", this.root, "--run", this.run, "--config", this.#settingsFile];
     const child = spawn(process.execPath, args, {
       env: { ...process.env, ...this.#env, ...env },
       stdio: ["ignore", log, log],
