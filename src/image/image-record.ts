@@ -49,6 +49,8 @@ export interface ImageRecord {
   readonly createdAtNs: string;
   /** Unix ns, decimal: when it was last pulled or loaded here. */
   readonly pulledAtNs: string;
+  /** Unix ns, decimal: when a tag was last given to it by hand. The newer record has a tag that two have. */
+  readonly taggedAtNs?: string | undefined;
   readonly config: ImageRunConfig;
   /** Whose pulls brought it; without it `pod`. Collection follows the owner. */
   readonly owners?: readonly ImageOwner[] | undefined;
@@ -72,6 +74,12 @@ export interface LayerRecord {
   readonly damage?: { readonly foundAtNs: string; readonly problems: readonly string[] } | undefined;
   /** Unix ns, decimal. */
   readonly unpackedAtNs: string;
+}
+
+/** When the record last took tags: of two with the same one, which a death between two writes leaves, this says whose it is. */
+export function namedAtNs({ pulledAtNs, taggedAtNs = "0" }: ImageRecord): bigint {
+  const [pulled, tagged] = [BigInt(pulledAtNs), BigInt(taggedAtNs)];
+  return tagged > pulled ? tagged : pulled;
 }
 
 /** What the record of an image is now: the names that it had stay, unless it was removed. */

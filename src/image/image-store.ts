@@ -24,7 +24,7 @@ import { Flights } from "./flight.js";
 import { hostPlatform } from "./image-documents.js";
 import { ImageCare } from "./image-care.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
-import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord } from "./image-record.js";
+import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord, namedAtNs } from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
 import { type Dropped, LayerStore } from "./layer-store.js";
 import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
@@ -155,7 +155,7 @@ export class ImageStore {
 
   async #recover(): Promise<void> {
     const drop = (path: string, why: string) => this.dropped.push({ path, why });
-    const newestFirst = this.#all().sort((a, b) => (BigInt(b.pulledAtNs) > BigInt(a.pulledAtNs) ? 1 : -1));
+    const newestFirst = this.#all().sort((a, b) => (namedAtNs(b) > namedAtNs(a) ? 1 : -1));
     const owned = new Set<string>();
     for (const record of newestFirst) {
       const absent = record.layers.find(({ diffId }) => !this.#layers.get(diffId));
@@ -300,7 +300,7 @@ export class ImageStore {
     const platform = options.platform ?? this.#options.platform ?? hostPlatform();
     const signal = options.signal ?? new AbortController().signal;
     const timeline = options.timeline ?? new Timeline();
-    const archive = await openArchive(from, this.#paths.tmp, signal);
+    const archive = await timeline.step("read archive", () => openArchive(from, this.#paths.tmp, signal));
     try {
       const records: ImageRecord[] = [];
       for (const entry of archive.images)
