@@ -58,6 +58,14 @@ export interface ImageRecord {
   readonly isRemoved?: true | undefined;
 }
 
+/** When images were last used, all in one record: written now and then, not at each use. */
+export interface UseRecord {
+  /** When it was written; Unix ms. */
+  readonly atMs: number;
+  /** By image id; Unix ms. */
+  readonly lastUseMs: Readonly<Record<string, number>>;
+}
+
 /** One unpacked layer, shared by all images that hold it. */
 export interface LayerRecord {
   readonly diffId: Digest;
