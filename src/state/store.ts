@@ -138,11 +138,7 @@ export class FileStore<T> implements GroupedStore<T> {
     const bytes = encodeRecord(body, this.#options.version);
     return this.#enqueue(id, async () => {
       try {
-        await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
-          mode: 0o600,
-          isDurable: this.#options.storeClass === "durable",
-        });
-        this.#unwritten.delete(id);
+        await this.#write(id, bytes);
       } catch (err) {
         if (whenFull === "fail" || toRuntimeError(err).code !== "NO_SPACE") throw err;
         this.#unwritten.add(id);
@@ -150,6 +146,14 @@ export class FileStore<T> implements GroupedStore<T> {
       }
       this.#set(id, body);
     });
+  }
+
+  async #write(id: string, bytes: Buffer): Promise<void> {
+    await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
+      mode: 0o600,
+      isDurable: this.#options.storeClass === "durable",
+    });
+    this.#unwritten.delete(id);
   }
 
   remove(id: string): Promise<void> {
@@ -192,11 +196,16 @@ export class FileStore<T> implements GroupedStore<T> {
     if (this.#retryTimer !== undefined) return;
     this.#retryTimer = setTimeout(() => {
       this.#retryTimer = undefined;
-      for (const id of this.#unwritten) {
-        const body = this.#records.get(id);
-        if (body !== undefined) this.put(id, body, "remember").catch(() => this.#writeLater());
-      }
+      for (const id of this.#unwritten) this.#writeNewest(id).catch(() => this.#writeLater());
     }, RETRY_MS).unref();
+  }
+
+  /** The record as it is when its turn comes: what was put or removed meanwhile must not be undone. */
+  #writeNewest(id: string): Promise<void> {
+    return this.#enqueue(id, async () => {
+      const body = this.#records.get(id);
+      if (body !== undefined && this.#unwritten.has(id)) await this.#write(id, encodeRecord(body, this.#options.version));
+    });
   }
 
   #enqueue(id: string, work: () => Promise<void>): Promise<void> {
