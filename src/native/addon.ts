@@ -49,7 +49,12 @@ interface Addon {
     user: number,
     ...args: string[]
   ): [number, number, number];
-  spawnProgram(hasInput: boolean, path: string, ...args: string[]): Promise<[number, number, number]>;
+  spawnProgram(
+    hasInput: boolean,
+    hasErrors: boolean,
+    path: string,
+    ...args: string[]
+  ): Promise<[number, number, number, number]>;
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
   runFileSteps(...steps: (number | string | Buffer)[]): Promise<(Error & { step: number }) | undefined>;

@@ -18,6 +18,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
 import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
 import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
 import { missing } from "./requires.js";
@@ -159,7 +160,17 @@ ${tables}`,
    */
   async start(env: Readonly<Record<string, string>> = {}, program: string = MINKE): Promise<void> {
     const log = openSync(join(this.folder, "daemon.log"), "a", 0o600);
-    const args = [program, "daemon", "--root", this.root, "--run", this.run, "--config", this.#settingsFile];
+    const args = [
+      ...DAEMON_NODE_FLAGS,
+      program,
+      "daemon",
+      "--root",
+      this.root,
+      "--run",
+      this.run,
+      "--config",
+      this.#settingsFile,
+    ];
     const child = spawn(process.execPath, args, {
       env: { ...process.env, ...this.#env, ...env },
       stdio: ["ignore", log, log],
