@@ -6,7 +6,15 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { inMemory, problemsOfAll, record, type Recording, SHARE, statesOf, type Steps } from "../harness/crash/crash-states.js";
+import {
+  inMemory,
+  problemsOfAll,
+  record,
+  type Recording,
+  SHARE,
+  statesOf,
+  type Steps,
+} from "../harness/crash/crash-states.js";
 import { smallImage, smallLayer } from "../harness/crash/images.js";
 import { examine, treesOf } from "../harness/crash/store-check.js";
 import { pushLayout, type Registry, startRegistry } from "../harness/registry.js";
