@@ -48,7 +48,7 @@ interface Addon {
     shm: number,
     user: number,
     ...args: string[]
-  ): [number, number, number];
+  ): Promise<[number, number, number]>;
   spawnProgram(hasInput: boolean, path: string, ...args: string[]): Promise<[number, number, number]>;
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;

@@ -149,7 +149,7 @@ describe("sealedExecutable and spawnMonitor", () => {
     mkdirSync(group, { recursive: true });
     const cgroup = keep(native.openDirectory(group));
     const made = await native.createSandboxNamespaces({ ...NOTHING, uts: true, hostname: "web" });
-    const monitor = native.spawnMonitor({
+    const monitor = await native.spawnMonitor({
       executable: await sealed("/bin/sleep"),
       args: ["minke-monitor", "60"],
       cgroup,
@@ -183,7 +183,7 @@ describe("sealedExecutable and spawnMonitor", () => {
   test("a file that is no program fails with execveat and leaves no child", async () => {
     writeFileSync(join(dir, "text"), "not a program");
     const executable = await sealed(join(dir, "text"));
-    expect(() => native.spawnMonitor({ executable, args: ["x"], fds: {} })).toThrow(
+    await expect(native.spawnMonitor({ executable, args: ["x"], fds: {} })).rejects.toThrow(
       expect.objectContaining({ syscall: { name: "execveat", errno: "ENOEXEC" } }),
     );
   });
