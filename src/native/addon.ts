@@ -35,6 +35,7 @@ interface Addon {
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
   pidfdHasExited(pidfd: number): boolean;
+  waitForProcess(pidfd: number, timeoutMs: number): Promise<boolean>;
   reapChild(pidfd: number): [number, number] | undefined;
   processStat(pid: number): string;
   spawnMonitor(

@@ -87,6 +87,15 @@ export function pidfdHasExited(pidfd: Fd): boolean {
   return call("ask whether a process has ended", (native) => native.pidfdHasExited(pidfd.number));
 }
 
+/**
+ * Waits for the end of a process, whoever its parent is; the descriptor stays open meanwhile.
+ *
+ * @returns false where it still runs after `timeoutMs`
+ */
+export function waitForProcess(pidfd: Fd, timeoutMs: number): Promise<boolean> {
+  return callAsync("wait for a process", (native) => native.waitForProcess(pidfd.number, timeoutMs));
+}
+
 /** /proc/PID/stat, empty where no such process is (proc_pid_stat(5)). */
 export function processStat(pid: number): string {
   return call(`read the status of process ${pid}`, (native) => native.processStat(pid));

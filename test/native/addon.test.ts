@@ -171,10 +171,12 @@ describe("sealedExecutable and spawnMonitor", () => {
       expect(readFileSync(`/proc/${monitor.pid}/cmdline`, "utf8")).toBe("minke-monitor\x0060\0");
       expect(readFileSync(`/proc/${monitor.pid}/status`, "utf8")).toMatch(/SigIgn:\t0000000000000000\n/);
       expect(native.reapChild(monitor.pidfd)).toBeUndefined();
+      expect(await native.waitForProcess(monitor.pidfd, 20)).toBe(false);
     } finally {
+      const ended = native.waitForProcess(monitor.pidfd, 60_000);
       native.pidfdSendSignal(monitor.pidfd, "SIGKILL");
-      let exit: native.ChildExit | undefined;
-      while (!exit) exit = native.reapChild(monitor.pidfd);
+      expect(await ended).toBe(true);
+      const exit = native.reapChild(monitor.pidfd);
       expect(exit).toEqual({ exitCode: 0, signal: 9 });
       rmdirSync(group);
     }
