@@ -90,7 +90,14 @@ async function makeWithParents(layout: CgroupLayout, wanted: NewCgroup): Promise
     }
     if (!hasErrno(err, "EEXIST")) throw err;
   }
-  await runFileSteps(handDown);
+  try {
+    await runFileSteps(handDown);
+  } catch (err) {
+    // A parent that the caller made hands nothing down yet (cgroup-v2.rst, "Enabling and Disabling").
+    if (!hasErrno(err, "ENOENT") || parentOf(wanted.cgroup) === wanted.cgroup) throw err;
+    await makeWithParents(layout, { cgroup: parentOf(wanted.cgroup), handDown: true });
+    await runFileSteps(handDown);
+  }
 }
 
 /** Kills every process below (cgroup-v2.rst, "cgroup.kill"). A cgroup that is gone has none. */
