@@ -34,6 +34,8 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     ctx.exits.set(record.id, exit);
     ctx.processes.delete(record.id);
     failpoint("record exit");
+    // It ended before the answer to its start was seen: a start comes before an end.
+    if (record.state === "starting" && exit.unknown === undefined) emitStarted(ctx, record);
     const exited = { ...record, state: "exited", startedAtNs: record.startedAtNs ?? exit.startedAtNs } as const;
     // Also on a full disk: the exit file says the same to the next daemon.
     await ctx.containers.put(record.id, exited, "remember");
@@ -47,6 +49,11 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     });
     endWaits(ctx, record.id);
   });
+}
+
+/** Told once: by the start, or by an end that overtook it. */
+export function emitStarted(ctx: RuntimeContext, { id, sandboxId, config }: ContainerRecord): void {
+  emit(ctx, { type: "container-started", sandboxId, containerId: id, owner: config.owner });
 }
 
 /** Wakes those who wait for the container's end: it has ended, or never began. */
