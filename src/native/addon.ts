@@ -32,6 +32,7 @@ interface Addon {
   unmount(path: string, detach: boolean): Promise<void>;
   bindMount(source: string, target: string): Promise<void>;
   makeShared(path: string): Promise<void>;
+  probeIdmappedLayers(above: string, below: string): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
   pidfdHasExited(pidfd: number): boolean;
