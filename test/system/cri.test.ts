@@ -1,4 +1,5 @@
 /** Sandboxes and containers over CRI, against the whole daemon. */
+import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -447,6 +448,7 @@ describe("figures and events", () => {
     const container = await cri.startContainer(id, { command: ["sh", "-c", "while :; do :; done"] });
     // The size of a layer is believed for a while: it is written before anybody asks.
     await cri.output(container, "dd", "if=/dev/zero", "of=/big", "bs=1k", "count=500");
+    await cri.output(container, "sh", "-c", "ln /big /same && mkdir -p /deep/er && echo x > /deep/er/file");
     await expect
       .poll(
         async () =>
@@ -461,7 +463,11 @@ describe("figures and events", () => {
     expect(Number(stats?.linux?.process?.processCount?.value)).toBeGreaterThanOrEqual(1);
     expect(Number(stats?.linux?.memory?.workingSetBytes?.value)).toBeGreaterThan(100_000);
     const own = stats?.linux?.containers.find(({ attributes }) => attributes?.id === container);
-    expect(Number(own?.writableLayer?.usedBytes?.value)).toBeGreaterThan(500_000);
+    const upper = join(daemon.root, "containers", container, "upper");
+    const du = (...options: string[]) =>
+      BigInt(/^\d+/.exec(execFileSync("du", ["-s", ...options, upper]).toString())![0]);
+    expect(own?.writableLayer?.usedBytes?.value).toBe(du("--block-size=1"));
+    expect(own?.writableLayer?.inodesUsed?.value).toBe(du("--inodes"));
   });
 
   test("image file systems are the daemon's own", async () => {
