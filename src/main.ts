@@ -299,6 +299,7 @@ function collectImages(images: ImageStore, settings: Settings, log: Logger): () 
   return async () => {
     clearInterval(timer);
     await pass;
+    await collector.save();
   };
 }
 

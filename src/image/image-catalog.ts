@@ -14,7 +14,7 @@ import type { Paths } from "../settings/paths.js";
 import { makeDurableDirectory, type RecordStore } from "../state/store.js";
 import { writeDurableFile } from "./durable-file.js";
 import { findImage } from "./find-image.js";
-import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord } from "./image-record.js";
+import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord, namedAtNs } from "./image-record.js";
 import type { ResolvedImage } from "./image-source.js";
 import type { LayerStore } from "./layer-store.js";
 import { type ImageReference, repoDigestOf, repoTagOf } from "./reference.js";
@@ -48,7 +48,7 @@ export class ImageCatalog {
    * @param drop told of each thing that is removed
    */
   async recover(drop: (path: string, why: string) => void): Promise<void> {
-    const newestFirst = this.#all().sort((a, b) => (BigInt(b.pulledAtNs) > BigInt(a.pulledAtNs) ? 1 : -1));
+    const newestFirst = this.#all().sort((a, b) => (namedAtNs(b) > namedAtNs(a) ? 1 : -1));
     const owned = new Set<string>();
     for (const record of newestFirst) {
       const absent = record.layers.find(({ diffId }) => !this.#layers.get(diffId));

@@ -26,6 +26,7 @@ interface Addon {
   ): Promise<[number, number, number, number, number]>;
   netlinkOpen(protocol: number, netns: number): Promise<number>;
   netlinkTransact(fd: number, request: Buffer, expectedEnds: number): Promise<Buffer>;
+  deleteLinks(request: Buffer, ...names: readonly string[]): Promise<Buffer>;
   createShm(sizeBytes: number): Promise<number>;
   mountTmpfs(path: string, sizeBytes: number, mode: number): Promise<void>;
   unmount(path: string, detach: boolean): Promise<void>;
