@@ -94,7 +94,6 @@ describe("restart policies", () => {
     }).toBe(1.2);
     // A look may miss one; those that are seen only grow.
     expect(delays).toEqual([0.3, 0.6, 1.2].filter((seconds) => delays.includes(seconds)));
-    expect(delays.length).toBeGreaterThan(1);
     await until(() => row("crash")).toMatch(/^crash 0\/1 CrashLoopBackOff [3-9]/);
     await remove("crash");
   });
