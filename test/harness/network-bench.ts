@@ -62,15 +62,17 @@ export function networkBench(settings: NetworkSettings) {
     namespaces: [] as SandboxNamespaceFds[],
     programs: [] as ChildProcess[],
   };
-  /** Links and tables of this test: the machine may run other daemons meanwhile. */
+  /** A bridge is called after the file's: `mknet0`, `mknet1`. */
+  const family = settings.bridge.replace(/\d+$/, "");
+  /** Links and tables of this test: the machine may run other daemons meanwhile, and other files. */
   const ownLinks = (): string[] =>
     run("ip", "-br", "-o", "link")
       .split("\n")
-      .filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(settings.bridge)));
+      .filter((line) => line.startsWith(family) || line.startsWith(linkPrefix(settings.bridge)));
   const ownTables = (): string[] =>
     run("nft", "list", "tables")
       .split("\n")
-      .filter((line) => line.includes("minke_mknet"));
+      .filter((line) => line.includes(`minke_${family}`));
 
   async function makeNamespaces(): Promise<SandboxNamespaceFds> {
     const made = await createSandboxNamespaces({
