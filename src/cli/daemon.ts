@@ -42,11 +42,11 @@ export async function stopDaemon(options: GlobalOptions & { pods?: boolean }): P
   print(options.pods ? "daemon stopped, pods deleted" : "daemon stopped; pods go on running");
 }
 
-/** False for a zombie, too: a pid 1 that is no init, as in many a container, never reaps it (proc_pid_stat(5)). */
+/** Not a zombie: it has ended, and its parent may never reap it, as a pid 1 that is no init; proc_pid_stat(5). */
 function isAlive(pid: number): boolean {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return !/^ [ZX]/.test(stat.slice(stat.lastIndexOf(")") + 1));
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
   } catch (err) {
     if (hasErrno(err, "ENOENT") || hasErrno(err, "ESRCH")) return false;
     throw err;

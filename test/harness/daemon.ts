@@ -18,6 +18,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
 import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
 import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
 import { missing } from "./requires.js";
@@ -152,10 +153,24 @@ ${tables}`,
     return existsSync(file) ? readFileSync(file, "utf8") : "";
   }
 
-  /** Starts it, again after `kill9`, and waits until it answers. */
-  async start(env: Readonly<Record<string, string>> = {}): Promise<void> {
+  /**
+   * Starts it, again after `kill9`, and waits until it answers.
+   *
+   * @param program another build of minke: `dist/cli/main.js` of its folder
+   */
+  async start(env: Readonly<Record<string, string>> = {}, program: string = MINKE): Promise<void> {
     const log = openSync(join(this.folder, "daemon.log"), "a", 0o600);
-    const args = [MINKE, "daemon", "--root", this.root, "--run", this.run, "--config", this.#settingsFile];
+    const args = [
+      ...DAEMON_NODE_FLAGS,
+      program,
+      "daemon",
+      "--root",
+      this.root,
+      "--run",
+      this.run,
+      "--config",
+      this.#settingsFile,
+    ];
     const child = spawn(process.execPath, args, {
       env: { ...process.env, ...this.#env, ...env },
       stdio: ["ignore", log, log],

@@ -183,14 +183,14 @@ export class FaultDaemon {
     return Buffer.concat(chunks).toString();
   }
 
-  /** Pids of all that runs in the daemon's cgroups, or in those whose path holds `below`. */
+  /** Pids of all that runs, which a zombie does not, in the daemon's cgroups, or in those whose path holds `below`. */
   pids(below = ""): number[] {
     return readdirSync("/proc")
       .filter((pid) => /^\d+$/.test(pid))
       .filter((pid) => {
         if (!isAlive(Number(pid))) return false;
         const cgroup = readQuietly(`/proc/${pid}/cgroup`);
-        return cgroup.includes(`/${this.daemon.cgroupRoot}/${below}`);
+        return cgroup.includes(`/${this.daemon.cgroupRoot}/${below}`) && isAlive(Number(pid));
       })
       .map(Number);
   }

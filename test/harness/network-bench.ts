@@ -62,17 +62,16 @@ export function networkBench(settings: NetworkSettings) {
     namespaces: [] as SandboxNamespaceFds[],
     programs: [] as ChildProcess[],
   };
-  /** A bridge is called after the file's: `mknet0`, `mknet1`. */
-  const family = settings.bridge.replace(/\d+$/, "");
-  /** Links and tables of this test: the machine may run other daemons meanwhile, and other files. */
+  /** Links and tables of this file: the machine may run other daemons and files meanwhile. */
+  const names = settings.bridge.replace(/\d+$/, "");
   const ownLinks = (): string[] =>
     run("ip", "-br", "-o", "link")
       .split("\n")
-      .filter((line) => line.startsWith(family) || line.startsWith(linkPrefix(settings.bridge)));
+      .filter((line) => line.startsWith(names) || line.startsWith(linkPrefix(settings.bridge)));
   const ownTables = (): string[] =>
     run("nft", "list", "tables")
       .split("\n")
-      .filter((line) => line.includes(`minke_${family}`));
+      .filter((line) => line.includes(`minke_${names}`));
 
   async function makeNamespaces(): Promise<SandboxNamespaceFds> {
     const made = await createSandboxNamespaces({

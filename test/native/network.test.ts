@@ -159,7 +159,8 @@ describe("close", () => {
       );
     expect(forwarding()).toBe("1 1");
     await bench.network.close({ removeAll: true });
-    expect(forwarding()).toBe(expected.join(" "));
+    // Or one has come meanwhile: it keeps them on.
+    if (!hasOtherDaemon()) expect(forwarding()).toBe(expected.join(" "));
     bench.network = await PodNetwork.open(SETTINGS, bench.store, log);
   });
 });

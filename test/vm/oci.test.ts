@@ -50,7 +50,7 @@ describe("linux.resources are written and read back:", () => {
     ["memory.limit", "memory.max", String(64 * MIB)],
     ["memory.swap", "memory.swap.max", String(32 * MIB)],
     ["memory.reservation", "memory.low", String(32 * MIB)],
-    ["cpu.shares", "cpu.weight", "79"],
+    ["cpu.shares", "cpu.weight", "174"],
     ["cpu.quota and cpu.period", "cpu.max", "20000 100000"],
     ["cpu.burst", "cpu.max.burst", "10000"],
     ["cpu.cpus", "cpuset.cpus", "0-1"],

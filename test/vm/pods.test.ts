@@ -160,8 +160,8 @@ describe("a pod's limits", () => {
     const files = ["cpu.max", "cpu.weight", "memory.max", "hugetlb.2MB.max"];
     const text = await vm().output(`cd ${await cgroup("limited")} && cat ${files.join(" ")}`);
     await remove("limited");
-    // 250m are 256 shares, which are weight 10 of 1 to 10000.
-    expect(text.trim().split("\n")).toEqual(["30000 100000", "10", String(48 << 20), String(4 << 20)]);
+    // 250m are 256 shares, which are weight 35 of 1 to 10000.
+    expect(text.trim().split("\n")).toEqual(["30000 100000", "35", String(48 << 20), String(4 << 20)]);
   });
 
   test("memory kills the container: OOMKilled, 137", { timeout: 2 * SLOW_MS }, async () => {
