@@ -178,6 +178,18 @@ const CASES: Case[] = [
     },
   },
   {
+    what: "a recursive bind of the root shows the caller's root, not the container's",
+    command: "ls -d /place/usr/bin/env",
+    says: "/place/usr/bin/env\n",
+    change: (spec) => spec.mounts.push({ destination: "/place", source: "/", options: ["rbind", "rslave"] }),
+  },
+  {
+    what: "a recursive private bind of the root shows the caller's root, not the container's",
+    command: "ls -d /place/usr/bin/env",
+    says: "/place/usr/bin/env\n",
+    change: (spec) => spec.mounts.push({ destination: "/place", source: "/", options: ["rbind", "rprivate"] }),
+  },
+  {
     what: "tmpcopyup fills a tmpfs with what the rootfs has there",
     command: "cat /etc/text",
     says: "of the image\n",
