@@ -24,7 +24,14 @@ import { Flights } from "./flight.js";
 import { hostPlatform } from "./image-documents.js";
 import { ImageCare } from "./image-care.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
-import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord, namedAtNs, type UseRecord } from "./image-record.js";
+import {
+  type ImageOwner,
+  type ImageRecord,
+  imageRecordOf,
+  type LayerRecord,
+  namedAtNs,
+  type UseRecord,
+} from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
 import { type Dropped, LayerStore } from "./layer-store.js";
 import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";

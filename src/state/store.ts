@@ -166,7 +166,8 @@ export class FileStore<T> implements RecordStore<T> {
   #writeNewest(id: string): Promise<void> {
     return this.#enqueue(id, async () => {
       const body = this.#records.get(id);
-      if (body !== undefined && this.#unwritten.has(id)) await this.#write(id, encodeRecord(body, this.#options.version));
+      if (body !== undefined && this.#unwritten.has(id))
+        await this.#write(id, encodeRecord(body, this.#options.version));
     });
   }
 

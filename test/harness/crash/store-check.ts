@@ -73,7 +73,10 @@ async function imageProblemsIn(
     dropped.push(...images.dropped.map(({ path }) => path));
     const after = new Set(thingsIn(paths));
     const unsaid = before.filter((path) => !after.has(path) && !dropped.includes(path));
-    problems.push(...unsaid.map((path) => `${path} was dropped, and nothing said so`), ...leftOvers(images, paths, fragile));
+    problems.push(
+      ...unsaid.map((path) => `${path} was dropped, and nothing said so`),
+      ...leftOvers(images, paths, fragile),
+    );
     return problems;
   } finally {
     await images.close();
@@ -173,7 +176,8 @@ function leftOvers(images: ImageStore, paths: Paths, fragile: ReadonlySet<string
   const blobs = records.flatMap(({ id, manifestDigest }) => [hex(id), hex(manifestDigest)]);
   const aside = readdirQuietly(paths.quarantine).filter(
     // A damaged layer stays for prune; a record of the boot may be spoiled.
-    (name) => [...fragile].some((key) => name.startsWith(`layer-${hex(key.slice("layer ".length))}-`)) || /^\d+-/.test(name),
+    (name) =>
+      [...fragile].some((key) => name.startsWith(`layer-${hex(key.slice("layer ".length))}-`)) || /^\d+-/.test(name),
   );
   const wanted: [string, string[]][] = [
     [paths.tmp, []],

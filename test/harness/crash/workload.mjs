@@ -4,7 +4,16 @@
  *
  *   workload.mjs ROOT STEPS      STEPS: a JSON array of { id, op, … }; an array inside runs side by side
  */
-import { closeSync, createReadStream, createWriteStream, fsyncSync, mkdirSync, openSync, unlinkSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  createReadStream,
+  createWriteStream,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { ImageStore } from "../../../dist/image/image-store.js";
@@ -49,7 +58,12 @@ const operations = {
   tag: (step) => images.care.tag(step.ref, step.name),
   untag: (step) => images.care.removeByName(step.name, false),
   save: async (step) => {
-    const request = { names: [step.ref], format: step.format, compression: "zstd", signal: new AbortController().signal };
+    const request = {
+      names: [step.ref],
+      format: step.format,
+      compression: "zstd",
+      signal: new AbortController().signal,
+    };
     await pipeline(await images.care.save(request), createWriteStream(step.path));
   },
   // What a disk that lies does: a file of the topmost layer is gone.
