@@ -73,7 +73,7 @@ export interface Runtime {
   /** Stops, then removes every container and every trace. */
   removeSandbox(id: SandboxId): Promise<void>;
   sandboxStatus(id: SandboxId): SandboxStatus;
-  listSandboxes(owner: Owner): SandboxStatus[];
+  listSandboxes(owner: Owner, id?: SandboxId): SandboxStatus[];
 
   /** Writes the record and the OCI bundle; starts nothing. */
   createContainer(sandboxId: SandboxId, config: ContainerConfig, signal?: AbortSignal): Promise<ContainerId>;
@@ -97,8 +97,17 @@ export interface Runtime {
   containerFigures(id: ContainerId): Promise<ContainerFigures>;
   sandboxFigures(id: SandboxId): Promise<SandboxFigures>;
 
-  /** @param timeoutMs 0: none. @throws RuntimeError `deadline-exceeded` EXEC_TIMEOUT; everything it started is dead then */
-  execSync(id: ContainerId, command: readonly string[], timeoutMs: number): Promise<ExecSyncResult>;
+  /**
+   * @param timeoutMs 0: none
+   * @param signal when it aborts, the process is killed with everything it started
+   * @throws RuntimeError `deadline-exceeded` EXEC_TIMEOUT; everything it started is dead then
+   */
+  execSync(
+    id: ContainerId,
+    command: readonly string[],
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<ExecSyncResult>;
   exec(id: ContainerId, request: ExecRequest): Promise<ExecSession>;
   attach(id: ContainerId): Promise<ExecSession>;
   reopenContainerLog(id: ContainerId): Promise<void>;
