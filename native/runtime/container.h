@@ -13,15 +13,13 @@
 #include <string>
 #include <vector>
 
+#include "sys/attached_overlay.h"
 #include "sys/unique_fd.h"
 
 namespace runtime {
 
-struct OverlayRoot {               // the rootfs as a detached overlay mount: never in the host's mount table
-  std::vector<std::string> lower;  // absolute directories, topmost first
-  std::string upper, work;         // absolute; `work` is empty and fresh for every start. Both "": read-only
-  bool is_idmapped = false;        // the lower layers' ids are mapped by the container's user namespace
-  bool is_volatile = true;         // no sync of the upper layer, ever (overlayfs.rst, "Volatile mount")
+struct OverlayRoot : sys::OverlayDirs {  // the rootfs as a detached overlay mount: never in the host's mount table
+  bool is_idmapped = false;  // the lower layers' ids are mapped by the container's user namespace
 };
 
 struct LaunchRequest {

@@ -26,14 +26,17 @@ interface Addon {
   ): Promise<[number, number, number, number, number]>;
   netlinkOpen(protocol: number, netns: number): Promise<number>;
   netlinkTransact(fd: number, request: Buffer, expectedEnds: number): Promise<Buffer>;
+  deleteLinks(request: Buffer, ...names: readonly string[]): Promise<Buffer>;
   createShm(sizeBytes: number): Promise<number>;
   mountTmpfs(path: string, sizeBytes: number, mode: number): Promise<void>;
   unmount(path: string, detach: boolean): Promise<void>;
   bindMount(source: string, target: string): Promise<void>;
   makeShared(path: string): Promise<void>;
+  probeIdmappedLayers(above: string, below: string): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
   pidfdHasExited(pidfd: number): boolean;
+  waitForProcess(pidfd: number, timeoutMs: number): Promise<boolean>;
   reapChild(pidfd: number): [number, number] | undefined;
   processStat(pid: number): string;
   spawnMonitor(
@@ -47,8 +50,13 @@ interface Addon {
     shm: number,
     user: number,
     ...args: string[]
-  ): [number, number, number];
-  spawnProgram(hasInput: boolean, path: string, ...args: string[]): Promise<[number, number, number]>;
+  ): Promise<[number, number, number]>;
+  spawnProgram(
+    hasInput: boolean,
+    hasErrors: boolean,
+    path: string,
+    ...args: string[]
+  ): Promise<[number, number, number, number]>;
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
   runFileSteps(...steps: (number | string | Buffer)[]): Promise<(Error & { step: number }) | undefined>;

@@ -39,15 +39,15 @@ export interface SpawnedMonitor {
 export const MONITOR_FD = { control: 3, net: 4, ipc: 5, uts: 6, shm: 7, user: 8 } as const;
 
 /**
- * Starts a monitor. Returns after its execve, with the environment empty and in a session of
+ * Starts a monitor. Settles after its execve, with the environment empty and in a session of
  * its own. The caller reaps it (`reapChild`) once it has ended.
  *
  * @throws RuntimeError whose syscall is `clone3` (the cgroup refused it) or `execveat`
  */
-export function spawnMonitor(spawn: MonitorSpawn): SpawnedMonitor {
+export async function spawnMonitor(spawn: MonitorSpawn): Promise<SpawnedMonitor> {
   const { fds } = spawn;
   const numberOf = (fd: Fd | undefined): number => fd?.number ?? -1;
-  const [pid, pidfd, control] = call("start monitor", (native) =>
+  const [pid, pidfd, control] = await callAsync("start monitor", (native) =>
     native.spawnMonitor(
       spawn.executable.number,
       numberOf(spawn.cgroup),
@@ -87,6 +87,15 @@ export function pidfdHasExited(pidfd: Fd): boolean {
   return call("ask whether a process has ended", (native) => native.pidfdHasExited(pidfd.number));
 }
 
+/**
+ * Waits for the end of a process, whoever its parent is; the descriptor stays open meanwhile.
+ *
+ * @returns false where it still runs after `timeoutMs`
+ */
+export function waitForProcess(pidfd: Fd, timeoutMs: number): Promise<boolean> {
+  return callAsync("wait for a process", (native) => native.waitForProcess(pidfd.number, timeoutMs));
+}
+
 /** /proc/PID/stat, empty where no such process is (proc_pid_stat(5)). */
 export function processStat(pid: number): string {
   return call(`read the status of process ${pid}`, (native) => native.processStat(pid));
@@ -108,8 +117,9 @@ export interface SpawnedProgram {
   readonly pidfd: Fd;
   /** Connected to its standard input; absent where it has none. */
   readonly input: Fd | undefined;
-  /** Connected to its standard output and error. */
+  /** Connected to its standard output, and to its standard error where that has none of its own. */
   readonly output: Fd;
+  readonly errors: Fd | undefined;
 }
 
 /**
@@ -121,15 +131,16 @@ export interface SpawnedProgram {
 export async function spawnProgram(
   path: string,
   args: readonly string[],
-  { hasInput }: { readonly hasInput: boolean },
+  { hasInput, hasErrors = false }: { readonly hasInput: boolean; readonly hasErrors?: boolean | undefined },
 ): Promise<SpawnedProgram> {
-  const [pidfd, input, output] = await callAsync(`start "${path}"`, (native) =>
-    native.spawnProgram(hasInput, path, ...args),
+  const [pidfd, input, output, errors] = await callAsync(`start "${path}"`, (native) =>
+    native.spawnProgram(hasInput, hasErrors, path, ...args),
   );
   return {
     pidfd: new Fd(pidfd, "pidfd of a program"),
     input: input >= 0 ? new Fd(input, "input of a program") : undefined,
     output: new Fd(output, "output of a program"),
+    errors: errors >= 0 ? new Fd(errors, "errors of a program") : undefined,
   };
 }
 

@@ -14,6 +14,7 @@ import { hasErrno, RuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import { type FileStep, removeCgroups, runFileSteps } from "../native/index.js";
+import { survivorsInWords } from "./proc.js";
 
 export interface CgroupLayout {
   /** Where cgroup2 is mounted: `/sys/fs/cgroup`, or `…/unified` on a hybrid host. */
@@ -90,13 +91,21 @@ async function makeWithParents(layout: CgroupLayout, wanted: NewCgroup): Promise
     }
     if (!hasErrno(err, "EEXIST")) throw err;
   }
+  if (handDown.length > 0) await handDownFromAbove(layout, wanted.cgroup);
+}
+
+/**
+ * A parent that a caller made, as a kubelet does, may not hand all controllers down: what it does not
+ * offer cannot be enabled below, which is ENOENT (cgroup-v2.rst, "Top-down Constraint").
+ */
+async function handDownFromAbove(layout: CgroupLayout, cgroup: string): Promise<void> {
+  const steps = handDownSteps(layout, cgroup);
   try {
-    await runFileSteps(handDown);
+    await runFileSteps(steps);
   } catch (err) {
-    // A parent that the caller made hands nothing down yet (cgroup-v2.rst, "Enabling and Disabling").
-    if (!hasErrno(err, "ENOENT") || parentOf(wanted.cgroup) === wanted.cgroup) throw err;
-    await makeWithParents(layout, { cgroup: parentOf(wanted.cgroup), handDown: true });
-    await runFileSteps(handDown);
+    if (!hasErrno(err, "ENOENT") || cgroup === "") throw err;
+    await handDownFromAbove(layout, parentOf(cgroup));
+    await runFileSteps(steps);
   }
 }
 
@@ -120,7 +129,7 @@ export async function removeCgroup(layout: CgroupLayout, cgroup: string, deadlin
   for (let waitMs = 1; !(await removeCgroups(cgroupDir(layout, cgroup))); waitMs = Math.min(waitMs * 2, 100)) {
     if (performance.now() > giveUpAt) {
       throw new RuntimeError(
-        `remove cgroup "${cgroup}": processes outlive SIGKILL, most likely in uninterruptible sleep (state D in ps)`,
+        `remove cgroup "${cgroup}": processes outlive SIGKILL: ${await survivorsInWords(cgroupDir(layout, cgroup))}`,
         { kind: "deadline-exceeded", code: "CGROUP_BUSY", syscall: { name: "rmdir", errno: "EBUSY" } },
       );
     }

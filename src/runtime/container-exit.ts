@@ -2,7 +2,7 @@
  * What follows from a container's end: the record, the cgroup, the event. The exit file was
  * written before anyone was told; where nobody could write one, the end is recorded as unknown.
  */
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { access, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { failpoint } from "../base/failpoints.js";
@@ -88,10 +88,20 @@ export async function recordUnknownExit(ctx: RuntimeContext, record: ContainerRe
  * it would have tried until it could.
  */
 export async function keepExits(ctx: RuntimeContext, sandboxId: SandboxId): Promise<void> {
-  for (const { id } of containersOf(ctx, sandboxId)) {
-    const exit = ctx.exits.get(id);
-    if (exit && !(await readExitFile(ctx, id))) await writeExitFile(ctx, exit);
-  }
+  await Promise.all(
+    containersOf(ctx, sandboxId).map(async ({ id }) => {
+      const exit = ctx.exits.get(id);
+      // It appears by rename, whole: whether it is there is enough to know.
+      if (exit && !(await isThere(exitFile(ctx, id)))) await writeExitFile(ctx, exit);
+    }),
+  );
+}
+
+function isThere(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Tries again until it is written, or the container is removed. */

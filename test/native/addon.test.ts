@@ -2,13 +2,14 @@
  * src/native against the real kernel: namespaces, sealed executables, spawning, locks, mounts.
  * Needs root. Every test closes what it opened.
  */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import * as native from "../../src/native/index.js";
+import { PROJECT } from "../harness/cli.js";
 import { requires } from "../harness/requires.js";
 
 let dir: string;
@@ -149,7 +150,7 @@ describe("sealedExecutable and spawnMonitor", () => {
     mkdirSync(group, { recursive: true });
     const cgroup = keep(native.openDirectory(group));
     const made = await native.createSandboxNamespaces({ ...NOTHING, uts: true, hostname: "web" });
-    const monitor = native.spawnMonitor({
+    const monitor = await native.spawnMonitor({
       executable: await sealed("/bin/sleep"),
       args: ["minke-monitor", "60"],
       cgroup,
@@ -171,10 +172,12 @@ describe("sealedExecutable and spawnMonitor", () => {
       expect(readFileSync(`/proc/${monitor.pid}/cmdline`, "utf8")).toBe("minke-monitor\x0060\0");
       expect(readFileSync(`/proc/${monitor.pid}/status`, "utf8")).toMatch(/SigIgn:\t0000000000000000\n/);
       expect(native.reapChild(monitor.pidfd)).toBeUndefined();
+      expect(await native.waitForProcess(monitor.pidfd, 20)).toBe(false);
     } finally {
+      const ended = native.waitForProcess(monitor.pidfd, 60_000);
       native.pidfdSendSignal(monitor.pidfd, "SIGKILL");
-      let exit: native.ChildExit | undefined;
-      while (!exit) exit = native.reapChild(monitor.pidfd);
+      expect(await ended).toBe(true);
+      const exit = native.reapChild(monitor.pidfd);
       expect(exit).toEqual({ exitCode: 0, signal: 9 });
       rmdirSync(group);
     }
@@ -183,10 +186,30 @@ describe("sealedExecutable and spawnMonitor", () => {
   test("a file that is no program fails with execveat and leaves no child", async () => {
     writeFileSync(join(dir, "text"), "not a program");
     const executable = await sealed(join(dir, "text"));
-    expect(() => native.spawnMonitor({ executable, args: ["x"], fds: {} })).toThrow(
+    await expect(native.spawnMonitor({ executable, args: ["x"], fds: {} })).rejects.toThrow(
       expect.objectContaining({ syscall: { name: "execveat", errno: "ENOEXEC" } }),
     );
   });
+});
+
+test("pidfdHasExited goes on where signals interrupt it, before the end of a process and after", () => {
+  const library = join(dir, "eintr.so");
+  execFileSync("gcc", ["-shared", "-fPIC", "-o", library, `${PROJECT}test/native/eintr.c`, "-ldl"]);
+  const script = `
+    import { spawn } from "node:child_process";
+    import { pidfdHasExited, pidfdOpen } from "${PROJECT}dist/native/index.js";
+    const child = spawn("sleep", ["1000"], { stdio: "ignore", env: {} });
+    const pidfd = pidfdOpen(child.pid);
+    console.log(pidfdHasExited(pidfd));
+    child.kill("SIGKILL");
+    await new Promise((resolve) => child.once("exit", resolve));
+    console.log(pidfdHasExited(pidfd));
+    pidfd.close();`;
+  const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+    encoding: "utf8",
+    env: { ...process.env, LD_PRELOAD: library },
+  });
+  expect({ stdout, stderr }).toEqual({ stdout: "false\ntrue\n", stderr: "EINTR\n".repeat(3) });
 });
 
 describe("spawnProgram", () => {

@@ -1,7 +1,6 @@
 /** What goes wrong with sandboxes and containers over CRI, against the whole daemon. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { ContainerState, PodSandboxState } from "../../src/cri/generated/runtime/v1/api.js";
 import { CriClient } from "../harness/cri.js";
@@ -37,9 +36,9 @@ test("a frozen container is stopped and removed", async () => {
 test("a killed daemon finds its containers running, and how one ended meanwhile", async () => {
   const id = await bench.sandbox();
   const stays = await bench.cri.startContainer(id);
-  const ends = await bench.cri.startContainer(id, { command: ["sh", "-c", "sleep 1; exit 6"] });
+  const ends = await bench.cri.startContainer(id, { command: ["sh", "-c", "sleep 3; exit 6"] });
   await bench.daemon.kill9();
-  await sleep(1500);
+  await bench.daemon.containerEnded(ends);
   await bench.daemon.start();
   const again = new CriClient(bench.daemon.criSocket);
   try {
