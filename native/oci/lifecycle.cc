@@ -17,6 +17,7 @@
 #include "oci/options.h"
 #include "oci/record.h"
 #include "runtime/child_report.h"
+#include "runtime/container.h"
 #include "runtime/describe_report.h"
 #include "runtime/hooks.h"
 #include "runtime/plan.h"
@@ -245,6 +246,7 @@ int CommandDelete(const GlobalOptions& global, const Arguments& arguments) {
     const runtime::HookState state{record.id, record.bundle, 0, "stopped", &spec};
     for (const std::string& warning : runtime::RunPoststop(state)) Warn(global, warning);
   }
+  runtime::RemoveRdtGroups(record.rdt_groups);
   RemoveContainerDirectory(global, record.id);
   return 0;
 }

@@ -1,6 +1,8 @@
 /** What CRI tells of use: metrics, stats and events, against the whole daemon. */
+import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { request } from "node:http";
+import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ContainerEventType, ContainerState, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
@@ -123,6 +125,7 @@ describe("stats", () => {
     const container = await cri.startContainer(id, { command: ["sh", "-c", "while :; do :; done"] });
     // The size of a layer is believed for a while: it is written before anybody asks.
     await cri.output(container, "dd", "if=/dev/zero", "of=/big", "bs=1k", "count=500");
+    await cri.output(container, "sh", "-c", "ln /big /same && mkdir -p /deep/er && echo x > /deep/er/file");
     await expect
       .poll(
         async () =>
@@ -137,7 +140,11 @@ describe("stats", () => {
     expect(Number(stats?.linux?.process?.processCount?.value)).toBeGreaterThanOrEqual(1);
     expect(Number(stats?.linux?.memory?.workingSetBytes?.value)).toBeGreaterThan(100_000);
     const own = stats?.linux?.containers.find(({ attributes }) => attributes?.id === container);
-    expect(Number(own?.writableLayer?.usedBytes?.value)).toBeGreaterThan(500_000);
+    const upper = join(daemon.root, "containers", container, "upper");
+    const du = (...options: string[]) =>
+      BigInt(/^\d+/.exec(execFileSync("du", ["-s", ...options, upper]).toString())![0]);
+    expect(own?.writableLayer?.usedBytes?.value).toBe(du("--block-size=1"));
+    expect(own?.writableLayer?.inodesUsed?.value).toBe(du("--inodes"));
     await cri.removeSandbox(id);
   });
 
