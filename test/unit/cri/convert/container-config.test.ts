@@ -130,6 +130,8 @@ test("resources arrive as numbers, zeros as not specified", () => {
         memoryLimitInBytes: 1n << 40n,
         oomScoreAdj: -500n,
         cpusetCpus: "0-3,7",
+        cpusetMems: "0",
+        memorySwapLimitInBytes: 1n << 41n,
         hugepageLimits: [{ pageSize: "2MB", limit: 4194304n }],
         unified: { "memory.high": "1" },
       },
@@ -142,6 +144,8 @@ test("resources arrive as numbers, zeros as not specified", () => {
     memoryLimitBytes: 2 ** 40,
     oomScoreAdj: -500,
     cpusetCpus: "0-3,7",
+    cpusetMems: "0",
+    memorySwapLimitBytes: 2 ** 41,
     hugepageLimits: [{ pageSize: "2MB", limitBytes: 4_194_304 }],
     unified: { "memory.high": "1" },
   });
@@ -152,6 +156,7 @@ describe("refused by name", () => {
   test.each([
     ["config.metadata.name", "INVALID_FIELD", { metadata: { name: "" } }],
     ["config.image.image", "INVALID_FIELD", { image: { image: "" } }],
+    ["config.windows", "INVALID_FIELD", { windows: {} }],
     ["config.working_dir", "INVALID_FIELD", { workingDir: "tmp" }],
     ["config.command[0]", "INVALID_FIELD", { command: ["a\0b"] }],
     ["config.CDI_devices[0].name", "INVALID_FIELD", { CDIDevices: [{ name: "vendor.example/gpu" }] }],
