@@ -79,6 +79,8 @@ export interface ImageVolume {
 
 export interface AllowedDevice {
   readonly device: LinuxDevice;
+  /** The node on the host; `device.path` is where the container finds it. */
+  readonly hostPath: string;
   /** Composed of `r`, `w`, `m`. */
   readonly access: string;
 }
@@ -103,6 +105,8 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const seccomp = security.privileged ? undefined : seccompProfile(input, capabilities);
   const apparmor = security.privileged ? undefined : appArmorProfile(security, host);
   const devices = input.devices ?? [];
+  // In a user namespace no node can be made (mknod(2)): the host's own is bound, by its path there.
+  const [bound, made] = sandbox.usernsPath === undefined ? [[], devices] : [devices, []];
   const oom = clampedOomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
   const spec: Spec = {
     // crun 1.8 takes nothing but 1.0; what later versions added is optional to every runtime.
@@ -130,6 +134,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       ...sandboxMounts(sandbox, config),
       ...[
         ...(input.imageVolumes ?? []).map((volume) => toVolumeMount(volume, sandbox.usernsPath !== undefined)),
+        ...bound.map(toDeviceMount),
         ...config.mounts.map((mount) => toOciMount(mount, input)),
       ].sort(byDepth),
     ],
@@ -144,8 +149,8 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
           ? [{ allow: true, access: "rwm" }]
           : [...DEFAULT_DEVICE_RULES, ...devices.map(toDeviceRule)],
       },
-      ...((security.privileged || devices.length > 0) && {
-        devices: uniqueDevices([...(security.privileged ? host.devices : []), ...devices.map(({ device }) => device)]),
+      ...((security.privileged || made.length > 0) && {
+        devices: uniqueDevices([...(security.privileged ? host.devices : []), ...made.map(({ device }) => device)]),
       }),
       maskedPaths: security.privileged ? [] : [...(security.maskedPaths ?? DEFAULT_MASKED_PATHS)],
       readonlyPaths: security.privileged ? [] : [...(security.readonlyPaths ?? DEFAULT_READONLY_PATHS)],
@@ -200,6 +205,10 @@ function appArmorWarning(
 
 function toDeviceRule({ device, access }: AllowedDevice): LinuxDeviceCgroup {
   return { allow: true, type: device.type === "b" ? "b" : "c", major: device.major, minor: device.minor, access };
+}
+
+function toDeviceMount({ device: { path }, hostPath }: AllowedDevice): Mount {
+  return { destination: path, type: "bind", source: hostPath, options: ["bind", "rprivate", "nosuid", "noexec"] };
 }
 
 /** By path; the last one wins. */
