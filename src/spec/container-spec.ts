@@ -43,6 +43,7 @@ export interface HostAbilities {
   /** Nodes of /dev for privileged containers. */
   readonly devices: readonly LinuxDevice[];
   readonly hasAppArmor: boolean;
+  readonly hasSeLinux: boolean;
   readonly hasUserNamespaces: boolean;
 }
 
@@ -104,6 +105,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const ambient = ambientCapabilities(security, capabilities);
   const seccomp = security.privileged ? undefined : seccompProfile(input, capabilities);
   const apparmor = security.privileged ? undefined : appArmorProfile(security, host);
+  const labels = host.hasSeLinux ? seLinuxLabels(security.selinux) : undefined;
   const devices = input.devices ?? [];
   // In a user namespace no node can be made (mknod(2)): the host's own is bound, by its path there.
   const [bound, made] = sandbox.usernsPath === undefined ? [[], devices] : [devices, []];
@@ -126,6 +128,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
         ...(ambient.length > 0 && { inheritable: ambient, ambient }),
       },
       ...(apparmor !== undefined && { apparmorProfile: apparmor }),
+      ...(labels && { selinuxLabel: labels.process }),
       noNewPrivileges: security.noNewPrivileges,
       ...(oom.value !== undefined && { oomScoreAdj: oom.value }),
     },
@@ -142,6 +145,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     linux: {
       namespaces: containerNamespaces(sandbox, config),
       ...(seccomp && { seccomp }),
+      ...(labels && { mountLabel: labels.mount }),
       cgroupsPath: input.cgroupsPath,
       resources: {
         ...resources,
@@ -157,7 +161,9 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       rootfsPropagation: rootfsPropagation(config.mounts),
     },
   };
-  const more = [oom.warning, appArmorWarning(security, host)].filter((warning) => warning !== undefined);
+  const more = [oom.warning, appArmorWarning(security, host), seLinuxWarning(security, host)].filter(
+    (warning) => warning !== undefined,
+  );
   return { spec, warnings: [...warnings, ...more] };
 }
 
@@ -201,6 +207,20 @@ function appArmorWarning(
 ): string | undefined {
   if (privileged || !host.hasAppArmor || apparmor?.type !== "runtime-default") return undefined;
   return "minke has no default AppArmor profile: the container is confined by capabilities, seccomp and masks alone";
+}
+
+/** What is left open is what policies for containers have (container-selinux, container_contexts). */
+function seLinuxLabels(asked: ContainerConfig["security"]["selinux"]): { process: string; mount: string } | undefined {
+  if (!asked) return undefined;
+  const level = asked.level || "s0";
+  return {
+    process: `${asked.user || "system_u"}:${asked.role || "system_r"}:${asked.type || "container_t"}:${level}`,
+    mount: `system_u:object_r:container_file_t:${level}`,
+  };
+}
+
+function seLinuxWarning({ selinux }: ContainerConfig["security"], { hasSeLinux }: HostAbilities): string | undefined {
+  return selinux && !hasSeLinux ? "ignoring the SELinux options: this host's kernel runs without SELinux" : undefined;
 }
 
 function toDeviceRule({ device, access }: AllowedDevice): LinuxDeviceCgroup {
