@@ -17,6 +17,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { DAEMON_NODE_FLAGS } from "../dist/client/node-flags.js";
 
 const MINKE = "dist/cli/main.js";
 const ROOT = "/var/lib/minke";
@@ -80,7 +81,7 @@ async function startDaemon() {
     if (!existsSync(path)) writeFileSync(`${STATE}/made`, `${path}\n`, { flag: "a" });
   }
   const log = openSync(LOG, "a", 0o600);
-  const daemon = spawn(process.execPath, [MINKE, "daemon", ...settingsArguments()], {
+  const daemon = spawn(process.execPath, [...DAEMON_NODE_FLAGS, MINKE, "daemon", ...settingsArguments()], {
     detached: true,
     stdio: ["ignore", log, log],
   });

@@ -8,7 +8,6 @@ import { mkdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { setFlagsFromString } from "node:v8";
 import { type DaemonMetrics, openMetrics } from "./api/daemon-metrics.js";
 import { createApiServer } from "./api/server.js";
 import { listenOnSocket } from "./api/unix-socket.js";
@@ -64,9 +63,6 @@ interface StopRequest {
  *   ALREADY_RUNNING, and what settings, network and sockets refuse
  */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
-  // With helpers, a collection of the young generation ends when the last of them has had a processor:
-  // 20 to 85 ms on a machine whose two are taken, where it is 6 to 30 ms without (npm run bench -- pull).
-  setFlagsFromString("--no-parallel-scavenge");
   if (process.geteuid?.() !== 0) {
     throw new RuntimeError("start the daemon: minke must run as root", { kind: "permission-denied", code: "NOT_ROOT" });
   }
@@ -303,6 +299,7 @@ function collectImages(images: ImageStore, settings: Settings, log: Logger): () 
   return async () => {
     clearInterval(timer);
     await pass;
+    await collector.save();
   };
 }
 

@@ -8,6 +8,7 @@ namespace {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   addon::RegisterNamespaces(env, exports);
   addon::RegisterNetlink(env, exports);
+  addon::RegisterLinkDeletion(env, exports);
   addon::RegisterMounts(env, exports);
   addon::RegisterProcess(env, exports);
   addon::RegisterMonitorSpawn(env, exports);

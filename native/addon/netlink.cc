@@ -58,41 +58,6 @@ int CountEnds(const char* buffer, size_t bytes) {
   return ends;
 }
 
-// Sends one batch and collects its answers until `expected_ends` of them have ended.
-//
-// rtnetlink and nfnetlink work inside the sender's system call, so all acknowledgements are
-// queued when sendto(2) returns; only dumps go on in later receives. A refused nfnetlink
-// batch may answer fewer messages than asked: an empty queue ends it too.
-sys::Result<std::string> Transact(int fd, const std::string& request, int expected_ends) {
-  char buffer[64 * 1024];
-  // What an earlier transaction that gave up has left behind.
-  while (::recv(fd, buffer, sizeof buffer, MSG_DONTWAIT) > 0) {
-  }
-  sys::Result<void> sent = SendBatch(fd, request);
-  if (!sent) return sent.failure();
-
-  std::string replies;
-  int ends = 0;
-  while (ends < expected_ends) {
-    const ssize_t received = ::recv(fd, buffer, sizeof buffer, MSG_DONTWAIT | MSG_TRUNC);
-    if (received < 0 && errno == EINTR) continue;
-    if (received < 0 && errno == EAGAIN) {
-      if (ends > 0) break;
-      struct pollfd readable = {fd, POLLIN, 0};
-      const int ready = ::poll(&readable, 1, kReplyTimeoutMs);
-      if (ready < 0 && errno != EINTR) return sys::FailedWithErrno("poll");
-      if (ready == 0) return sys::Failure{"recv", ETIMEDOUT};
-      continue;
-    }
-    if (received < 0) return sys::FailedWithErrno("recv");
-    if (static_cast<size_t>(received) > sizeof buffer) return sys::Failure{"recv", EMSGSIZE};
-    ends += CountEnds(buffer, static_cast<size_t>(received));
-    replies.append(buffer, static_cast<size_t>(received));
-    if (replies.size() > kMaxRepliesBytes) return sys::Failure{"recv", EMSGSIZE};
-  }
-  return replies;
-}
-
 // netlinkOpen(protocol, netns): netns is a borrowed namespace descriptor, or -1 for the
 // daemon's own namespace.
 Napi::Value NetlinkOpen(const Napi::CallbackInfo& info) {
@@ -120,7 +85,7 @@ Napi::Value NetlinkTransact(const Napi::CallbackInfo& info) {
   return SettleOnPool<std::string>(
       info.Env(),
       [fd, bytes = std::string(request.Data(), request.Length()), expected_ends] {
-        return Transact(fd, bytes, expected_ends);
+        return NetlinkExchange(fd, bytes, expected_ends);
       },
       [](Napi::Env env, std::string& replies) -> Napi::Value {
         return Napi::Buffer<char>::Copy(env, replies.data(), replies.size());
@@ -149,6 +114,36 @@ sys::Result<sys::UniqueFd> OpenNetlink(int protocol) {
     return sys::FailedWithErrno("bind");
   }
   return fd;
+}
+
+sys::Result<std::string> NetlinkExchange(int fd, const std::string& request, int expected_ends) {
+  char buffer[64 * 1024];
+  // What an earlier transaction that gave up has left behind.
+  while (::recv(fd, buffer, sizeof buffer, MSG_DONTWAIT) > 0) {
+  }
+  sys::Result<void> sent = SendBatch(fd, request);
+  if (!sent) return sent.failure();
+
+  std::string replies;
+  int ends = 0;
+  while (ends < expected_ends) {
+    const ssize_t received = ::recv(fd, buffer, sizeof buffer, MSG_DONTWAIT | MSG_TRUNC);
+    if (received < 0 && errno == EINTR) continue;
+    if (received < 0 && errno == EAGAIN) {
+      if (ends > 0) break;
+      struct pollfd readable = {fd, POLLIN, 0};
+      const int ready = ::poll(&readable, 1, kReplyTimeoutMs);
+      if (ready < 0 && errno != EINTR) return sys::FailedWithErrno("poll");
+      if (ready == 0) return sys::Failure{"recv", ETIMEDOUT};
+      continue;
+    }
+    if (received < 0) return sys::FailedWithErrno("recv");
+    if (static_cast<size_t>(received) > sizeof buffer) return sys::Failure{"recv", EMSGSIZE};
+    ends += CountEnds(buffer, static_cast<size_t>(received));
+    replies.append(buffer, static_cast<size_t>(received));
+    if (replies.size() > kMaxRepliesBytes) return sys::Failure{"recv", EMSGSIZE};
+  }
+  return replies;
 }
 
 void RegisterNetlink(Napi::Env env, Napi::Object exports) {

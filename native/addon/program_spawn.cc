@@ -21,7 +21,7 @@ namespace addon {
 namespace {
 
 struct Program {
-  sys::UniqueFd pidfd, input, output;
+  sys::UniqueFd pidfd, input, output, errors;
 };
 
 sys::Result<void> MakePair(sys::UniqueFd* ours, sys::UniqueFd* theirs) {
@@ -56,20 +56,22 @@ struct SpawnSetup {
   posix_spawnattr_t attributes;
 };
 
-sys::Result<Program> Spawn(const std::vector<std::string>& words, bool has_input) {
+sys::Result<Program> Spawn(const std::vector<std::string>& words, bool has_input, bool has_errors) {
   Program program;
-  sys::UniqueFd their_input, their_output;
+  sys::UniqueFd their_input, their_output, their_errors;
   if (has_input) {
     if (auto made = MakePair(&program.input, &their_input); !made) return made.failure();
   }
   if (auto made = MakePair(&program.output, &their_output); !made) return made.failure();
+  if (has_errors) {
+    if (auto made = MakePair(&program.errors, &their_errors); !made) return made.failure();
+  }
 
   SpawnSetup setup;
   if (has_input) ::posix_spawn_file_actions_adddup2(&setup.actions, their_input.get(), 0);
   else ::posix_spawn_file_actions_addopen(&setup.actions, 0, "/dev/null", O_RDONLY, 0);
-  for (const int number : {1, 2}) {
-    ::posix_spawn_file_actions_adddup2(&setup.actions, their_output.get(), number);
-  }
+  ::posix_spawn_file_actions_adddup2(&setup.actions, their_output.get(), 1);
+  ::posix_spawn_file_actions_adddup2(&setup.actions, has_errors ? their_errors.get() : their_output.get(), 2);
   // Also what some library opened without close-on-exec.
   ::posix_spawn_file_actions_addclosefrom_np(&setup.actions, 3);
   std::vector<char*> argv;
@@ -91,18 +93,21 @@ sys::Result<Program> Spawn(const std::vector<std::string>& words, bool has_input
   return program;
 }
 
-// spawnProgram(hasInput, path, ...args) -> [pidfd, input, output]; input -1: it reads /dev/null
+// spawnProgram(hasInput, hasErrors, path, ...args) -> [pidfd, input, output, errors]; input -1: it
+// reads /dev/null; errors -1: they go where its output goes
 Napi::Value SpawnProgram(const Napi::CallbackInfo& info) {
   const bool has_input = info[0].As<Napi::Boolean>().Value();
+  const bool has_errors = info[1].As<Napi::Boolean>().Value();
   std::vector<std::string> words;
-  for (size_t i = 1; i < info.Length(); i++) words.push_back(StringArgument(info, i));
+  for (size_t i = 2; i < info.Length(); i++) words.push_back(StringArgument(info, i));
   return SettleOnPool<Program>(
-      info.Env(), [words = std::move(words), has_input] { return Spawn(words, has_input); },
+      info.Env(), [words = std::move(words), has_input, has_errors] { return Spawn(words, has_input, has_errors); },
       [](Napi::Env env, Program& program) -> Napi::Value {
-        Napi::Array result = Napi::Array::New(env, 3);
+        Napi::Array result = Napi::Array::New(env, 4);
         result.Set(0u, Napi::Number::New(env, program.pidfd.release()));
         result.Set(1u, Napi::Number::New(env, program.input.release()));
         result.Set(2u, Napi::Number::New(env, program.output.release()));
+        result.Set(3u, Napi::Number::New(env, program.errors.release()));
         return result;
       });
 }

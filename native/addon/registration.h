@@ -10,6 +10,7 @@ namespace addon {
 
 void RegisterNamespaces(Napi::Env env, Napi::Object exports);
 void RegisterNetlink(Napi::Env env, Napi::Object exports);
+void RegisterLinkDeletion(Napi::Env env, Napi::Object exports);
 void RegisterMounts(Napi::Env env, Napi::Object exports);
 void RegisterProcess(Napi::Env env, Napi::Object exports);
 void RegisterMonitorSpawn(Napi::Env env, Napi::Object exports);

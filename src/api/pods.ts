@@ -3,7 +3,8 @@
  */
 import type { ServerResponse } from "node:http";
 import { RuntimeError } from "../base/errors.js";
-import type { PodChange, PodEngine } from "../pod/engine.js";
+import type { PodEngine } from "../pod/engine.js";
+import type { PodChange } from "../pod/pod-feed.js";
 import { readManifest } from "../pod/manifest/read.js";
 import { parseYamlDocuments } from "../pod/manifest/yaml.js";
 import type { PodJson } from "../pod/status.js";

@@ -1,6 +1,7 @@
 /**
  * `minke daemon`, `minke daemon stop` and `minke doctor`.
  */
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
@@ -41,12 +42,14 @@ export async function stopDaemon(options: GlobalOptions & { pods?: boolean }): P
   print(options.pods ? "daemon stopped, pods deleted" : "daemon stopped; pods go on running");
 }
 
+/** Not a zombie: it has ended, and its parent may never reap it, as a pid 1 that is no init; proc_pid_stat(5). */
 function isAlive(pid: number): boolean {
   try {
-    process.kill(pid, 0);
-    return true;
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
   } catch (err) {
-    return hasErrno(err, "EPERM");
+    if (hasErrno(err, "ENOENT") || hasErrno(err, "ESRCH")) return false;
+    throw err;
   }
 }
 

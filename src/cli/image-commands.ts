@@ -8,12 +8,16 @@ type Examples = (...lines: readonly string[]) => string;
 
 const FORMATS = "docker-archive, oci-archive, docker-dir or oci-dir";
 
+/** Any other format is refused, not ignored. */
+const output = (command: Command, ...formats: string[]) =>
+  command.createOption("-o, --output <format>", "instead of text for people").choices(formats);
+
 export function addImageCommands(program: Command, action: Action, examples: Examples): void {
   program
     .command("pull <reference>")
     .description("pull an image")
     .option("--explain", "pull nothing: say which registry would be asked, with which credential, and why")
-    .option("-o, --output <format>", "with --explain: json")
+    .addOption(output(program, "json"))
     .addHelpText("after", examples("minke pull docker.io/library/busybox:1.36"))
     .action(action(async (reference: string, options) => (await import("./images.js")).pull(reference, options)));
   const image = program.command("image").description("list, look at, name, move, check and remove images");
@@ -25,7 +29,7 @@ export function addImageCommands(program: Command, action: Action, examples: Exa
       .command(name)
       .description("list images")
       .option("-q, --quiet", "ids alone")
-      .option("-o, --output <format>", "json or name")
+      .addOption(output(parent, "json", "name"))
       .addHelpText("after", examples(`minke ${name === "ls" ? "image ls" : name}`, "minke image ls -o json"))
       .action(action(async (options) => (await import("./image-list.js")).listImages(options)));
   }
@@ -38,7 +42,7 @@ export function addImageCommands(program: Command, action: Action, examples: Exa
     .command("df")
     .description("say what every byte below the daemon's root is for; the sum is what du says")
     .option("-v, --verbose", "with each layer, container, volume and log")
-    .option("-o, --output <format>", "json")
+    .addOption(output(program, "json"))
     .addHelpText("after", examples("minke df", "minke df -v"))
     .action(action(async (options) => (await import("./image-care.js")).showUsage(options)));
 }
@@ -48,7 +52,7 @@ function addLoad(parent: Command, action: Action, examples: Examples): void {
     .command("load [path]")
     .description("load the images of an OCI layout or of docker save: a directory, an archive, or standard input")
     .option("-i, --input <path>", "instead of the argument; - is standard input")
-    .option("-o, --output <format>", "json")
+    .addOption(output(parent, "json"))
     .addHelpText("after", examples("minke load ./layout", "minke load -i image.tar", "minke load < image.tar.zst"))
     .action(
       action(async (path: string | undefined, options) => (await import("./image-archives.js")).load(path, options)),
@@ -78,13 +82,13 @@ function addNames(image: Command, action: Action, examples: Examples): void {
     .alias("remove")
     .description("remove a tag, and the image with its last one; by id the image")
     .option("-f, --force", "by id: with all of its tags")
-    .option("-o, --output <format>", "json")
+    .addOption(output(image, "json"))
     .addHelpText("after", examples("minke image rm registry.example/web:1", "minke image rm --force 3f9c2a7d10be"))
     .action(action(async (names: string[], options) => (await import("./image-list.js")).removeImages(names, options)));
   image
     .command("tag <image> <name>")
     .description("give an image one more name")
-    .option("-o, --output <format>", "json")
+    .addOption(output(image, "json"))
     .addHelpText("after", examples("minke image tag 3f9c2a7d10be registry.example/web:2"))
     .action(
       action(async (name: string, target: string, options) =>
@@ -97,7 +101,7 @@ function addDetails(image: Command, action: Action, examples: Examples): void {
   image
     .command("inspect <images...>")
     .description("print all there is to know of images, as JSON in the words of docker image inspect")
-    .option("-o, --output <format>", "json, which is all there is")
+    .addOption(output(image, "json"))
     .addHelpText("after", examples("minke image inspect registry.example/web:1"))
     .action(
       action(async (names: string[], options) => (await import("./image-list.js")).inspectImages(names, options)),
@@ -106,7 +110,7 @@ function addDetails(image: Command, action: Action, examples: Examples): void {
     .command("history <image>")
     .description("show the steps by which an image was made, the newest first")
     .option("--no-trunc", "whole commands")
-    .option("-o, --output <format>", "json")
+    .addOption(output(image, "json"))
     .addHelpText("after", examples("minke image history registry.example/web:1"))
     .action(action(async (name: string, options) => (await import("./image-list.js")).showHistory(name, options)));
 }
@@ -116,7 +120,7 @@ function addCare(image: Command, action: Action, examples: Examples): void {
     .command("verify [images...]")
     .description("compare what is stored with what was unpacked; without a name all images")
     .option("--repair", "fetch what is damaged again, from where it was pulled")
-    .option("-o, --output <format>", "json")
+    .addOption(output(image, "json"))
     .addHelpText("after", examples("minke image verify", "minke image verify --repair registry.example/web:1"))
     .action(action(async (names: string[], options) => (await import("./image-care.js")).verifyImages(names, options)));
   image
@@ -125,7 +129,7 @@ function addCare(image: Command, action: Action, examples: Examples): void {
     .option("-a, --all", "also those with a tag")
     .option("--filter <condition>", "until=24h or until=2026-01-31T00:00:00Z: only what came here before")
     .option("--dry-run", "only say what would go, and what that frees")
-    .option("-o, --output <format>", "json")
+    .addOption(output(image, "json"))
     .addHelpText("after", examples("minke image prune", "minke image prune --all --filter until=720h --dry-run"))
     .action(action(async (options) => (await import("./image-care.js")).pruneImages(options)));
 }

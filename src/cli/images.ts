@@ -17,6 +17,7 @@ export async function pull(
   try {
     const image = await client.pullImage(reference, (step) => progress.show(step));
     progress.end();
+    if (options.output === "json") return print(JSON.stringify(image, null, 4));
     print(`${image.repoTags[0] ?? image.repoDigests[0] ?? reference} ${image.id} (${bytes(image.sizeBytes)})`);
   } finally {
     progress.end();

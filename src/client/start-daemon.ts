@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { RuntimeError } from "../base/errors.js";
+import { DAEMON_NODE_FLAGS } from "./node-flags.js";
 import { send } from "./transport.js";
 
 const POLL_MS = 20;
@@ -50,7 +51,8 @@ export async function startDaemon({ root, run, socketPath }: DaemonPlace): Promi
   const begin = (await log.stat()).size;
   try {
     const entry = fileURLToPath(new URL("../cli/main.js", import.meta.url));
-    const child = spawn(process.execPath, [entry, "--root", root, "--run", run, "--api", socketPath, "daemon"], {
+    const args = [...DAEMON_NODE_FLAGS, entry, "--root", root, "--run", run, "--api", socketPath, "daemon"];
+    const child = spawn(process.execPath, args, {
       cwd: "/",
       detached: true,
       stdio: ["ignore", log.fd, log.fd],

@@ -86,7 +86,7 @@ function toResponse(
   images: Pick<ImageStore, "resolve">,
   event: RuntimeEvent,
 ): ContainerEventResponse {
-  const sandbox = runtime.listSandboxes("cri").find(({ id }) => id === event.sandboxId);
+  const sandbox = runtime.listSandboxes("cri", event.sandboxId)[0];
   return {
     // A sandbox's own events carry its id, as those of a pause container do elsewhere.
     containerId: "containerId" in event ? event.containerId : event.sandboxId,

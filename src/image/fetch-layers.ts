@@ -9,6 +9,8 @@ import type { LayerRecord } from "./image-record.js";
 import type { ImageSource, ResolvedImage } from "./image-source.js";
 import type { LayerStore } from "./layer-store.js";
 
+const PROGRESS_INTERVAL_MS = 100;
+
 export interface LayerProgress {
   readonly digest: string;
   readonly state: "present" | "pulling" | "done";
@@ -69,15 +71,21 @@ async function fetchLayer(
   source: ImageSource,
   options: FetchOptions,
 ): Promise<LayerRecord> {
-  const report = (state: LayerProgress["state"], currentBytes: number) =>
+  let reportedAtMs = -Infinity;
+  const report = (state: LayerProgress["state"], currentBytes: number) => {
+    reportedAtMs = performance.now();
     options.onProgress?.({ digest: item.digest, state, currentBytes, totalBytes: item.size });
+  };
   if (layers.get(diffId)) report("present", item.size);
   else report("pulling", 0);
   const record = await layers.ensure({
     diffId,
     digest: item.digest,
     open: (signal) => source.layer(item, signal),
-    onBytes: (bytes) => report("pulling", bytes),
+    // Each is a line to every listener, and bytes come in thousands of pieces.
+    onBytes: (bytes) => {
+      if (performance.now() - reportedAtMs >= PROGRESS_INTERVAL_MS) report("pulling", bytes);
+    },
     signal: options.signal,
     timeline: options.timeline,
   });

@@ -77,7 +77,9 @@ export async function openArchive(
 }
 
 async function openStream(source: Readable, path: string, tmpDir: string, signal: AbortSignal): Promise<OpenedArchive> {
-  const dir = await mkdtemp(join(tmpDir, `${PARTIAL_PREFIX}archive-`));
+  const dir = await mkdtemp(join(tmpDir, `${PARTIAL_PREFIX}archive-`)).catch((err: unknown) => {
+    throw toRuntimeError(err);
+  });
   const close = () => rm(dir, { recursive: true, force: true });
   try {
     await unpackInto(dir, unpacked(source, MAX_ARCHIVE_BYTES, signal)).catch((err: unknown) => {

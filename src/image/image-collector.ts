@@ -2,8 +2,9 @@
  * Collection of images while nobody looks: by threshold of the file system, and by age. What
  * may go at all is image-prune.ts's to say; the longest unused goes first.
  *
- * "Used" is what was seen in use since the daemon started, or pulled: a start is never followed
- * by a wave of removals, as with a kubelet's collector.
+ * "Used" is what was seen in use, or pulled. It is kept over restarts by a record that is written
+ * every few minutes and at the end: a crash loses that much. Time without a daemon does not count,
+ * so that a start is never followed by a wave of removals.
  */
 import { statfs } from "node:fs/promises";
 import { digestHex } from "../base/ids.js";
@@ -12,6 +13,10 @@ import type { CollectionSettings } from "../settings/image-settings.js";
 import { isFree } from "./image-prune.js";
 import type { ImageRecord } from "./image-record.js";
 import type { StoreParts } from "./store-parts.js";
+
+/** Uses are written down at most this often. */
+const SAVE_MS = 5 * 60_000;
+const RECORD = "images";
 
 export interface Collected {
   readonly id: string;
@@ -30,6 +35,7 @@ export class ImageCollector {
   readonly #settings: CollectionSettings;
   readonly #startedAtMs: number;
   readonly #usedAtMs = new Map<string, number>();
+  #savedAtMs: number;
   readonly #usedPercent: () => Promise<number>;
   readonly #nowMs: () => number;
 
@@ -38,15 +44,17 @@ export class ImageCollector {
     this.#settings = settings;
     this.#nowMs = machine.nowMs ?? Date.now;
     this.#usedPercent = machine.usedPercent ?? (() => usedPercentOf(parts.paths.root));
-    this.#startedAtMs = this.#nowMs();
+    this.#startedAtMs = this.#savedAtMs = this.#nowMs();
+    const saved = parts.uses?.get(RECORD);
+    const downMs = Math.max(0, this.#startedAtMs - (saved?.atMs ?? 0));
+    for (const [id, lastUseMs] of Object.entries(saved?.lastUseMs ?? {})) this.#usedAtMs.set(id, lastUseMs + downMs);
   }
 
   /** One pass: notes what is in use, then removes what age and threshold ask for. */
   async run(): Promise<Collected[]> {
     const nowMs = this.#nowMs();
-    for (const image of this.#parts.list()) {
-      if (this.#parts.usersOf(image.id).length > 0) this.#usedAtMs.set(image.id, nowMs);
-    }
+    this.#noteUses(nowMs);
+    if (nowMs - this.#savedAtMs >= SAVE_MS) await this.save();
     const { enabled, maxUnusedMs, minUnusedMs, highPercent, lowPercent } = this.#settings;
     if (!enabled) return [];
     const collected: Collected[] = [];
@@ -66,9 +74,25 @@ export class ImageCollector {
     return collected;
   }
 
+  #noteUses(nowMs: number): void {
+    for (const { id } of this.#parts.list()) {
+      if (this.#parts.usersOf(id).length > 0) this.#usedAtMs.set(id, nowMs);
+    }
+  }
+
+  /** Writes down when images were last used: at the end of the daemon, and now and then. */
+  async save(): Promise<void> {
+    const atMs = this.#nowMs();
+    this.#noteUses(atMs);
+    const lastUseMs = Object.fromEntries(this.#parts.list().map((image) => [image.id, this.#lastUseMs(image)]));
+    await this.#parts.uses?.put(RECORD, { atMs, lastUseMs }, "remember");
+    this.#savedAtMs = atMs;
+  }
+
+  /** What no record tells of counts from the start. */
   #lastUseMs({ id, pulledAtNs }: ImageRecord): number {
     const pulledMs = Number(BigInt(pulledAtNs) / 1_000_000n);
-    return Math.max(pulledMs, this.#startedAtMs, this.#usedAtMs.get(id) ?? 0);
+    return Math.max(pulledMs, this.#usedAtMs.get(id) ?? this.#startedAtMs);
   }
 
   /** Looks again inside of the change: somebody may have come to need it. */

@@ -2,7 +2,9 @@
  * Tags of images, and the removal of images by name: what a person asks for. CRI's removal, which
  * takes an image with all of its tags and never refuses, is `ImageStore.remove`.
  */
+import { nowNs } from "../base/clock.js";
 import { RuntimeError } from "../base/errors.js";
+import { failpoint } from "../base/failpoints.js";
 import { digestHex } from "../base/ids.js";
 import type { Timeline } from "../base/timeline.js";
 import type { ImageRecord } from "./image-record.js";
@@ -38,8 +40,9 @@ export async function tagImage(
     timeline.step("tag image", async () => {
       const record = requireImage(parts, source);
       if (record.repoTags.includes(tag)) return record;
-      const tagged = { ...record, repoTags: [...record.repoTags, tag].sort() };
+      const tagged = { ...record, repoTags: [...record.repoTags, tag].sort(), taggedAtNs: String(nowNs()) };
       await parts.records.put(digestHex(record.id), tagged);
+      failpoint("after write tag");
       for (const other of parts.list()) {
         if (other.id !== record.id && other.repoTags.includes(tag)) await putWithoutTag(parts, other, tag);
       }
@@ -94,9 +97,10 @@ function tagIn(record: ImageRecord, name: string): string | undefined {
   return record.repoTags.find((own) => own === tag);
 }
 
+/** Needs no space: on a full disk the record is written when there is some, as ImageStore does with a tag that moves. */
 async function putWithoutTag(parts: StoreParts, record: ImageRecord, tag: string): Promise<void> {
   const repoTags = record.repoTags.filter((own) => own !== tag);
-  await parts.records.put(digestHex(record.id), { ...record, repoTags });
+  await parts.records.put(digestHex(record.id), { ...record, repoTags }, "remember");
 }
 
 function inUse(name: string, users: readonly string[]): RuntimeError {

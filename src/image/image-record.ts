@@ -49,11 +49,21 @@ export interface ImageRecord {
   readonly createdAtNs: string;
   /** Unix ns, decimal: when it was last pulled or loaded here. */
   readonly pulledAtNs: string;
+  /** Unix ns, decimal: when a tag was last given to it by hand. The newer record has a tag that two have. */
+  readonly taggedAtNs?: string | undefined;
   readonly config: ImageRunConfig;
   /** Whose pulls brought it; without it `pod`. Collection follows the owner. */
   readonly owners?: readonly ImageOwner[] | undefined;
   /** Removed while a container used it: hidden, and collected when none does. */
   readonly isRemoved?: true | undefined;
+}
+
+/** When images were last used, all in one record: written now and then, not at each use. */
+export interface UseRecord {
+  /** When it was written; Unix ms. */
+  readonly atMs: number;
+  /** By image id; Unix ms. */
+  readonly lastUseMs: Readonly<Record<string, number>>;
 }
 
 /** One unpacked layer, shared by all images that hold it. */
@@ -72,6 +82,12 @@ export interface LayerRecord {
   readonly damage?: { readonly foundAtNs: string; readonly problems: readonly string[] } | undefined;
   /** Unix ns, decimal. */
   readonly unpackedAtNs: string;
+}
+
+/** When the record last took tags: of two with the same one, which a death between two writes leaves, this says whose it is. */
+export function namedAtNs({ pulledAtNs, taggedAtNs = "0" }: ImageRecord): bigint {
+  const [pulled, tagged] = [BigInt(pulledAtNs), BigInt(taggedAtNs)];
+  return tagged > pulled ? tagged : pulled;
 }
 
 /** What the record of an image is now: the names that it had stay, unless it was removed. */

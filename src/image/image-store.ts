@@ -24,7 +24,14 @@ import { Flights } from "./flight.js";
 import { hostPlatform } from "./image-documents.js";
 import { ImageCare } from "./image-care.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
-import { type ImageOwner, type ImageRecord, imageRecordOf, type LayerRecord } from "./image-record.js";
+import {
+  type ImageOwner,
+  type ImageRecord,
+  imageRecordOf,
+  type LayerRecord,
+  namedAtNs,
+  type UseRecord,
+} from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
 import { type Dropped, LayerStore } from "./layer-store.js";
 import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
@@ -100,6 +107,7 @@ export class ImageStore {
     options: ImageStoreOptions,
     records: RecordStore<ImageRecord>,
     layers: LayerStore,
+    uses: RecordStore<UseRecord> | undefined,
     quarantined: readonly QuarantinedRecord[],
     dropped: Dropped[],
   ) {
@@ -115,6 +123,7 @@ export class ImageStore {
       paths,
       records,
       layers,
+      uses,
       list: () => this.list(),
       resolve: (name) => this.resolve(name),
       change: (work) => this.#change(work),
@@ -129,7 +138,7 @@ export class ImageStore {
   static async open(paths: Paths, options: ImageStoreOptions = {}): Promise<ImageStore> {
     const quarantined: QuarantinedRecord[] = [];
     const dropped: Dropped[] = [];
-    const storeOf = async <T>(noun: "images" | "layers"): Promise<RecordStore<T>> => {
+    const storeOf = async <T>(noun: "images" | "layers" | "uses"): Promise<RecordStore<T>> => {
       const store = await FileStore.open<T>({
         dir: paths.durableState(noun),
         storeClass: "durable",
@@ -142,20 +151,21 @@ export class ImageStore {
     };
     const images = options.stores?.images ?? (await storeOf<ImageRecord>("images"));
     const layerRecords = options.stores?.layers ?? (await storeOf<LayerRecord>("layers"));
+    const uses = options.stores ? undefined : await storeOf<UseRecord>("uses");
     const layers = await LayerStore.open(paths, layerRecords, {
       maxBytes: options.maxLayerBytes ?? DEFAULT_MAX_LAYER_BYTES,
       maxEntries: options.maxLayerEntries ?? DEFAULT_MAX_LAYER_ENTRIES,
       parallelLayers: options.parallelLayers ?? DEFAULT_PARALLEL_LAYERS,
     });
     dropped.push(...layers.dropped);
-    const store = new ImageStore(paths, options, images, layers, quarantined, dropped);
+    const store = new ImageStore(paths, options, images, layers, uses, quarantined, dropped);
     await store.#recover();
     return store;
   }
 
   async #recover(): Promise<void> {
     const drop = (path: string, why: string) => this.dropped.push({ path, why });
-    const newestFirst = this.#all().sort((a, b) => (BigInt(b.pulledAtNs) > BigInt(a.pulledAtNs) ? 1 : -1));
+    const newestFirst = this.#all().sort((a, b) => (namedAtNs(b) > namedAtNs(a) ? 1 : -1));
     const owned = new Set<string>();
     for (const record of newestFirst) {
       const absent = record.layers.find(({ diffId }) => !this.#layers.get(diffId));
@@ -300,7 +310,7 @@ export class ImageStore {
     const platform = options.platform ?? this.#options.platform ?? hostPlatform();
     const signal = options.signal ?? new AbortController().signal;
     const timeline = options.timeline ?? new Timeline();
-    const archive = await openArchive(from, this.#paths.tmp, signal);
+    const archive = await timeline.step("read archive", () => openArchive(from, this.#paths.tmp, signal));
     try {
       const records: ImageRecord[] = [];
       for (const entry of archive.images)

@@ -119,17 +119,18 @@ async function finished(
 ): Promise<VerifiedPart> {
   const part = { kind, digest, images: owners.map(({ id }) => id), ...found };
   if (!request.repair || found.state === "sound") return part;
-  const wasUnrecorded = found.state === "unrecorded";
-  if (wasUnrecorded) await parts.layers.markDamaged(digest, ["it was unpacked before archives were recorded"]);
-  const repairError = await request.timeline.step(
-    "repair",
-    () => repair(parts, kind, digest, owners, request.signal),
-    digest,
-  );
-  if (repairError === undefined) return { ...part, state: "repaired" };
   // What could not be told to be damaged must not become unusable because a registry is down.
-  if (wasUnrecorded) await parts.layers.markDamaged(digest, undefined);
-  return { ...part, repairError };
+  const giveUp = kind === "layer" ? parts.layers.renew(digest) : () => undefined;
+  try {
+    const repairError = await request.timeline.step(
+      "repair",
+      () => repair(parts, kind, digest, owners, request.signal),
+      digest,
+    );
+    return repairError === undefined ? { ...part, state: "repaired" } : { ...part, repairError };
+  } finally {
+    giveUp();
+  }
 }
 
 /** Pulls the images again until one has brought the part; says why, where none has. */
@@ -146,7 +147,7 @@ async function repair(
       await parts.pull(name, { signal });
       const isHere =
         kind === "layer"
-          ? parts.layers.get(digest)?.damage === undefined && parts.layers.get(digest) !== undefined
+          ? parts.layers.usable(digest) !== undefined
           : (await verifyDocument(parts, digest)).state === "sound";
       if (isHere) return undefined;
       problem = `"${name}" is an image without it by now`;

@@ -59,6 +59,7 @@ export class LayerStore {
   readonly #limits: LayerLimits;
   readonly #flights = new Flights<LayerRecord, number>();
   readonly #slots: Semaphore;
+  readonly #renewed = new Set<Digest>();
   readonly #pins = new Map<Digest, number>();
   /** Removals under way: a layer is fetched again only after its old directory is gone. */
   readonly #removals = new Map<Digest, Promise<void>>();
@@ -108,7 +109,25 @@ export class LayerStore {
     if (!record || (problems === undefined && !record.damage)) return;
     const { damage: _, ...sound } = record;
     const marked = problems === undefined ? sound : { ...sound, damage: { foundAtNs: String(nowNs()), problems } };
-    await this.#records.put(digestHex(diffId), marked);
+    // What was found is true whether or not the disk takes it.
+    await this.#records.put(digestHex(diffId), marked, "remember");
+  }
+
+  /**
+   * Has the next `ensure` of a layer fetch it again, whatever its record says. Nothing on disk says so:
+   * a layer that cannot be fetched, or a death meanwhile, leaves it as it is.
+   *
+   * @returns to be called when that try is over
+   */
+  renew(diffId: Digest): () => void {
+    this.#renewed.add(diffId);
+    return () => this.#renewed.delete(diffId);
+  }
+
+  /** The layer, unless it is damaged or to be renewed. */
+  usable(diffId: Digest): LayerRecord | undefined {
+    const present = this.get(diffId);
+    return present && !present.damage && !this.#renewed.has(diffId) ? present : undefined;
   }
 
   list(): LayerRecord[] {
@@ -137,8 +156,8 @@ export class LayerStore {
    */
   async ensure(request: LayerRequest): Promise<LayerRecord> {
     await this.#removals.get(request.diffId)?.catch(() => undefined);
-    const present = this.get(request.diffId);
-    if (present && !present.damage) return present;
+    const present = this.usable(request.diffId);
+    if (present) return present;
     return this.#flights.run(
       request.diffId,
       (signal, onBytes) => this.#slots.run(signal, () => this.#fetchAgain(request, signal, onBytes)),
@@ -166,8 +185,9 @@ export class LayerStore {
   async #fetch(request: LayerRequest, signal: AbortSignal, onBytes: (bytes: number) => void): Promise<LayerRecord> {
     const { diffId } = request;
     // Someone may have finished while this waited for its turn.
-    const present = this.get(diffId);
-    if (present && !present.damage) return present;
+    const usable = this.usable(diffId);
+    if (usable) return usable;
+    const isReplaced = this.get(diffId) !== undefined;
     const step = <T>(name: string, work: () => Promise<T>) => request.timeline?.step(name, work, diffId) ?? work();
     const partial = await mkdtemp(join(this.#paths.tmp, PARTIAL_PREFIX));
     const final = dirname(this.#paths.layer(diffId));
@@ -190,7 +210,7 @@ export class LayerStore {
         });
       });
       await step("sync layer", () => this.#syncData());
-      if (present?.damage) await step("quarantine layer", () => this.#quarantine(diffId));
+      if (isReplaced) await step("quarantine layer", () => this.#quarantine(diffId));
       await step("commit layer", async () => {
         await removeTree(final);
         await rename(partial, final);
@@ -199,7 +219,8 @@ export class LayerStore {
       const { bytes: sizeBytes, recordDigest, recordBytes, ...facts } = unpacked;
       const archive = recordDigest && { digest: recordDigest, bytes: recordBytes ?? 0 };
       const record: LayerRecord = { ...facts, sizeBytes, ...(archive && { archive }), unpackedAtNs: String(nowNs()) };
-      await this.#records.put(digestHex(diffId), record);
+      await this.#records.put(digestHex(diffId), record, isReplaced ? "remember" : "fail");
+      this.#renewed.delete(diffId);
       return record;
     } catch (err) {
       // In place already, and its record found no space: nobody would ever know of it.
@@ -214,6 +235,8 @@ export class LayerStore {
    * their overlay holds it. It is removed when nothing uses an image of it (image-prune.ts).
    */
   async #quarantine(diffId: Digest): Promise<void> {
+    // A layer without its directory keeps its record, and so its images, over a death only with the mark.
+    if (!this.get(diffId)?.damage) await this.markDamaged(diffId, ["it is being replaced"]);
     await makeDurableDirectory(this.#paths.quarantine);
     const aside = join(this.#paths.quarantine, `${QUARANTINED_PREFIX}${digestHex(diffId)}-${Date.now()}`);
     await rename(dirname(this.#paths.layer(diffId)), aside).catch((err: unknown) => {

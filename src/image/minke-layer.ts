@@ -5,19 +5,15 @@
  * The protocol is at the head of native/layer/main.cc.
  */
 import { lstat } from "node:fs/promises";
-import { Socket } from "node:net";
 import { type Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { ErrorCode } from "../base/error-codes.js";
 import { type ErrorKind, hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import { type Digest, isDigest } from "../base/ids.js";
-import { builtFile, type ChildExit, pidfdSendSignal, reapChild, spawnProgram } from "../native/index.js";
 import { cancelled } from "./flight.js";
+import { type LayerProgram, startProgram } from "./layer-program.js";
 
-export const EXECUTABLE = builtFile("minke-layer");
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
-const MAX_REAP_STEP_MS = 50;
 
 export interface UnpackedLayer {
   readonly digest: Digest;
@@ -102,7 +98,7 @@ export async function runLayerProgram(
 ): Promise<Record<string, unknown>> {
   if (signal?.aborted) throw cancelled(signal);
   let sourceFailure: unknown;
-  let program: RunningProgram | undefined;
+  let program: LayerProgram | undefined;
   const kill = () => program?.kill();
   source?.once("error", (err) => {
     if (isClosedPipe(err)) return;
@@ -112,15 +108,17 @@ export async function runLayerProgram(
   });
   signal?.addEventListener("abort", kill, { once: true });
   try {
-    program = await startProgram(EXECUTABLE, args, source !== undefined);
+    program = await startProgram(args, { hasInput: source !== undefined });
     if (signal?.aborted || sourceFailure !== undefined) kill();
+    const said = cappedText(program.output).catch(() => "");
     let pipeFailure: unknown;
     if (source && program.input) {
       await pipeline(source, byteCounter(onBytes), program.input).catch((err: unknown) => {
         pipeFailure = err;
       });
     }
-    const { exitCode, signal: ending, text } = await program.ended;
+    const text = await said;
+    const { exitCode, signal: ending } = await program.ended;
     if (signal?.aborted) throw cancelled(signal);
     if (sourceFailure !== undefined) throw sourceFailure;
     const answer = parseAnswer(text, ending === 0 ? `exit ${exitCode}` : `signal ${ending}`);
@@ -133,40 +131,6 @@ export async function runLayerProgram(
     signal?.removeEventListener("abort", kill);
     source?.destroy();
   }
-}
-
-interface RunningProgram {
-  readonly input: Socket | undefined;
-  /** How it ended, and what it wrote. */
-  readonly ended: Promise<ChildExit & { readonly text: string }>;
-  kill(): void;
-}
-
-async function startProgram(path: string, args: readonly string[], hasInput: boolean): Promise<RunningProgram> {
-  const { pidfd, input, output } = await spawnProgram(path, args, { hasInput });
-  let isEnded = false;
-  const ended = async () => {
-    const stdout = new Socket({ fd: output.take(), readable: true, writable: false });
-    const text = await cappedText(stdout).catch(() => "");
-    // Its output ends with it, or a moment before.
-    for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, MAX_REAP_STEP_MS)) {
-      const exit = reapChild(pidfd);
-      if (exit) {
-        isEnded = true;
-        pidfd.close();
-        return { ...exit, text };
-      }
-      await sleep(waitMs);
-    }
-  };
-  const kill = () => {
-    if (!isEnded) pidfdSendSignal(pidfd, "SIGKILL");
-  };
-  return {
-    input: input && new Socket({ fd: input.take(), readable: false, writable: true }),
-    ended: ended(),
-    kill,
-  };
 }
 
 function byteCounter(onBytes: (bytes: number) => void): Transform {

@@ -6,13 +6,15 @@ import { RuntimeError } from "../base/errors.js";
 import type { Digest } from "../base/ids.js";
 import type { Paths } from "../settings/paths.js";
 import type { RecordStore } from "../state/store.js";
-import type { ImageRecord } from "./image-record.js";
+import type { ImageRecord, UseRecord } from "./image-record.js";
 import type { LayerStore } from "./layer-store.js";
 
 export interface StoreParts {
   readonly paths: Paths;
   readonly records: RecordStore<ImageRecord>;
   readonly layers: LayerStore;
+  /** Of the collector; without it, uses are known since the start. */
+  readonly uses?: RecordStore<UseRecord> | undefined;
   /** Images as users see them. */
   list(): ImageRecord[];
   resolve(refOrId: string): ImageRecord | undefined;

@@ -5,12 +5,14 @@
  * Knows no image. All that runs long runs in a process of its own, at the lowest priority where
  * nobody waits for it.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { PassThrough, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { Digest } from "../base/ids.js";
-import { EXECUTABLE, parseAnswer, runLayerProgram } from "./minke-layer.js";
+import { cancelled } from "./flight.js";
+import { type LayerProgram, startProgram } from "./layer-program.js";
+import { parseAnswer, runLayerProgram } from "./minke-layer.js";
 
 export interface LayerDamage {
   readonly kind: "content" | "metadata" | "missing" | "added" | "record";
@@ -81,51 +83,68 @@ export function packedAsZstd(source: Readable, signal: AbortSignal): Readable {
 
 /** Standard output of a run; its failure is the stream's. */
 function programOutput(args: readonly string[], source: Readable | undefined, signal: AbortSignal): Readable {
-  const child = spawn(EXECUTABLE, args, { stdio: [source ? "pipe" : "ignore", "pipe", "pipe"], env: {}, signal });
   const out = new PassThrough({ highWaterMark: 256 * 1024 });
-  let sourceFailure: unknown;
-  if (source && child.stdin) {
-    // A program that ends early closes its pipe, and says why by its answer.
-    pipeline(source, child.stdin).catch((err: unknown) => {
-      if (child.exitCode === null && child.signalCode === null && !isClosedPipe(err)) {
-        sourceFailure = err;
-        child.kill("SIGKILL");
-      }
-    });
-  }
-  const ended = endOf(child);
-  child.stdout?.pipe(out, { end: false });
-  child.stdout?.on("error", () => undefined);
-  ended.then(
-    (answer) => {
-      if (sourceFailure !== undefined) out.destroy(toRuntimeError(sourceFailure));
-      else if (answer === undefined) out.end();
-      else out.destroy(answer);
-    },
+  relay(args, source, signal, out).then(
+    () => out.end(),
     (err: unknown) => out.destroy(toRuntimeError(err)),
   );
-  out.once("close", () => child.kill("SIGKILL"));
   return out;
 }
 
-/** Waits until the process has ended and all it wrote was read; the error it told, if one. */
-async function endOf(child: ChildProcess): Promise<RuntimeError | undefined> {
+/** Runs the program to its end, its output going into `out`. Ends it where the reader goes away. */
+async function relay(
+  args: readonly string[],
+  source: Readable | undefined,
+  signal: AbortSignal,
+  out: PassThrough,
+): Promise<void> {
+  let program: LayerProgram | undefined;
+  const stop = () => {
+    program?.kill();
+    // What it wrote and nobody reads would hold up its end.
+    program?.output.destroy();
+  };
+  out.once("close", stop);
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    if (signal.aborted) throw cancelled(signal);
+    program = await startProgram(args, { hasInput: source !== undefined, hasErrors: true });
+    if (signal.aborted || out.destroyed) stop();
+    let sourceFailure: unknown;
+    if (source && program.input) {
+      // A program that ends early closes its pipe, and says why by its answer.
+      pipeline(source, program.input).catch((err: unknown) => {
+        if (isClosedPipe(err)) return;
+        sourceFailure = err;
+        stop();
+      });
+    }
+    const said = text64KiB(program.errors);
+    program.output.on("error", () => undefined);
+    program.output.pipe(out, { end: false });
+    const exit = await program.ended;
+    if (signal.aborted) throw cancelled(signal);
+    if (sourceFailure !== undefined) throw sourceFailure;
+    const ending = exit.signal === 0 ? `exit ${exit.exitCode}` : `signal ${exit.signal}`;
+    if (ending === "exit 0") return;
+    parseAnswer((await said).trim(), ending);
+    throw new RuntimeError(`minke-layer ended with ${ending}`, { kind: "internal", code: "INTERNAL" });
+  } finally {
+    out.off("close", stop);
+    signal.removeEventListener("abort", stop);
+    source?.destroy();
+  }
+}
+
+async function text64KiB(stream: Readable | undefined): Promise<string> {
   let said = "";
-  child.stderr?.setEncoding("latin1");
-  child.stderr?.on("data", (chunk: string) => {
+  stream?.setEncoding("latin1");
+  stream?.on("error", () => undefined);
+  stream?.on("data", (chunk: string) => {
     if (said.length < 65_536) said += chunk;
   });
-  const [code, name] = await new Promise<[number | null, string | null]>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", (...end) => resolve(end));
-  });
-  if (code === 0) return undefined;
-  try {
-    parseAnswer(said.trim(), `exit ${code ?? name}`);
-  } catch (err) {
-    return toRuntimeError(err);
-  }
-  return new RuntimeError(`minke-layer ended with ${code ?? name}`, { kind: "internal", code: "INTERNAL" });
+  if (stream && !stream.closed) await once(stream, "close").catch(() => undefined);
+  return said;
 }
 
 function isClosedPipe(err: unknown): boolean {

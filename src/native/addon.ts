@@ -26,6 +26,7 @@ interface Addon {
   ): Promise<[number, number, number, number, number]>;
   netlinkOpen(protocol: number, netns: number): Promise<number>;
   netlinkTransact(fd: number, request: Buffer, expectedEnds: number): Promise<Buffer>;
+  deleteLinks(request: Buffer, ...names: readonly string[]): Promise<Buffer>;
   createShm(sizeBytes: number): Promise<number>;
   mountTmpfs(path: string, sizeBytes: number, mode: number): Promise<void>;
   unmount(path: string, detach: boolean): Promise<void>;
@@ -49,7 +50,12 @@ interface Addon {
     user: number,
     ...args: string[]
   ): [number, number, number];
-  spawnProgram(hasInput: boolean, path: string, ...args: string[]): Promise<[number, number, number]>;
+  spawnProgram(
+    hasInput: boolean,
+    hasErrors: boolean,
+    path: string,
+    ...args: string[]
+  ): Promise<[number, number, number, number]>;
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
   runFileSteps(...steps: (number | string | Buffer)[]): Promise<(Error & { step: number }) | undefined>;

@@ -108,8 +108,9 @@ export interface SpawnedProgram {
   readonly pidfd: Fd;
   /** Connected to its standard input; absent where it has none. */
   readonly input: Fd | undefined;
-  /** Connected to its standard output and error. */
+  /** Connected to its standard output, and to its standard error where that has none of its own. */
   readonly output: Fd;
+  readonly errors: Fd | undefined;
 }
 
 /**
@@ -121,15 +122,16 @@ export interface SpawnedProgram {
 export async function spawnProgram(
   path: string,
   args: readonly string[],
-  { hasInput }: { readonly hasInput: boolean },
+  { hasInput, hasErrors = false }: { readonly hasInput: boolean; readonly hasErrors?: boolean | undefined },
 ): Promise<SpawnedProgram> {
-  const [pidfd, input, output] = await callAsync(`start "${path}"`, (native) =>
-    native.spawnProgram(hasInput, path, ...args),
+  const [pidfd, input, output, errors] = await callAsync(`start "${path}"`, (native) =>
+    native.spawnProgram(hasInput, hasErrors, path, ...args),
   );
   return {
     pidfd: new Fd(pidfd, "pidfd of a program"),
     input: input >= 0 ? new Fd(input, "input of a program") : undefined,
     output: new Fd(output, "output of a program"),
+    errors: errors >= 0 ? new Fd(errors, "errors of a program") : undefined,
   };
 }
 

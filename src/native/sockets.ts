@@ -31,6 +31,18 @@ export function netlinkTransact(fd: Fd, request: Buffer, expectedEnds: number): 
 }
 
 /**
+ * Sends a request that deletes links, which takes the kernel 10 to 45 ms, and settles as soon as it
+ * has said of each named link that it is gone, which takes it 1 to 2 ms.
+ *
+ * @param request one netlink message
+ * @param names of links of the daemon's own network namespace; none: wait for the answer
+ * @returns the answer, empty where the links were gone before it came
+ */
+export function deleteLinks(request: Buffer, names: readonly string[]): Promise<Buffer> {
+  return callAsync("delete links", (native) => native.deleteLinks(request, ...names));
+}
+
+/**
  * Connects to a TCP port of a network namespace's localhost, 127.0.0.1 then ::1.
  *
  * @param netns a namespace descriptor, or its path: `/proc/<monitor>/fd/4`

@@ -9,7 +9,7 @@ import type { Logger } from "../base/log.js";
 import type { SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
 import type { NetworkSettings } from "./bridge.js";
-import { type AttachmentRecord, CniNetwork, type CniRequest } from "./cni/cni-network.js";
+import { type AttachmentRecord, CniNetwork, type CniRequest, type LiveSandbox } from "./cni/cni-network.js";
 import type { NetworkConfig } from "./cni/config.js";
 import { ConfigSource } from "./cni/config-source.js";
 import { NetnsPins } from "./cni/netns-pins.js";
@@ -102,13 +102,12 @@ export class Networks {
   }
 
   /** Compares what is remembered with the sandboxes that live, and removes what belongs to none. */
-  async recover(live: Iterable<SandboxId>): Promise<void> {
-    const ids = new Set(live);
+  async recover(live: readonly LiveSandbox[]): Promise<void> {
     const { config } = await this.#choose();
     try {
-      await this.#cni.recover(ids, config);
+      await this.#cni.recover(live, config);
     } finally {
-      await this.#builtin?.recover([...ids].filter((id) => !this.#cni.has(id)));
+      await this.#builtin?.recover(live.map(({ id }) => id).filter((id) => !this.#cni.has(id)));
     }
     // Takes a process for each plugin of each pod: nobody waits for it.
     void this.#cni.checkAll();

@@ -70,9 +70,9 @@ export class PodLinks {
     if (result && result.errno !== 0 && result.errno !== ENODEV) throw netlinkError(`retire link "${link}"`, result);
   }
 
-  /** Settles when every retired link is gone from the kernel. */
-  reap(): Promise<void> {
-    return this.#parts.reaper.reap();
+  /** Settles when a retired link is gone from the kernel. */
+  reap(link: string): Promise<void> {
+    return this.#parts.reaper.reap(link);
   }
 
   /** @param isForced also waits for links that some earlier run retired */
@@ -82,7 +82,7 @@ export class PodLinks {
     const results = await route.exchange(links.map(({ name }) => rt.retireLink(name, retiredGroup(settings.bridge))));
     const refused = results.find(({ errno }) => errno !== 0 && errno !== ENODEV);
     if (refused) throw netlinkError("retire links that belong to no pod", refused);
-    await reaper.reap();
+    await reaper.reap(undefined);
   }
 
   isOnBridge(link: rt.Link): boolean {

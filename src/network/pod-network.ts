@@ -115,7 +115,7 @@ export class PodNetwork {
         isolateFrom: settings.isolateFrom ?? [],
       });
       undo.push("close netfilter sockets", () => published.close());
-      const reaper = await LinkReaper.open(retiredGroup(settings.bridge));
+      const reaper = new LinkReaper(retiredGroup(settings.bridge));
       undo.push("close reaper", () => reaper.close());
       const network = new PodNetwork(
         { settings, store, log, route, reaper, published, subnets },
@@ -186,7 +186,7 @@ export class PodNetwork {
     await settleBoth(this.#links.retire(lease.link), this.#parts.published.withdraw(sandboxId, lease.ports));
     this.#hostPorts.release(sandboxId);
     failpoint("after retire link");
-    const gone = this.#links.reap().then(() => this.#forget(lease));
+    const gone = this.#links.reap(lease.link).then(() => this.#forget(lease));
     this.#leaving.set(sandboxId, gone);
     gone
       .catch((err: unknown) => {

@@ -6,7 +6,6 @@
  * seen) and removes sandboxes and volumes of pods that nobody desires any more.
  */
 import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
@@ -19,19 +18,21 @@ import type { RecordStore } from "../state/store.js";
 import { type TmpfsMounts, Volumes } from "../volume/volumes.js";
 import type { ConfigObjects, ConfigSource } from "./config-objects.js";
 import { ContainerStarter } from "./container-starter.js";
-import { portMappings } from "./convert.js";
 import { type EventJson, PodEvents } from "./events.js";
 import { readHostDns } from "./host-dns.js";
 import { hostIps } from "./host-ips.js";
+import { checkHostPorts } from "./host-port-clash.js";
 import { type HistoryRecord, PodHistory } from "./history.js";
 import type { Images } from "./images.js";
 import type { Pod } from "./manifest/defaults.js";
 import type { FieldProblem } from "./manifest/problems.js";
 import { openLog, type PodLogOptions, readySandbox, type RunningContainer, runningContainer } from "./pod-access.js";
 import { removeUnknown } from "./left-overs.js";
-import { PodWorker, type WorkerContext } from "./pod-worker.js";
+import { type PodChange, PodFeed } from "./pod-feed.js";
+import { PodWorker } from "./pod-worker.js";
+import type { WorkerContext } from "./worker-context.js";
 import { newPodRecord, type PodRecord } from "./record.js";
-import { type PodJson, toPodJson } from "./status.js";
+import type { PodJson } from "./status.js";
 import { refersTo } from "./volume-files.js";
 
 export interface PodSettings {
@@ -65,8 +66,6 @@ export interface PodEngineOptions {
   readonly log: Logger;
 }
 
-export type PodChange = { readonly type: "ADDED" | "MODIFIED" | "DELETED"; readonly pod: PodJson };
-
 export class PodEngine {
   readonly #runtime: Runtime;
   readonly #store: RecordStore<PodRecord>;
@@ -79,20 +78,15 @@ export class PodEngine {
   readonly #history: PodHistory;
   readonly #workers = new Map<PodUid, PodWorker>();
   readonly #uids = new Map<string, PodUid>();
-  readonly #shown = new Map<PodUid, PodJson>();
-  readonly #changed = new Set<PodWorker>();
-  readonly #listeners = new Set<(change: PodChange) => void>();
+  readonly #feed: PodFeed;
   readonly #goneWaiters = new Map<PodUid, (() => void)[]>();
   readonly #unsubscribe: () => void;
-  /** The last pods that went: what a watcher that was away is told. */
-  readonly #deleted: PodJson[] = [];
-  /** Grows for ever, over restarts too, as long as the clock does. */
-  #version = BigInt(Date.now()) * 1000n;
 
   private constructor(options: PodEngineOptions) {
     const settings = { ...DEFAULT_POD_SETTINGS, ...options.settings };
     const limits = { baseMs: settings.restartBackoffBaseMs, maxMs: settings.restartBackoffMaxMs };
     const { runtime, images, paths } = options;
+    this.#feed = new PodFeed(limits);
     this.#runtime = runtime;
     this.#store = options.store;
     this.#paths = paths;
@@ -180,7 +174,10 @@ export class PodEngine {
     const uid = (named.metadata.uid ?? randomUUID()) as PodUid;
     if (this.#workers.has(uid))
       throw new RuntimeError(`a pod with uid "${uid}" exists already`, { kind: "already-exists", code: "POD_EXISTS" });
-    this.#checkHostPorts(named);
+    checkHostPorts(
+      named,
+      [...this.#workers.values()].map(({ record }) => record),
+    );
     const record = newPodRecord({ uid, pod: named, warnings, createdAtNs: nowNs() });
     const worker = this.#addWorker(record);
     try {
@@ -201,8 +198,7 @@ export class PodEngine {
         { type: "Warning", reason: "FieldIgnored", message: `${warning.path}: ${warning.message}` },
       );
     }
-    const shown = this.#show(worker);
-    this.#emit({ type: "ADDED", pod: shown });
+    const shown = this.#feed.add(worker);
     worker.kick();
     return shown;
   }
@@ -222,7 +218,7 @@ export class PodEngine {
     const worker = this.#worker(namespace, name);
     if (options.uid !== undefined && options.uid !== worker.uid) throw notFound(namespace, name);
     await worker.delete(options.graceSeconds ?? worker.record.pod.spec.terminationGracePeriodSeconds);
-    return this.#show(worker);
+    return this.#feed.show(worker);
   }
 
   /** Resolves when nothing is left of the pod; at once where there is none. */
@@ -246,7 +242,7 @@ export class PodEngine {
 
   /** @throws RuntimeError `not-found` POD_NOT_FOUND */
   get(namespace: string, name: string): PodJson {
-    return this.#show(this.#worker(namespace, name));
+    return this.#feed.show(this.#worker(namespace, name));
   }
 
   /** @param namespace `undefined`: all */
@@ -255,36 +251,26 @@ export class PodEngine {
       ({ record }) => namespace === undefined || record.pod.metadata.namespace === namespace,
     );
     return pods
-      .map((worker) => this.#show(worker))
+      .map((worker) => this.#feed.show(worker))
       .sort((a, b) =>
         podKey(a.metadata.namespace, a.metadata.name) < podKey(b.metadata.namespace, b.metadata.name) ? -1 : 1,
       );
   }
 
   get resourceVersion(): string {
-    return String(this.#version);
+    return this.#feed.resourceVersion;
   }
 
   /** Calls back for every change from now on, in order. Returns how to stop it. */
   watch(listener: (change: PodChange) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#feed.watch(listener);
   }
 
   /**
    * What a watcher missed that last saw `version`, or `undefined` where that is too long ago to know.
    */
   changesSince(version: string): PodChange[] | undefined {
-    const isNewer = ({ metadata }: PodJson) => BigInt(metadata.resourceVersion) > BigInt(version);
-    const [oldest] = this.#deleted;
-    if (oldest && this.#deleted.length === DELETED_KEPT && isNewer(oldest)) return undefined;
-    const gone = this.#deleted.filter(isNewer).map((pod): PodChange => ({ type: "DELETED", pod }));
-    return [
-      ...gone,
-      ...this.list()
-        .filter(isNewer)
-        .map((pod): PodChange => ({ type: "MODIFIED", pod })),
-    ];
+    return this.#feed.changesSince(version, this.list());
   }
 
   /** Events of the pods of a namespace, or of all. */
@@ -358,7 +344,7 @@ export class PodEngine {
     this.#unsubscribe();
     await this.#history.flush();
     await Promise.all([...this.#workers.values()].map((worker) => worker.close()));
-    this.#listeners.clear();
+    this.#feed.close();
   }
 
   #addWorker(record: PodRecord): PodWorker {
@@ -375,88 +361,24 @@ export class PodEngine {
     return worker;
   }
 
-  /** As a scheduler would: a pod that can never get its port is refused at once. */
-  #checkHostPorts(pod: Pod): void {
-    const wanted = hostPorts(pod);
-    if (wanted.length === 0) return;
-    for (const { record } of this.#workers.values()) {
-      if (record.end) continue;
-      for (const taken of hostPorts(record.pod)) {
-        const clash = wanted.find(
-          (port) =>
-            port.hostPort === taken.hostPort &&
-            port.protocol === taken.protocol &&
-            (port.hostIp === taken.hostIp || !port.hostIp || !taken.hostIp),
-        );
-        if (!clash) continue;
-        const holder = `${record.pod.metadata.namespace}/${record.pod.metadata.name}`;
-        throw new RuntimeError(
-          `pod "${pod.metadata.name}": host port ${clash.hostPort}/${clash.protocol} is used by pod "${holder}"`,
-          { kind: "failed-precondition", code: "HOST_PORT_IN_USE" },
-        );
-      }
-    }
-  }
-
   #noteChange(worker: PodWorker): void {
     if (this.#workers.get(worker.uid) !== worker) return;
-    this.#shown.delete(worker.uid);
     this.#history.touch(worker.uid);
-    if (this.#listeners.size === 0) return;
-    // One turn of the loop may change a pod several times; watchers see the outcome.
-    if (this.#changed.size === 0) setImmediate(() => this.#emitChanges());
-    this.#changed.add(worker);
-  }
-
-  #emitChanges(): void {
-    const workers = [...this.#changed];
-    this.#changed.clear();
-    for (const worker of workers) {
-      if (this.#workers.get(worker.uid) === worker) this.#emit({ type: "MODIFIED", pod: this.#show(worker) });
-    }
-  }
-
-  #emit(change: PodChange): void {
-    for (const listener of this.#listeners) listener(change);
-  }
-
-  /** What is shown of a pod; kept until it changes, except where time alone changes it. */
-  #show(worker: PodWorker): PodJson {
-    const kept = this.#shown.get(worker.uid);
-    if (kept) return kept;
-    const shown = toPodJson(worker.record, {
-      isSandboxReady: worker.isSandboxReady,
-      hostIps: hostIps(),
-      nodeName: hostname(),
-      limits: this.#context.limits,
-      resourceVersion: String(++this.#version),
-    });
-    this.#shown.set(worker.uid, shown);
-    return shown;
+    this.#feed.note(worker);
   }
 
   #forget(worker: PodWorker): void {
     if (this.#workers.get(worker.uid) !== worker) return;
-    const last = this.#show(worker);
     const { namespace, name } = worker.record.pod.metadata;
     this.#workers.delete(worker.uid);
-    this.#shown.delete(worker.uid);
     this.#uids.delete(podKey(namespace, name));
-    const deleted = { ...last, metadata: { ...last.metadata, resourceVersion: String(++this.#version) } };
-    this.#deleted.push(deleted);
-    if (this.#deleted.length > DELETED_KEPT) this.#deleted.shift();
-    this.#emit({ type: "DELETED", pod: deleted });
+    this.#feed.forget(worker);
     for (const resolve of this.#goneWaiters.get(worker.uid) ?? []) resolve();
     this.#goneWaiters.delete(worker.uid);
   }
 }
 
-const DELETED_KEPT = 256;
 const podKey = (namespace: string, name: string): string => `${namespace}/${name}`;
-
-function hostPorts(pod: Pod) {
-  return portMappings(pod).filter(({ hostPort }) => hostPort > 0);
-}
 
 function notFound(namespace: string, name: string): RuntimeError {
   return new RuntimeError(`pod "${name}" not found in namespace "${namespace}"`, {

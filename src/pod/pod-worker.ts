@@ -6,54 +6,24 @@
  * container at once and a slow pull holds up nobody else. The runtime's records are the truth for
  * containers that exist; the pod's record for everything that outlives them.
  */
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { PodUid, SandboxId } from "../base/ids.js";
-import type { Logger } from "../base/log.js";
 import { Timeline } from "../base/timeline.js";
-import type { Runtime } from "../runtime/runtime.js";
-import type { Paths } from "../settings/paths.js";
-import type { SandboxDns } from "../state/sandbox.js";
-import type { RecordStore } from "../state/store.js";
-import type { Volumes } from "../volume/volumes.js";
 import { type Action, isAlive, nextActions, type SandboxView } from "./actions.js";
-import { type BackoffLimits, nextFailureDelayMs } from "./backoff.js";
-import type { ConfigSource } from "./config-objects.js";
-import { toSandboxConfig } from "./convert.js";
-import { type ContainerStarter, type StartOutcome } from "./container-starter.js";
-import type { PodEvents } from "./events.js";
+import type { StartOutcome } from "./container-starter.js";
 import { ContainerStopper } from "./container-stopper.js";
-import type { PodHistory } from "./history.js";
+import { type Failure, failedStart } from "./failed-start.js";
 import type { Container } from "./manifest/defaults.js";
 import { adoptFromRuntime, observeContainers, type ObservedEvent } from "./observe.js";
 import { Prober } from "./prober.js";
 import type { FailedStart, PodRecord } from "./record.js";
 import { RecordWriter } from "./record-writer.js";
 import { ExitMessages } from "./exit-messages.js";
-import { settleBoth } from "./settle-both.js";
-import { volumeRequests } from "./volume-requests.js";
-
-export interface WorkerContext {
-  readonly runtime: Runtime;
-  readonly starter: ContainerStarter;
-  readonly volumes: Volumes;
-  readonly configs: ConfigSource;
-  readonly store: RecordStore<PodRecord>;
-  readonly paths: Paths;
-  readonly limits: BackoffLimits;
-  readonly events: PodEvents;
-  readonly history: PodHistory;
-  readonly log: Logger;
-  readonly hostDns: () => SandboxDns;
-  readonly hostIps: () => readonly string[];
-  /** The pod looks different from now on. */
-  readonly changed: (worker: PodWorker) => void;
-  /** The pod is gone, and so is all that it had. */
-  readonly gone: (worker: PodWorker) => void;
-}
+import type { WorkerContext } from "./worker-context.js";
+import { makePodSandbox } from "./pod-sandbox.js";
+import { PodVolumes } from "./pod-volumes.js";
 
 const MAX_TIMER_MS = 2_147_483_647;
 /** The first start is what people ask about; of later restarts only the newest steps are kept. */
@@ -74,13 +44,13 @@ export class PodWorker {
   readonly #stopper: ContainerStopper;
   readonly #prober: Prober;
   readonly #messages: ExitMessages;
+  readonly #podVolumes: PodVolumes;
   #abort = new AbortController();
   #volumes: ReadonlyMap<string, string> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #kicked = false;
   #isClosed = false;
   #removeRetryAtNs = 0n;
-  #preparing: Promise<void> = Promise.resolve();
   #removeFailures = 0;
 
   constructor(context: WorkerContext, record: PodRecord) {
@@ -95,6 +65,7 @@ export class PodWorker {
     };
     this.#writer = new RecordWriter(this.record, context.store, log);
     this.#messages = new ExitMessages(this.record, context.paths, () => this.#touch(), log);
+    this.#podVolumes = new PodVolumes(this.record, context);
     this.#stopper = new ContainerStopper({ ...shared, kick: () => this.kick(), log });
     this.#prober = new Prober({
       ...shared,
@@ -261,62 +232,26 @@ export class PodWorker {
   }
 
   async #runSandbox(): Promise<void> {
-    const { runtime, paths } = this.#context;
-    const { pod, uid } = this.record;
-    const previous = this.record.sandbox;
-    const attempt = (previous?.attempt ?? -1) + 1;
-    let mountFailure: unknown;
-    try {
-      const logDirectory = paths.podLogs(pod.metadata.namespace, pod.metadata.name, uid);
-      const names = [...(pod.spec.initContainers ?? []), ...pod.spec.containers].map(({ name }) => name);
-      await Promise.all(names.map((name) => mkdir(join(logDirectory, name), { recursive: true, mode: 0o700 })));
-      if (previous) {
-        // How its containers ended must be written before the runtime forgets them.
-        await this.#writer.flush();
-        await runtime.removeSandbox(previous.id);
-      }
-      if (this.record.sandboxFailure) {
-        // An attempt that failed late may have left its sandbox.
-        for (const { id, config } of runtime.listSandboxes("pod"))
-          if (config.metadata.uid === uid) await runtime.removeSandbox(id);
-      }
-      const config = toSandboxConfig(pod, { uid, attempt, logDirectory, hostDns: this.#context.hostDns() });
-      const [id, made] = await settleBoth(
-        this.timeline.step("sandbox", () => runtime.runSandbox(config, this.#abort.signal)),
-        this.timeline
-          .step("volumes", () => this.#prepareVolumes())
-          .catch((err: unknown) => {
-            mountFailure = err;
-            throw err;
-          }),
-        (orphan) => runtime.removeSandbox(orphan),
-      );
-      this.#volumes = made;
-      this.record.sandbox = { id, attempt, ips: runtime.sandboxStatus(id).network?.ips ?? [] };
+    const made = await makePodSandbox({
+      ...this.#context,
+      record: this.record,
+      volumes: this.#podVolumes,
+      timeline: this.timeline,
+      signal: this.#abort.signal,
+      flush: () => this.#writer.flush(),
+    });
+    if (!made.failure) {
+      this.#volumes = made.volumes;
+      this.record.sandbox = made.sandbox;
       this.record.sandboxFailure = undefined;
       this.record.startedAtNs ??= String(nowNs());
       // Init containers run again in every new sandbox (Kubernetes, "Init Containers", pod restart reasons).
       this.record.isInitialized = false;
-    } catch (err) {
+    } else {
       if (this.#abort.signal.aborted) return;
-      const reason = err === mountFailure ? "FailedMount" : "FailedCreatePodSandBox";
-      this.record.sandboxFailure = this.#failedStart(reason, err, this.record.sandboxFailure, "");
+      this.record.sandboxFailure = this.#failed({ ...made.failure, before: this.record.sandboxFailure });
     }
     this.#touch();
-  }
-
-  /** One at a time: what is made may be what another call is changing. */
-  #prepareVolumes(): Promise<ReadonlyMap<string, string>> {
-    const { pod, uid } = this.record;
-    const made = this.#preparing.then(() => {
-      const requests = volumeRequests({ pod, uid, configs: this.#context.configs });
-      return this.#context.volumes.prepare(uid, requests, pod.spec.securityContext?.fsGroup);
-    });
-    this.#preparing = made.then(
-      () => undefined,
-      () => undefined,
-    );
-    return made;
   }
 
   /** An object that the pod's volumes are made from has changed: brings them up to date, all at one instant each. */
@@ -326,7 +261,7 @@ export class PodWorker {
       this.record.sandboxFailure = { ...this.record.sandboxFailure, retryAtNs: "0" };
     this.kick();
     if (!this.record.sandbox || this.#isClosed || this.record.deletion) return;
-    this.#prepareVolumes().catch((err: unknown) => {
+    this.#podVolumes.prepare().catch((err: unknown) => {
       const { message } = toRuntimeError(err);
       this.#context.events.record(this.#reference, { type: "Warning", reason: "FailedMount", message });
     });
@@ -338,7 +273,7 @@ export class PodWorker {
     if (!progress || !sandbox) return;
     let outcome: StartOutcome;
     try {
-      this.#volumes ??= await this.#prepareVolumes();
+      this.#volumes ??= await this.#podVolumes.prepare();
       outcome = await this.#context.starter.start({
         record: this.record,
         container,
@@ -353,12 +288,13 @@ export class PodWorker {
       outcome = { failure: { reason: "CreateContainerError", error: toRuntimeError(err) } };
     }
     if (outcome.failure && !this.#abort.signal.aborted) {
-      progress.failedStart = this.#failedStart(
-        outcome.failure.reason,
-        outcome.failure.error,
-        progress.failedStart,
-        container.name,
-      );
+      const { reason, error } = outcome.failure;
+      progress.failedStart = this.#failed({
+        reason,
+        err: error,
+        before: progress.failedStart,
+        container: container.name,
+      });
     } else {
       progress.failedStart = undefined;
     }
@@ -367,18 +303,10 @@ export class PodWorker {
     this.#touch();
   }
 
-  #failedStart(reason: string, err: unknown, before: FailedStart | undefined, container: string): FailedStart {
-    const { message } = toRuntimeError(err);
-    const delayMs = nextFailureDelayMs(before?.delayMs, this.#context.limits);
-    this.#context.events.record(this.#reference, {
-      type: "Warning",
-      reason: EVENT_BY_REASON[reason] ?? reason,
-      message,
-      ...(container && { container }),
-    });
-    // A kubelet says ErrImagePull once, and ImagePullBackOff while it waits again.
-    const shown = reason === "ErrImagePull" && before ? "ImagePullBackOff" : reason;
-    return { reason: shown, message, delayMs, retryAtNs: String(nowNs() + BigInt(delayMs) * 1_000_000n) };
+  #failed(failure: Failure): FailedStart {
+    const { failed, event } = failedStart(failure, this.#context.limits);
+    this.#context.events.record(this.#reference, event);
+    return failed;
   }
 
   #stop(name: string, graceMs: number): void {
@@ -399,12 +327,11 @@ export class PodWorker {
   }
 
   async #remove(): Promise<void> {
-    const { runtime, volumes, store, events } = this.#context;
+    const { runtime, store, events } = this.#context;
     try {
       const sandboxes = runtime.listSandboxes("pod").filter(({ config }) => config.metadata.uid === this.uid);
       await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
-      await this.#preparing;
-      await volumes.remove(this.uid);
+      await this.#podVolumes.remove();
       failpoint("remove logs");
       await this.#context.starter.removeLogs(this.record);
       await this.#writer.close();
@@ -446,13 +373,3 @@ export class PodWorker {
     return this.#sandboxView() === "ready";
   }
 }
-
-/** Kubernetes' event reasons, where they are not the waiting reason's. */
-const EVENT_BY_REASON: Readonly<Record<string, string>> = {
-  CreateContainerConfigError: "Failed",
-  CreateContainerError: "Failed",
-  ErrImageNeverPull: "ErrImageNeverPull",
-  ErrImagePull: "Failed",
-  InvalidImageName: "InspectFailed",
-  RunContainerError: "Failed",
-};

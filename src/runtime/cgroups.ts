@@ -14,6 +14,7 @@ import { hasErrno, RuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import { type FileStep, removeCgroups, runFileSteps } from "../native/index.js";
+import { survivorsInWords } from "./proc.js";
 
 export interface CgroupLayout {
   /** Where cgroup2 is mounted: `/sys/fs/cgroup`, or `…/unified` on a hybrid host. */
@@ -113,7 +114,7 @@ export async function removeCgroup(layout: CgroupLayout, cgroup: string, deadlin
   for (let waitMs = 1; !(await removeCgroups(cgroupDir(layout, cgroup))); waitMs = Math.min(waitMs * 2, 100)) {
     if (performance.now() > giveUpAt) {
       throw new RuntimeError(
-        `remove cgroup "${cgroup}": processes outlive SIGKILL, most likely in uninterruptible sleep (state D in ps)`,
+        `remove cgroup "${cgroup}": processes outlive SIGKILL: ${await survivorsInWords(cgroupDir(layout, cgroup))}`,
         { kind: "deadline-exceeded", code: "CGROUP_BUSY", syscall: { name: "rmdir", errno: "EBUSY" } },
       );
     }

@@ -17,8 +17,8 @@ import type { Process } from "../oci/index.js";
 import type { Paths } from "../settings/paths.js";
 import type { HostAbilities } from "../spec/container-spec.js";
 import type { ContainerRecord, ExitRecord } from "../state/container.js";
-import type { IdMaps, SandboxRecord } from "../state/sandbox.js";
-import type { RecordStore } from "../state/store.js";
+import type { IdMaps, SandboxConfig, SandboxRecord } from "../state/sandbox.js";
+import type { GroupedStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
@@ -30,8 +30,10 @@ export interface RuntimeContext {
   readonly bootId: string;
   readonly host: HostAbilities;
   readonly cgroups: CgroupLayout;
-  readonly sandboxes: RecordStore<SandboxRecord>;
-  readonly containers: RecordStore<ContainerRecord>;
+  /** In groups by `sandboxKey`. */
+  readonly sandboxes: GroupedStore<SandboxRecord>;
+  /** In groups by sandbox id. */
+  readonly containers: GroupedStore<ContainerRecord>;
   readonly images: ImageStore;
   readonly network: Networks;
   readonly nri: Nri;
@@ -138,10 +140,12 @@ export function describeSandbox(record: SandboxRecord): string {
 }
 
 export function containersOf(ctx: RuntimeContext, sandboxId: SandboxId): ContainerRecord[] {
-  return ctx.containers
-    .list()
-    .map(({ body }) => body)
-    .filter((record) => record.sandboxId === sandboxId);
+  return ctx.containers.group(sandboxId);
+}
+
+/** What no two sandboxes share. */
+export function sandboxKey({ namespace, name, uid, attempt }: SandboxConfig["metadata"]): string {
+  return JSON.stringify([namespace, name, uid, attempt]);
 }
 
 /** The sandbox's timeline; a new one after a restart of the daemon. */

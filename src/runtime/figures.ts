@@ -9,6 +9,7 @@ import { join } from "node:path";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import { cgroupDir } from "./cgroups.js";
 import { requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
+import { processesBelow } from "./proc.js";
 import { openFilesLimit, type ProcessFigures, processFigures } from "./process-usage.js";
 import {
   cgroupUsage,
@@ -17,7 +18,6 @@ import {
   type ContainerUsage,
   type InterfaceUsage,
   keyedValue,
-  processesBelow,
   sandboxUsage,
 } from "./usage.js";
 

@@ -26,6 +26,7 @@ import {
   requireRunning,
   requireSandbox,
   type RuntimeContext,
+  sandboxKey,
 } from "./context.js";
 import { createContainer } from "./create-container.js";
 import { attach, exec, execSync } from "./exec.js";
@@ -86,10 +87,16 @@ const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-oci", import
 export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntime> {
   const { paths, host, log } = options;
   for (const dir of [paths.monitors, paths.shm]) await mkdir(dir, { recursive: true, mode: 0o700 });
-  const storeOf = <T>(noun: "sandboxes" | "containers") =>
-    FileStore.open<T>({ dir: paths.bootState(noun), storeClass: "boot", quarantine: paths.quarantine, version: 1 });
-  const sandboxes = await storeOf<SandboxRecord>("sandboxes");
-  const containers = await storeOf<ContainerRecord>("containers");
+  const storeOf = <T>(noun: "sandboxes" | "containers", groupOf: (body: T) => string) =>
+    FileStore.open<T>({
+      dir: paths.bootState(noun),
+      storeClass: "boot",
+      quarantine: paths.quarantine,
+      version: 1,
+      groupOf,
+    });
+  const sandboxes = await storeOf<SandboxRecord>("sandboxes", ({ config }) => sandboxKey(config.metadata));
+  const containers = await storeOf<ContainerRecord>("containers", ({ sandboxId }) => sandboxId);
   const ctx: RuntimeContext = {
     paths,
     bootId: await readBootId(),
@@ -158,7 +165,7 @@ function bindVerbs(ctx: RuntimeContext): Runtime {
     stopSandbox: (id) => stopSandbox(ctx, id),
     removeSandbox: (id) => removeSandbox(ctx, id),
     sandboxStatus: (id) => sandboxStatus(ctx, id),
-    listSandboxes: (owner) => listSandboxes(ctx, owner),
+    listSandboxes: (owner, id) => listSandboxes(ctx, owner, id),
     createContainer: (sandboxId, config, signal) => createContainer(ctx, sandboxId, config, signal),
     startContainer: (id) => startContainer(ctx, id),
     stopContainer: (id, graceMs) => stopContainer(ctx, id, graceMs),

@@ -1,7 +1,13 @@
 /**
  * Identity of processes that outlive the daemon: a pid alone may name another process later.
  */
+import type { Dirent } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { processStat } from "../native/index.js";
+
+/** As many as a sentence holds. */
+const MAX_NAMED = 5;
 
 /**
  * Field 22 of /proc/PID/stat, in clock ticks since boot (proc(5)); empty where no such process runs.
@@ -12,4 +18,38 @@ export function processStartTicks(pid: number): string {
   // The command, field 2, is in parentheses and may hold anything, parentheses too.
   const afterCommand = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return afterCommand[0] === "Z" ? "" : (afterCommand[19] ?? "");
+}
+
+/** Pids in a cgroup and all below it. @param dir absolute */
+export async function processesBelow(dir: string): Promise<number[]> {
+  const [text, entries] = await Promise.all([
+    readFile(join(dir, "cgroup.procs"), "utf8").catch(() => ""),
+    readdir(dir, { withFileTypes: true }).catch((): Dirent[] => []),
+  ]);
+  const below = await Promise.all(
+    entries.filter((entry) => entry.isDirectory()).map(({ name }) => processesBelow(join(dir, name))),
+  );
+  return [...text.split("\n").filter(Boolean).map(Number), ...below.flat()];
+}
+
+/**
+ * What is left in a cgroup whose processes were killed, in words: `pid 7 "dd" is in state D, waiting in
+ * percpu_rwsem_wait`. A process in state D takes no signal until what it waits for has come (ps(1)).
+ *
+ * @param dir of the cgroup, absolute
+ */
+export async function survivorsInWords(dir: string): Promise<string> {
+  const pids = await processesBelow(dir);
+  const texts = await Promise.all(pids.slice(0, MAX_NAMED).map(survivorInWords));
+  const more = pids.length > MAX_NAMED ? [`${pids.length - MAX_NAMED} more`] : [];
+  return [...texts, ...more].join("; ") || "none is left by now";
+}
+
+async function survivorInWords(pid: number): Promise<string> {
+  const stat = processStat(pid);
+  const state = stat.slice(stat.lastIndexOf(")") + 2).charAt(0) || "gone";
+  const name = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+  // The kernel's function that it sleeps in; "0" where that is not told.
+  const waiting = (await readFile(`/proc/${pid}/wchan`, "utf8").catch(() => "0")).trim();
+  return `pid ${pid} ${JSON.stringify(name)} is in state ${state}${waiting === "0" || waiting === "" ? "" : `, waiting in ${waiting}`}`;
 }

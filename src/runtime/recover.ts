@@ -53,7 +53,7 @@ export async function recover(ctx: RuntimeContext): Promise<Recovered> {
     });
   }
   const ready = ctx.sandboxes.list().filter(({ body }) => body.state === "ready");
-  await ctx.network.recover(ready.map(({ body }) => body.id)).catch((err: unknown) => {
+  await ctx.network.recover(ready.map(({ body }) => body)).catch((err: unknown) => {
     ctx.log.error({ err: String(err) }, "could not bring the pod network and its leases together");
   });
   counts.orphans = await removeOrphans(ctx);

@@ -19,7 +19,7 @@ import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, spawnMo
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import type { StillWanted } from "./in-flight.js";
-import { emit, requireMonitor, type RuntimeContext } from "./context.js";
+import { emit, requireMonitor, type RuntimeContext, sandboxKey } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkRuntimeHandler, runtimeHandler } from "./runtime-handlers.js";
@@ -32,9 +32,10 @@ const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
 /** See `Runtime.runSandbox`. */
 export function runSandbox(ctx: RuntimeContext, config: SandboxConfig, signal?: AbortSignal): Promise<SandboxId> {
-  const { namespace, name, uid, attempt } = config.metadata;
+  const { namespace, name } = config.metadata;
+  const key = sandboxKey(config.metadata);
   const work = async (stillWanted: StillWanted) => {
-    const existing = findByName(ctx, config);
+    const existing = ctx.sandboxes.group(key)[0];
     if (existing?.state === "ready") return existing.id;
     if (existing) {
       throw new RuntimeError(
@@ -47,21 +48,7 @@ export function runSandbox(ctx: RuntimeContext, config: SandboxConfig, signal?: 
     }
     return makeSandbox(ctx, config, stillWanted);
   };
-  return ctx.inFlight.join(`sandbox ${namespace}/${name}/${uid}/${attempt}`, work, signal);
-}
-
-function findByName(ctx: RuntimeContext, config: SandboxConfig): SandboxRecord | undefined {
-  const { namespace, name, uid, attempt } = config.metadata;
-  return ctx.sandboxes
-    .list()
-    .map(({ body }) => body)
-    .find(
-      ({ config: { metadata } }) =>
-        metadata.namespace === namespace &&
-        metadata.name === name &&
-        metadata.uid === uid &&
-        metadata.attempt === attempt,
-    );
+  return ctx.inFlight.join(`sandbox ${key}`, work, signal);
 }
 
 async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig, stillWanted: StillWanted): Promise<SandboxId> {

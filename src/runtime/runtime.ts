@@ -73,7 +73,7 @@ export interface Runtime {
   /** Stops, then removes every container and every trace. */
   removeSandbox(id: SandboxId): Promise<void>;
   sandboxStatus(id: SandboxId): SandboxStatus;
-  listSandboxes(owner: Owner): SandboxStatus[];
+  listSandboxes(owner: Owner, id?: SandboxId): SandboxStatus[];
 
   /** Writes the record and the OCI bundle; starts nothing. */
   createContainer(sandboxId: SandboxId, config: ContainerConfig, signal?: AbortSignal): Promise<ContainerId>;

@@ -4,17 +4,15 @@
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import type { ContainerRecord, ContainerStatus } from "../state/container.js";
 import type { Owner, SandboxRecord, SandboxStatus } from "../state/sandbox.js";
-import { requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
+import { containersOf, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
 
 export function sandboxStatus(ctx: RuntimeContext, id: SandboxId): SandboxStatus {
   return toSandboxStatus(ctx, requireSandbox(ctx, id));
 }
 
-export function listSandboxes(ctx: RuntimeContext, owner: Owner): SandboxStatus[] {
-  return ctx.sandboxes
-    .list()
-    .filter(({ body }) => body.config.owner === owner)
-    .map(({ body }) => toSandboxStatus(ctx, body));
+export function listSandboxes(ctx: RuntimeContext, owner: Owner, id?: SandboxId): SandboxStatus[] {
+  const records = id === undefined ? ctx.sandboxes.list().map(({ body }) => body) : [ctx.sandboxes.get(id)];
+  return records.flatMap((record) => (record?.config.owner === owner ? [toSandboxStatus(ctx, record)] : []));
 }
 
 export function containerStatus(ctx: RuntimeContext, id: ContainerId): ContainerStatus {
@@ -22,10 +20,9 @@ export function containerStatus(ctx: RuntimeContext, id: ContainerId): Container
 }
 
 export function listContainers(ctx: RuntimeContext, owner: Owner, sandboxId?: SandboxId): ContainerStatus[] {
-  return ctx.containers
-    .list()
-    .filter(({ body }) => body.config.owner === owner && (sandboxId === undefined || body.sandboxId === sandboxId))
-    .map(({ body }) => toContainerStatus(ctx, body));
+  const records =
+    sandboxId === undefined ? ctx.containers.list().map(({ body }) => body) : containersOf(ctx, sandboxId);
+  return records.filter(({ config }) => config.owner === owner).map((record) => toContainerStatus(ctx, record));
 }
 
 function toSandboxStatus(ctx: RuntimeContext, record: SandboxRecord): SandboxStatus {

@@ -7,12 +7,13 @@ import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { ContainerRecord } from "../state/container.js";
-import { killCgroup } from "./cgroups.js";
+import { cgroupDir, killCgroup } from "./cgroups.js";
 import { recordUnknownExit, waitForExit } from "./container-exit.js";
 import { describeContainer, type RuntimeContext } from "./context.js";
 import { ANSWER_DEADLINE_MS, answerOf } from "./monitor-answer.js";
 import { loseMonitor } from "./monitors.js";
 import { exitIsTold } from "./nri-events.js";
+import { survivorsInWords } from "./proc.js";
 import { signalNumber } from "./signals.js";
 
 /** How long killed processes may take to end before Stop gives up and says so. */
@@ -79,7 +80,8 @@ async function withinDeadline(
   if (outcome !== "late") return;
   await killCgroup(ctx.cgroups, record.cgroupPath);
   await answerOf(monitor, monitor.list(), KILL_ANSWER_DEADLINE_MS);
-  throw new RuntimeError("its processes outlive SIGKILL, most likely in uninterruptible sleep (state D in ps)", {
+  const survivors = await survivorsInWords(cgroupDir(ctx.cgroups, record.cgroupPath));
+  throw new RuntimeError(`its processes outlive SIGKILL: ${survivors}`, {
     kind: "deadline-exceeded",
     code: "CONTAINER_STOP_TIMEOUT",
   });

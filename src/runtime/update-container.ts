@@ -52,12 +52,7 @@ export async function applyUpdate(ctx: RuntimeContext, id: ContainerId, changes:
 }
 
 async function update(ctx: RuntimeContext, record: ContainerRecord, changes: ContainerResources): Promise<void> {
-  const named = Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined));
-  const resources: ContainerResources = {
-    ...record.config.resources,
-    ...named,
-    oomScoreAdj: record.config.resources.oomScoreAdj,
-  };
+  const resources = mergedResources(record.config.resources, changes);
   const { resources: limits, warnings } = toOciResources(
     resources,
     ctx.host.controllers,
@@ -75,6 +70,19 @@ async function update(ctx: RuntimeContext, record: ContainerRecord, changes: Con
     config: { ...record.config, resources },
     ...(warnings.length > 0 && { warnings }),
   });
+}
+
+/** What is not named stays: also files of `unified` and page sizes. The score is for the start only. */
+export function mergedResources(before: ContainerResources, changes: ContainerResources): ContainerResources {
+  const named = Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined));
+  const merged: ContainerResources = { ...before, ...named, oomScoreAdj: before.oomScoreAdj };
+  const sizes = new Set(changes.hugepageLimits?.map(({ pageSize }) => pageSize));
+  const otherPages = before.hugepageLimits?.filter(({ pageSize }) => !sizes.has(pageSize)) ?? [];
+  return {
+    ...merged,
+    ...(changes.hugepageLimits && { hugepageLimits: [...otherPages, ...changes.hugepageLimits] }),
+    ...(changes.unified && { unified: { ...before.unified, ...changes.unified } }),
+  };
 }
 
 /** A container that has not been started gets its limits from its bundle. */

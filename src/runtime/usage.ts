@@ -2,13 +2,13 @@
  * What containers and sandboxes use: figures of their cgroups, and where a controller is missing, of
  * the processes in them. Never a made-up zero: what cannot be known is `undefined`.
  */
-import type { Dirent } from "node:fs";
 import { lstat, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import { type CgroupLayout, cgroupDir } from "./cgroups.js";
 import { containersOf, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
+import { processesBelow } from "./proc.js";
 
 const PAGE_BYTES = 4096;
 /** How long the size of a writable layer is believed: measuring it walks the tree. */
@@ -173,18 +173,6 @@ async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memo
     swapBytes: swapped,
     swapLimitBytes: undefined,
   };
-}
-
-/** Pids in a cgroup and all below it. @param dir absolute */
-export async function processesBelow(dir: string): Promise<number[]> {
-  const [text, entries] = await Promise.all([
-    readFile(join(dir, "cgroup.procs"), "utf8").catch(() => ""),
-    readdir(dir, { withFileTypes: true }).catch((): Dirent[] => []),
-  ]);
-  const below = await Promise.all(
-    entries.filter((entry) => entry.isDirectory()).map(({ name }) => processesBelow(join(dir, name))),
-  );
-  return [...text.split("\n").filter(Boolean).map(Number), ...below.flat()];
 }
 
 /** Of a flat keyed file (cgroup-v2.rst, "Format"). */

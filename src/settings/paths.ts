@@ -23,7 +23,9 @@ export class Paths {
   }
 
   /** Durable records: they survive a power cut. */
-  durableState(noun: "attachments" | "configmaps" | "images" | "layers" | "pods" | "secrets" | "volumes"): string {
+  durableState(
+    noun: "attachments" | "configmaps" | "images" | "layers" | "pods" | "secrets" | "uses" | "volumes",
+  ): string {
     return join(this.root, "state", "durable", noun);
   }
 

@@ -28,6 +28,12 @@ export interface RecordStore<T> {
   remove(id: string): Promise<void>;
 }
 
+/** Records that belong together are found without a walk over all. */
+export interface GroupedStore<T> extends RecordStore<T> {
+  /** The records of a group, in the order they came. */
+  group(key: string): T[];
+}
+
 export type StoreClass = "durable" | "boot";
 
 /** A record that could not be read at open, and where it is now. */
@@ -47,6 +53,8 @@ export interface FileStoreOptions<T> {
   readonly version: number;
   /** Turns a parsed body of `version` (this one or older) into a record; throws where it is none. */
   readonly parse?: (body: unknown, version: number) => T;
+  /** The group of a record, for `group`; without it there are none. */
+  readonly groupOf?: (body: T) => string;
 }
 
 /** How long a record that a full disk refused waits for its next try. */
@@ -56,9 +64,11 @@ const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 const SAFE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,250}$/;
 const HEADER = /^\{"version":(\d{1,9}),"sha256":"([0-9a-f]{64})","body":/;
 
-export class FileStore<T> implements RecordStore<T> {
+export class FileStore<T> implements GroupedStore<T> {
   readonly #options: FileStoreOptions<T>;
   readonly #records = new Map<string, T>();
+  /** Ids by group. */
+  readonly #groups = new Map<string, Set<string>>();
   /** Tail of the writes under way, by id: later calls wait for earlier ones. */
   readonly #writes = new Map<string, Promise<void>>();
   /** Records that are newer in memory than on the disk, which was full. */
@@ -90,7 +100,7 @@ export class FileStore<T> implements RecordStore<T> {
 
   async #load(id: string, file: string): Promise<void> {
     try {
-      this.#records.set(id, decodeRecord(await readFile(file), this.#options));
+      this.#set(id, decodeRecord(await readFile(file), this.#options));
     } catch (err) {
       const problem = err instanceof Error ? err.message : String(err);
       this.quarantined.push({ file, movedTo: await this.#putAside(id, file), problem });
@@ -117,6 +127,10 @@ export class FileStore<T> implements RecordStore<T> {
     return Array.from(this.#records, ([id, body]) => ({ id, body }));
   }
 
+  group(key: string): T[] {
+    return Array.from(this.#groups.get(key) ?? [], (id) => this.#records.get(id)).filter((body) => body !== undefined);
+  }
+
   put(id: string, body: T, whenFull: "fail" | "remember" = "fail"): Promise<void> {
     if (!SAFE_ID.test(id)) {
       throw new RuntimeError(`write record "${id}": not a safe file name`, { kind: "internal", code: "INTERNAL" });
@@ -124,18 +138,22 @@ export class FileStore<T> implements RecordStore<T> {
     const bytes = encodeRecord(body, this.#options.version);
     return this.#enqueue(id, async () => {
       try {
-        await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
-          mode: 0o600,
-          isDurable: this.#options.storeClass === "durable",
-        });
-        this.#unwritten.delete(id);
+        await this.#write(id, bytes);
       } catch (err) {
         if (whenFull === "fail" || toRuntimeError(err).code !== "NO_SPACE") throw err;
         this.#unwritten.add(id);
         this.#writeLater();
       }
-      this.#records.set(id, body);
+      this.#set(id, body);
     });
+  }
+
+  async #write(id: string, bytes: Buffer): Promise<void> {
+    await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
+      mode: 0o600,
+      isDurable: this.#options.storeClass === "durable",
+    });
+    this.#unwritten.delete(id);
   }
 
   remove(id: string): Promise<void> {
@@ -145,20 +163,50 @@ export class FileStore<T> implements RecordStore<T> {
         if (!hasErrno(err, "ENOENT")) throw err;
       });
       if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
-      this.#records.delete(id);
+      this.#delete(id);
       this.#unwritten.delete(id);
     });
+  }
+
+  #set(id: string, body: T): void {
+    const { groupOf } = this.#options;
+    const before = this.#records.get(id);
+    this.#records.set(id, body);
+    if (!groupOf) return;
+    const key = groupOf(body);
+    if (before !== undefined && groupOf(before) !== key) this.#leaveGroup(id, groupOf(before));
+    const ids = this.#groups.get(key);
+    if (ids) ids.add(id);
+    else this.#groups.set(key, new Set([id]));
+  }
+
+  #delete(id: string): void {
+    const body = this.#records.get(id);
+    this.#records.delete(id);
+    if (body !== undefined && this.#options.groupOf) this.#leaveGroup(id, this.#options.groupOf(body));
+  }
+
+  #leaveGroup(id: string, key: string): void {
+    const ids = this.#groups.get(key);
+    ids?.delete(id);
+    if (ids?.size === 0) this.#groups.delete(key);
   }
 
   #writeLater(): void {
     if (this.#retryTimer !== undefined) return;
     this.#retryTimer = setTimeout(() => {
       this.#retryTimer = undefined;
-      for (const id of this.#unwritten) {
-        const body = this.#records.get(id);
-        if (body !== undefined) this.put(id, body, "remember").catch(() => this.#writeLater());
-      }
+      for (const id of this.#unwritten) this.#writeNewest(id).catch(() => this.#writeLater());
     }, RETRY_MS).unref();
+  }
+
+  /** The record as it is when its turn comes: what was put or removed meanwhile must not be undone. */
+  #writeNewest(id: string): Promise<void> {
+    return this.#enqueue(id, async () => {
+      const body = this.#records.get(id);
+      if (body !== undefined && this.#unwritten.has(id))
+        await this.#write(id, encodeRecord(body, this.#options.version));
+    });
   }
 
   #enqueue(id: string, work: () => Promise<void>): Promise<void> {

@@ -115,8 +115,8 @@ describe.sequential("crictl", () => {
     const child = spawn("script", ["-qec", `stty rows 33 cols 77; ${line}`, "/dev/null"]);
     let shown = "";
     child.stdout.on("data", (chunk: Buffer) => (shown += chunk.toString()));
-    await expect.poll(() => shown, { timeout: 10_000 }).toMatch(/^33 77\r?$/m);
-    await expect.poll(() => child.exitCode, { timeout: 10_000 }).toBe(0);
+    await expect.poll(() => shown).toMatch(/^33 77\r?$/m);
+    await expect.poll(() => child.exitCode).toBe(0);
   });
 
   test("exec -s, and its timeout", async () => {
@@ -130,7 +130,7 @@ describe.sequential("crictl", () => {
     let heard = "";
     child.stdout.on("data", (chunk: Buffer) => (heard += chunk.toString()));
     child.stdin.write(`${transport}\n`);
-    await expect.poll(() => heard, { timeout: 10_000 }).toContain(`got ${transport}\n`);
+    await expect.poll(() => heard).toContain(`got ${transport}\n`);
     child.kill("SIGKILL");
   });
 
@@ -138,7 +138,7 @@ describe.sequential("crictl", () => {
     const child = spawn(CRICTL, ["--config", at("crictl.yaml"), "port-forward", "-r", transport, pod, ":8080"]);
     let said = "";
     child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
-    await expect.poll(() => /127\.0\.0\.1:(\d+)/.exec(said)?.[1], { timeout: 10_000 }).toBeDefined();
+    await expect.poll(() => /127\.0\.0\.1:(\d+)/.exec(said)?.[1]).toBeDefined();
     const answer = await fetch(`http://127.0.0.1:${/127\.0\.0\.1:(\d+)/.exec(said)?.[1]}/etc/hostname`);
     expect(answer.status).toBe(200);
     await answer.arrayBuffer();

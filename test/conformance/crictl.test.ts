@@ -69,9 +69,9 @@ test("crictl stats, statsp, metricdescs, metricsp and events show a running cont
     expect((await crictl("stats")).stdout).toMatch(/shown\s+\d+\.\d\d\s+[\d.]+[kM]B/);
     expect(JSON.stringify(await json("metricdescs"))).toContain("container_memory_working_set_bytes");
     expect(JSON.stringify(await json("metricsp"))).toContain(id);
-    await expect.poll(() => seen, { timeout: 20_000 }).toContain(id);
+    await expect.poll(() => seen).toContain(id);
     await cri.removeSandbox(pod);
-    await expect.poll(() => seen, { timeout: 20_000 }).toContain("CONTAINER_DELETED_EVENT");
+    await expect.poll(() => seen).toContain("CONTAINER_DELETED_EVENT");
   } finally {
     events.kill();
     cri.close();

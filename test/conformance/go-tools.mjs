@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * crictl and critest, built from the modules that go.mod names, into .cache/bin.
+ * crictl, critest, and ginkgo, which critest calls to run its specs in parallel: built from the modules that
+ * go.mod names, into .cache/bin.
  */
 import { createHash } from "node:crypto";
 import { spawnSync } from "node:child_process";
@@ -10,6 +11,7 @@ import { join } from "node:path";
 const PACKAGES = {
   crictl: ["build", "sigs.k8s.io/cri-tools/cmd/crictl"],
   critest: ["test", "-c", "sigs.k8s.io/cri-tools/cmd/critest"],
+  ginkgo: ["build", "github.com/onsi/ginkgo/v2/ginkgo"],
 };
 
 /**

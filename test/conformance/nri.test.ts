@@ -59,7 +59,7 @@ beforeEach(async () => {
     pending = parts.pop() ?? "";
     lines.push(...parts.map((line) => JSON.parse(line) as Line));
   });
-  await expect.poll(() => lines.map(({ event }) => event), { timeout: 20_000 }).toContain("Synchronize");
+  await expect.poll(() => lines.map(({ event }) => event)).toContain("Synchronize");
 });
 afterEach(() => plugin?.kill("SIGKILL"));
 
@@ -69,7 +69,7 @@ test("a Go plugin is configured, hears of a pod's whole life, and updates a cont
   expect(lines[0]).toMatchObject({ event: "Configure minke", config: "what the plugin is told" });
   const pod = await cri.runSandbox();
   const containerId = await cri.startContainer(pod);
-  await expect.poll(events, { timeout: 20_000 }).toContain("UpdateContainers");
+  await expect.poll(events).toContain("UpdateContainers");
   expect(lines.find(({ event }) => event === "UpdateContainers")?.failed).toBe(1);
   expect((await cri.status(containerId)).resources?.linux?.cpuShares).toBe(512n);
   await cri.call("updateContainerResources", { containerId, linux: undefined, annotations: {} });
@@ -129,7 +129,7 @@ test("many pods and containers are synchronized with a Go plugin in several mess
   let output = "";
   second.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
   try {
-    await expect.poll(() => output, { timeout: 20_000 }).toContain('"Synchronize","pods":12');
+    await expect.poll(() => output).toContain('"Synchronize","pods":12');
   } finally {
     second.kill("SIGKILL");
     for (const pod of pods) await cri.removeSandbox(pod);

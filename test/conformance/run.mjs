@@ -5,7 +5,8 @@
  *   --focus REGEX, --skip REGEX   only some specs; the list of expected failures is not compared then
  *   --seed N                      order of the specs; random and printed without
  *   --seeds COUNT                 so many runs, one after another, each with a random seed
- *   --websocket                   streaming specs over WebSocket instead of SPDY
+ *   --parallel N                  so many specs at once
+ *   --websocket                   streaming specs over WebSocket in the whole run, and over SPDY after it; else the other way round
  *   --keep                        leaves the work directory, with logs and the JSON report
  *
  * Ends with `N passed, N failed, N skipped`. What fails must be in expected.json with a reason, and what is
@@ -39,6 +40,7 @@ const { values: options } = parseArgs({
     skip: { type: "string" },
     seed: { type: "string" },
     seeds: { type: "string", default: "1" },
+    parallel: { type: "string", default: "1" },
     websocket: { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
   },
@@ -53,6 +55,7 @@ async function main() {
   }
   const isOfficial = isOfficialProto(PROJECT);
   const critest = builtTool(PROJECT, "critest");
+  if (options.parallel !== "1") builtTool(PROJECT, "ginkgo");
   const layout = builtLayout();
   const work = mkdtempSync(join(tmpdir(), "minke-cri-conformance-"));
   const registry = await startRegistry(work);
@@ -63,7 +66,11 @@ async function main() {
     const program = withDigest(critest, work, digests.get(DIGEST_IMAGE) ?? "");
     const seeds = options.seed ? [options.seed] : Array.from({ length: Number(options.seeds) }, randomSeed);
     let status = isOfficial ? 0 : 1;
-    for (const seed of seeds) status = (await runCritest(program, work, daemon.socket, seed)) || status;
+    for (const seed of seeds) {
+      for (const run of runsOf(seed)) status = (await runCritest(program, work, daemon.socket, run)) || status;
+    }
+    if (seeds.length > 1)
+      console.log(`${seeds.length} seeds: ${status === 0 ? "all as expected" : "not all as expected"}`);
     return status;
   } finally {
     await daemon?.close();
@@ -154,10 +161,26 @@ ${hosts}`,
   };
 }
 
+/**
+ * @typedef {object} Run
+ * @property {string} seed
+ * @property {boolean} websocket
+ * @property {string} [focus]
+ */
+
+/** A whole run is followed by the streaming specs over the other transport. @param {string} seed @returns {Run[]} */
+function runsOf(seed) {
+  const { focus, websocket } = options;
+  /** @type {Run} */
+  const first = { seed, websocket, ...(focus !== undefined && { focus }) };
+  if (focus !== undefined || options.skip !== undefined) return [first];
+  return [first, { seed, websocket: !websocket, focus: "support streaming interfaces" }];
+}
+
 const randomSeed = () => String(Math.floor(Math.random() * 100_000));
 
-/** @param {string} program @param {string} work @param {string} socket @param {string} seed */
-async function runCritest(program, work, socket, seed) {
+/** @param {string} program @param {string} work @param {string} socket @param {Run} run */
+async function runCritest(program, work, socket, { seed, websocket, focus }) {
   const report = join(work, "report.json");
   const crictl = join(work, "crictl.yaml");
   writeFileSync(crictl, "");
@@ -167,20 +190,26 @@ async function runCritest(program, work, socket, seed) {
     `-ginkgo.seed=${seed}`,
     `-ginkgo.json-report=${report}`,
     "-ginkgo.no-color",
-    ...(options.focus ? [`-ginkgo.focus=${options.focus}`] : []),
+    ...(focus ? [`-ginkgo.focus=${focus}`] : []),
     ...(options.skip ? [`-ginkgo.skip=${options.skip}`] : []),
-    ...(options.websocket ? ["--websocket-exec", "--websocket-attach", "--websocket-portforward"] : []),
+    // Go's own flag of this name is another one, and critest takes it for that where it is 1.
+    ...(options.parallel === "1" ? [] : [`--parallel=${options.parallel}`]),
+    ...(websocket ? ["--websocket-exec", "--websocket-attach", "--websocket-portforward"] : []),
   ];
-  console.log(`critest, seed ${seed}, ${options.websocket ? "WebSocket" : "SPDY"}`);
+  const atOnce = options.parallel === "1" ? "" : `, ${options.parallel} specs at once`;
+  console.log(`critest, seed ${seed}, ${websocket ? "WebSocket" : "SPDY"}${focus ? `, "${focus}"` : ""}${atOnce}`);
   const output = join(work, "critest.log");
   const log = openSync(output, "w");
-  const child = spawn(program, args, { stdio: ["ignore", log, log], cwd: work });
+  // critest looks for ginkgo there.
+  const env = { ...process.env, PATH: `${join(PROJECT, ".cache/bin")}:${process.env["PATH"] ?? ""}` };
+  rmSync(report, { force: true });
+  const child = spawn(program, args, { stdio: ["ignore", log, log], cwd: work, env });
   await once(child, "exit");
   if (!existsSync(report)) throw new Error(`critest wrote no report:\n${readFileSync(output, "utf8").slice(-4000)}`);
   mkdirSync(CACHE, { recursive: true });
   cpSync(report, join(CACHE, "last-report.json"));
   const specs = readReport(report);
-  const isWhole = options.focus === undefined && options.skip === undefined;
+  const isWhole = focus === undefined && options.skip === undefined;
   return compareWithExpected(specs, join(PROJECT, "test/conformance/expected.json"), isWhole);
 }
 

@@ -8,15 +8,17 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import {
   inMemory,
   problemsIn,
+  problemsOfAll,
   randomOf,
   record,
   type Recording,
+  SHARE,
   statesOf,
   type Steps,
   writeEntries,
 } from "../harness/crash/crash-states.js";
 import { smallImage, smallLayer } from "../harness/crash/images.js";
-import { type CrashState, LEFT_OUT, Replay } from "../harness/crash/replay.js";
+import { LEFT_OUT, Replay } from "../harness/crash/replay.js";
 import { treesOf } from "../harness/crash/store-check.js";
 import { treeDifferences, walkTrees } from "../harness/tree.js";
 import { pathOfFd, type SystemCall } from "../harness/crash/system-calls.js";
@@ -80,24 +82,12 @@ async function stepsOf(): Promise<Steps> {
     { op: "pull", ref: leftRef, gives: { [`image ${leftRef}`]: leftId } },
     { op: "load", path: moved.layout, gives: { [`image ${leftRef}`]: moved.id } },
     record("configmaps", "map", "only"),
+    record("attachments", "sandbox", "made"),
+    record("attachments", "sandbox", undefined),
+    [record("leases", "sandbox", "10.0.0.1"), record("containers", "main", "running")],
+    record("containers", "main", "exited"),
+    record("leases", "sandbox", undefined),
   ];
-}
-
-/** All of them where CI asks for it, else every eighth: a state takes some 20 ms. */
-const SHARE = process.env["MINKE_CRASH_STATES"] === "all" ? 1 : 8;
-const SIDE_BY_SIDE = 4;
-
-/** What is wrong with the states, at most 20 sentences of it. */
-async function problemsOfAll(states: readonly CrashState[]): Promise<string[]> {
-  const problems: string[] = [];
-  const left = [...states];
-  const worker = async () => {
-    for (let state = left.pop(); state && problems.length < 20; state = left.pop()) {
-      problems.push(...(await problemsIn(state, recording.steps, trees)));
-    }
-  };
-  await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
-  return problems.slice(0, 20);
 }
 
 test("the model of the disk ends as the real disk did", async () => {
@@ -117,7 +107,7 @@ test("a store starts on what any crash leaves, whole, and says what it dropped",
   const { states, candidates } = statesOf(recording);
   const chosen = states.filter((_, index) => index % SHARE === 0);
   expect(chosen.length).toBeGreaterThan(80);
-  expect(await problemsOfAll(chosen)).toEqual([]);
+  expect(await problemsOfAll(chosen, recording.steps, trees)).toEqual([]);
   console.log(
     `${recording.calls.length} calls, ${candidates} ways to crash, ${states.length} states, ${chosen.length} opened`,
   );

@@ -9,9 +9,11 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { MINKE, runCommand } from "../harness/cli.js";
 import { eventually, FaultDaemon, isRunning, SLEEPER } from "../harness/fault-daemon.js";
+import { freePort } from "../harness/free-port.js";
 import { missing, requires } from "../harness/requires.js";
 
 const NEEDS = ["root", "cgroup2", "overlayfs", "nft"] as const;
+const HOST_PORT = await freePort();
 const lacking = missing(...NEEDS);
 let faults: FaultDaemon;
 
@@ -122,9 +124,7 @@ describe("at the start", () => {
 
 describe("behind the daemon's back", () => {
   const PUBLISHED = {
-    containers: [
-      { name: "main", script: SLEEPER, ports: [{ containerPort: 80, hostPort: 40_000 + (process.pid % 10_000) }] },
-    ],
+    containers: [{ name: "main", script: SLEEPER, ports: [{ containerPort: 80, hostPort: HOST_PORT }] }],
   };
 
   test("a deleted bridge is made again for the next pod, and the first pod is on it again", async () => {
@@ -143,7 +143,7 @@ describe("behind the daemon's back", () => {
     spawnSync("nft", ["delete", "table", "inet", `minke_${faults.daemon.bridge}`]);
     await faults.delete("before");
     await faults.run("after", PUBLISHED);
-    expect(faults.daemon.snapshot()["rules"]?.join("\n")).toContain(String(40_000 + (process.pid % 10_000)));
+    expect(faults.daemon.snapshot()["rules"]?.join("\n")).toContain(String(HOST_PORT));
     await faults.delete("after");
     await faults.expectNothingLeft();
   });

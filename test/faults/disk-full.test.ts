@@ -84,7 +84,7 @@ test("what runs goes on, ends with its exit code, and is shown as ended", async 
   expect(status.containerStatuses?.[0]?.state.terminated).toMatchObject({ exitCode: 7 });
   disk?.free();
   // Written as soon as there is space: the next daemon knows it as well.
-  await expect.poll(() => daemon().exitFiles(), { timeout: 10_000 }).toHaveLength(1);
+  await expect.poll(() => daemon().exitFiles()).toHaveLength(1);
   await daemon().killAndRestart();
   expect((await daemon().pod("old")).status).toMatchObject({
     phase: "Failed",
@@ -131,7 +131,7 @@ test("a container that fills the disk itself can be deleted, which frees the dis
       { name: "main", script: "cat /dev/zero > /big; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done" },
     ],
   });
-  await expect.poll(() => daemon().pidsOf(/^cat/), { timeout: 20_000 }).toEqual([]);
+  await expect.poll(() => daemon().pidsOf(/^cat/)).toEqual([]);
   await daemon().delete("greedy");
   await daemon().run("next");
   await daemon().delete("next");

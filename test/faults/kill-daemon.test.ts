@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { PodJson } from "../../src/client/index.js";
 import { eventually, FaultDaemon, type PodParts, SLEEPER } from "../harness/fault-daemon.js";
+import { freePort } from "../harness/free-port.js";
 import type { Snapshot } from "../harness/leaks.js";
 import { isAlive } from "../harness/processes.js";
 import { missing, requires } from "../harness/requires.js";
@@ -104,6 +105,8 @@ class Scene {
   }
 }
 
+const HOST_PORTS = [await freePort(), await freePort()];
+
 const WHOLE: PodParts = {
   initContainers: [
     { name: "once", script: "echo once >> /kept/once; sleep 0.02", mounts: { kept: "/kept" } },
@@ -114,7 +117,7 @@ const WHOLE: PodParts = {
       name: "main",
       script: SLEEPER,
       mounts: { kept: "/kept", memory: "/memory" },
-      ports: [{ containerPort: 80, hostPort: 30_000 + (process.pid % 10_000) }],
+      ports: [{ containerPort: 80, hostPort: HOST_PORTS[0] }],
     },
   ],
   volumes: [
@@ -179,7 +182,7 @@ describe.concurrent.each([0, 1])("daemon %i killed", (lane) => {
 function withPort(lane: number) {
   return (WHOLE.containers ?? []).map((container) => ({
     ...container,
-    ports: [{ containerPort: 80, hostPort: 30_000 + ((process.pid * 2 + lane) % 10_000) }],
+    ports: [{ containerPort: 80, hostPort: HOST_PORTS[lane] }],
   }));
 }
 

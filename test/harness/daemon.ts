@@ -18,6 +18,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
 import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
 import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
 import { missing } from "./requires.js";
@@ -152,17 +153,31 @@ ${tables}`,
     return existsSync(file) ? readFileSync(file, "utf8") : "";
   }
 
-  /** Starts it, again after `kill9`, and waits until it answers. */
-  async start(env: Readonly<Record<string, string>> = {}): Promise<void> {
+  /**
+   * Starts it, again after `kill9`, and waits until it answers.
+   *
+   * @param program another build of minke: `dist/cli/main.js` of its folder
+   */
+  async start(env: Readonly<Record<string, string>> = {}, program: string = MINKE): Promise<void> {
     const log = openSync(join(this.folder, "daemon.log"), "a", 0o600);
-    const args = [MINKE, "daemon", "--root", this.root, "--run", this.run, "--config", this.#settingsFile];
+    const args = [
+      ...DAEMON_NODE_FLAGS,
+      program,
+      "daemon",
+      "--root",
+      this.root,
+      "--run",
+      this.run,
+      "--config",
+      this.#settingsFile,
+    ];
     const child = spawn(process.execPath, args, {
       env: { ...process.env, ...this.#env, ...env },
       stdio: ["ignore", log, log],
     });
     closeSync(log);
     this.#child = child;
-    const deadline = Date.now() + 20_000 * SLOWNESS;
+    const deadline = Date.now() + 60_000 * SLOWNESS;
     while (!(await this.isServing())) {
       if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
         throw new Error(
@@ -170,6 +185,14 @@ ${tables}`,
         );
       }
       await sleep(10);
+    }
+  }
+
+  /** Settles when a container of this daemon has written how it ended. */
+  async containerEnded(containerId: string): Promise<void> {
+    const file = join(this.root, "containers", containerId, "exit.json");
+    for (const giveUpAt = Date.now() + 60_000 * SLOWNESS; !existsSync(file); await sleep(20)) {
+      if (Date.now() > giveUpAt) throw new Error(`no ${file}`);
     }
   }
 
@@ -184,7 +207,7 @@ ${tables}`,
   }
 
   /** Settles when the daemon has ended by itself, as at a failpoint. */
-  async ended(timeoutMs = 20_000 * SLOWNESS): Promise<void> {
+  async ended(timeoutMs = 60_000 * SLOWNESS): Promise<void> {
     const child = this.#child;
     if (!child) return;
     const giveUpAt = Date.now() + timeoutMs;

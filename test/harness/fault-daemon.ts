@@ -9,6 +9,7 @@ import { MinkeClient, type PodJson } from "../../src/client/index.js";
 import type { RuntimeError } from "../../src/base/errors.js";
 import { FIXTURE_LAYOUT, TestDaemon, type TestDaemonOptions } from "./daemon.js";
 import type { Snapshot } from "./leaks.js";
+import { isAlive } from "./processes.js";
 import { cgroup2Mount } from "./requires.js";
 
 const NAMESPACE = "default";
@@ -116,7 +117,7 @@ export class FaultDaemon {
     return items.find((pod) => pod.metadata.name === name);
   }
 
-  async until(name: string, what: string, isSo: (pod: PodJson) => boolean, timeoutMs = 15_000): Promise<PodJson> {
+  async until(name: string, what: string, isSo: (pod: PodJson) => boolean, timeoutMs = 60_000): Promise<PodJson> {
     let last: PodJson | undefined;
     await eventually(
       async () => {
@@ -182,13 +183,14 @@ export class FaultDaemon {
     return Buffer.concat(chunks).toString();
   }
 
-  /** Pids of all that runs in the daemon's cgroups, or in those whose path holds `below`. */
+  /** Pids of all that runs, which a zombie does not, in the daemon's cgroups, or in those whose path holds `below`. */
   pids(below = ""): number[] {
     return readdirSync("/proc")
       .filter((pid) => /^\d+$/.test(pid))
       .filter((pid) => {
+        if (!isAlive(Number(pid))) return false;
         const cgroup = readQuietly(`/proc/${pid}/cgroup`);
-        return cgroup.includes(`/${this.daemon.cgroupRoot}/${below}`);
+        return cgroup.includes(`/${this.daemon.cgroupRoot}/${below}`) && isAlive(Number(pid));
       })
       .map(Number);
   }
@@ -295,7 +297,7 @@ export function isRunning({ status }: PodJson): boolean {
 export async function eventually(
   isSo: () => Promise<boolean> | boolean,
   describe: () => string,
-  timeoutMs = 15_000,
+  timeoutMs = 60_000,
 ): Promise<void> {
   const giveUpAt = performance.now() + timeoutMs;
   for (;;) {

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { tableName } from "../../src/network/ruleset.js";
+import { isAlive } from "./processes.js";
 import { cgroup2Mount } from "./requires.js";
 import { SLOWNESS } from "./slowness.js";
 
@@ -59,7 +60,7 @@ export function takeSnapshot(scope: Scope): Snapshot {
  *
  * @throws Error that lists what is left, by kind
  */
-export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 5000 * SLOWNESS): Promise<void> {
+export async function expectNothingLeft(before: Snapshot, scope: Scope, timeoutMs = 30_000 * SLOWNESS): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const left = difference(before, takeSnapshot(scope));
@@ -127,16 +128,32 @@ function rules({ bridge }: Scope): string[] {
  * of its own as it likes; and what else runs for the daemon.
  */
 function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
+  const cgroupOf = (pid: string): string =>
+    (read(`/proc/${pid}/cgroup`).trim().split("\n").at(-1) ?? "").replace(/^0::\//, "");
+  const isOurs = (pid: string): boolean => {
+    const path = cgroupOf(pid);
+    return path === cgroupRoot || path.startsWith(`${cgroupRoot}/`);
+  };
+  const isReapedByOthers = (pid: string): boolean => {
+    const parent = zombiesParent(pid);
+    return parent !== undefined && Number(parent) !== daemonPid && !isOurs(parent);
+  };
   const found = readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid)
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid && isAlive(Number(name)))
     .flatMap((pid) => {
-      const cgroup = read(`/proc/${pid}/cgroup`).trim().split("\n").at(-1) ?? "";
-      const path = cgroup.replace(/^0::\//, "");
-      const ours = path === cgroupRoot || path.startsWith(`${cgroupRoot}/`);
+      const ours = isOurs(pid);
       if (!ours && !read(`/proc/${pid}/cmdline`).includes(run)) return [];
-      return [ours ? `in ${path}` : read(`/proc/${pid}/comm`).trim()];
+      if (isReapedByOthers(pid)) return [];
+      return [ours ? `in ${cgroupOf(pid)}` : read(`/proc/${pid}/comm`).trim()];
     });
   return [...new Set(found)];
+}
+
+/** Undefined for what runs. An orphan's is pid 1, which reaps it when it likes; proc_pid_stat(5). */
+function zombiesParent(pid: string): string | undefined {
+  const stat = read(`/proc/${pid}/stat`);
+  const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return state === "Z" ? parent : undefined;
 }
 
 /** Once each: every accepted connection carries the path of its listener. */

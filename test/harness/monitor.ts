@@ -234,7 +234,7 @@ export function logText(path: string, stream?: "stdout" | "stderr"): string {
 }
 
 /** Polls; throws after `deadlineMs`. */
-export async function until(isTrue: () => boolean | Promise<boolean>, deadlineMs = 10_000): Promise<void> {
+export async function until(isTrue: () => boolean | Promise<boolean>, deadlineMs = 30_000): Promise<void> {
   const giveUpAt = performance.now() + deadlineMs;
   while (!(await isTrue())) {
     if (performance.now() > giveUpAt) throw new Error(`not so within ${deadlineMs} ms: ${isTrue}`);

@@ -37,7 +37,7 @@ export function port(
 export function ask(host: string, port: number): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = "";
-    const socket = connect({ host, port, timeout: 2000 });
+    const socket = connect({ host, port, timeout: 20_000 });
     socket.on("data", (bytes) => (text += bytes));
     socket.on("end", () => resolve(text));
     socket.on("error", reject);
@@ -62,15 +62,16 @@ export function networkBench(settings: NetworkSettings) {
     namespaces: [] as SandboxNamespaceFds[],
     programs: [] as ChildProcess[],
   };
-  /** Links and tables of this test: the machine may run other daemons meanwhile. */
+  /** Links and tables of this file: the machine may run other daemons and files meanwhile. */
+  const names = settings.bridge.replace(/\d+$/, "");
   const ownLinks = (): string[] =>
     run("ip", "-br", "-o", "link")
       .split("\n")
-      .filter((line) => line.startsWith("mknet") || line.startsWith(linkPrefix(settings.bridge)));
+      .filter((line) => line.startsWith(names) || line.startsWith(linkPrefix(settings.bridge)));
   const ownTables = (): string[] =>
     run("nft", "list", "tables")
       .split("\n")
-      .filter((line) => line.includes("minke_mknet"));
+      .filter((line) => line.includes(`minke_${names}`));
 
   async function makeNamespaces(): Promise<SandboxNamespaceFds> {
     const made = await createSandboxNamespaces({
@@ -122,7 +123,7 @@ export function networkBench(settings: NetworkSettings) {
   }
 
   /** The same, asked from inside a namespace. */
-  function askFrom(made: SandboxNamespaceFds, host: string, port: number, timeoutMs = 2000): string {
+  function askFrom(made: SandboxNamespaceFds, host: string, port: number, timeoutMs = 20_000): string {
     const code = `const s=require("net").connect({host:"${host}",port:${port},timeout:${timeoutMs}});s.pipe(process.stdout);s.on("error",e=>{console.log(e.code);process.exit(1)});s.on("timeout",()=>{console.log("timeout");process.exit(1)})`;
     return run("nsenter", `--net=${netnsPath(made)}`, process.execPath, "-e", code);
   }

@@ -2,13 +2,14 @@
  * src/native against the real kernel: namespaces, sealed executables, spawning, locks, mounts.
  * Needs root. Every test closes what it opened.
  */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import * as native from "../../src/native/index.js";
+import { PROJECT } from "../harness/cli.js";
 import { requires } from "../harness/requires.js";
 
 let dir: string;
@@ -187,6 +188,26 @@ describe("sealedExecutable and spawnMonitor", () => {
       expect.objectContaining({ syscall: { name: "execveat", errno: "ENOEXEC" } }),
     );
   });
+});
+
+test("pidfdHasExited goes on where signals interrupt it, before the end of a process and after", () => {
+  const library = join(dir, "eintr.so");
+  execFileSync("gcc", ["-shared", "-fPIC", "-o", library, `${PROJECT}test/native/eintr.c`, "-ldl"]);
+  const script = `
+    import { spawn } from "node:child_process";
+    import { pidfdHasExited, pidfdOpen } from "${PROJECT}dist/native/index.js";
+    const child = spawn("sleep", ["1000"], { stdio: "ignore", env: {} });
+    const pidfd = pidfdOpen(child.pid);
+    console.log(pidfdHasExited(pidfd));
+    child.kill("SIGKILL");
+    await new Promise((resolve) => child.once("exit", resolve));
+    console.log(pidfdHasExited(pidfd));
+    pidfd.close();`;
+  const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+    encoding: "utf8",
+    env: { ...process.env, LD_PRELOAD: library },
+  });
+  expect({ stdout, stderr }).toEqual({ stdout: "false\ntrue\n", stderr: "EINTR\n".repeat(3) });
 });
 
 describe("spawnProgram", () => {

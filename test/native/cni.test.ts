@@ -86,6 +86,9 @@ async function add(id: SandboxId, config = configOf()): Promise<SandboxNetwork> 
   return networks.setup(id, { netns: namespaces.net as Fd, netlink: namespaces.netlink as Fd, config });
 }
 
+/** As the runtime knows a sandbox that goes on. */
+const alive = (id: SandboxId) => ({ id, config: configOf(), network: { interface: "eth0", ips: ["10.9.8.7"] } });
+
 const pin = (id: SandboxId): string => join(folder, "netns", `minke-${id}`);
 
 beforeEach(requires("root", "netns"));
@@ -244,12 +247,40 @@ describe("recover", () => {
     await add(dead);
     await add(live);
     await open();
-    await networks.recover([live]);
+    await networks.recover([alive(live)]);
     expect(plugins.hasAddress(dead)).toBe(false);
     expect(existsSync(pin(dead))).toBe(false);
     expect(plugins.hasAddress(live)).toBe(true);
     expect(existsSync(pin(live))).toBe(true);
   });
+
+  test.each(["0.4.0", "1.0.0", "1.1.0"])(
+    "makes the lost record of a pod that lives again, so that its address is given back: %s",
+    async (cniVersion) => {
+      configure({ cniVersion });
+      await expect.poll(async () => (await networks.readiness()).holds).toBe(true);
+      plugins.answer({ cniVersion, ips: [{ version: "4", address: "10.9.8.7/24", gateway: "10.9.8.1" }] });
+      const id = newSandboxId();
+      await add(id);
+      const args = plugins.calls[0]?.args;
+      attachments.records.clear();
+      await open();
+      await networks.recover([alive(id)]);
+      expect(existsSync(pin(id))).toBe(true);
+      plugins.forgetCalls();
+      await networks.teardown(id);
+      expect(plugins.order.filter((call) => call.startsWith("DEL"))).toEqual(["DEL second", "DEL first"]);
+      const call = plugins.calls.find(({ command }) => command === "DEL");
+      expect(call?.args).toBe(args);
+      expect(call?.config["prevResult"]).toMatchObject({
+        cniVersion,
+        interfaces: [{ name: "eth0", sandbox: pin(id) }],
+        ips: [{ address: "10.9.8.7/32", interface: 0 }],
+      });
+      expect(plugins.hasAddress(id)).toBe(false);
+      expect(existsSync(pin(id))).toBe(false);
+    },
+  );
 
   test("after a reboot asks for DEL with no namespace", async () => {
     const id = newSandboxId();
@@ -270,7 +301,7 @@ describe("recover", () => {
     const pid = plugins.hangingPid;
     await open();
     await networks.recover([]);
-    expect(isAlive(pid)).toBe(false);
+    await expect.poll(() => isAlive(pid)).toBe(false);
     expect(plugins.hasAddress(id)).toBe(false);
     await hanging;
   });
@@ -282,7 +313,7 @@ describe("recover", () => {
     await add(id);
     plugins.forgetCalls();
     await open();
-    await networks.recover([id]);
+    await networks.recover([alive(id)]);
     await expect.poll(() => plugins.order).toEqual(["GC first", "GC second", "CHECK first", "CHECK second"]);
     expect(plugins.calls[0]?.config["cni.dev/valid-attachments"]).toEqual([{ containerID: id, ifname: "eth0" }]);
   });

@@ -260,8 +260,8 @@ describe("collection", () => {
       .sort();
 
   /** A collector of a store whose clock and file system are the test's. */
-  function collecting(changes: Partial<typeof settings>) {
-    const clock = { nowMs: Date.now(), percent: 0 };
+  function collecting(changes: Partial<typeof settings>, nowMs = Date.now()) {
+    const clock = { nowMs, percent: 0 };
     const collector = store.care.collector(
       { ...settings, ...changes },
       {
@@ -295,6 +295,35 @@ describe("collection", () => {
     clock.nowMs += 61_000;
     expect((await collector.run()).map(({ reason }) => reason)).toEqual(["age", "age"]);
     expect(names()).toEqual([ref("nginx")]);
+  });
+
+  test("last uses survive a restart of the store, and the time without a daemon does not count", async () => {
+    const first = collecting({ maxUnusedMs: 60_000 });
+    users.set(idOf("busybox"), ["pod default/a"]);
+    first.clock.nowMs += 50_000;
+    expect(await first.collector.run()).toEqual([]);
+    users.clear();
+    await first.collector.save();
+    await store.close();
+    store = await open();
+    const { collector, clock } = collecting({ maxUnusedMs: 60_000 }, first.clock.nowMs + 1e9);
+    expect(await collector.run()).toEqual([]);
+    clock.nowMs += 15_000;
+    const gone = await collector.run();
+    expect(gone.flatMap(({ repoTags }) => repoTags).sort()).toEqual([ref("nginx"), ref("probe")].sort());
+    clock.nowMs += 50_000;
+    expect((await collector.run()).flatMap(({ repoTags }) => repoTags)).toEqual([ref("busybox")]);
+  });
+
+  test("uses are written every few minutes, not at each pass", async () => {
+    const { collector, clock } = collecting({});
+    const written = () => readdir(paths.durableState("uses"));
+    clock.nowMs += 200_000;
+    await collector.run();
+    expect(await written()).toEqual([]);
+    clock.nowMs += 200_000;
+    await collector.run();
+    expect(await written()).toEqual(["images.json"]);
   });
 
   test("does nothing where it is off, and leaves CRI's images unless the settings say so", async () => {

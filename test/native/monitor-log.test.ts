@@ -183,7 +183,6 @@ describe("the monitor's memory", () => {
         logMaxFiles: 2,
       },
     );
-    await sleep(1300);
-    expect(anonymousKib(pid)).toBeLessThanOrEqual(128);
+    await until(() => anonymousKib(pid) <= 128);
   });
 });

@@ -139,7 +139,7 @@ describe("host ports", () => {
     const client = createSocket("udp4");
     const askUdp = () =>
       new Promise<string>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error("no answer")), 2000);
+        const timer = setTimeout(() => reject(new Error("no answer")), 20_000);
         client.once("message", (bytes) => {
           clearTimeout(timer);
           resolve(String(bytes));
@@ -255,7 +255,7 @@ describe("host ports", () => {
       const pod = await addPod([port(20_319, "", "udp", 53)]);
       await serveUdp(pod.namespaces, 53, "answer");
       // A connected socket takes answers of its peer alone.
-      const code = `const s=require("dgram").createSocket("udp4");s.on("message",m=>{console.log(String(m));s.close()});s.connect(20319,"10.203.128.1",()=>s.send("x"));setTimeout(()=>{console.log("no answer");process.exit()},8000).unref()`;
+      const code = `const s=require("dgram").createSocket("udp4");s.on("message",m=>{console.log(String(m));s.close()});s.connect(20319,"10.203.128.1",()=>s.send("x"));setTimeout(()=>{console.log("no answer");process.exit()},20000).unref()`;
       expect(run("nsenter", `--net=${netnsPath(outside)}`, process.execPath, "-e", code)).toBe("answer\n");
     }));
 
@@ -287,7 +287,7 @@ s.settimeout(10); s.connect(("127.0.0.1", 20320)); print(s.recv(9).decode())`;
     const server = createServer((socket) => socket.end("reached"));
     await new Promise<void>((resolve) => server.listen(20_308, "127.0.0.1", resolve));
     try {
-      expect(() => askFrom(pod.namespaces, "127.0.0.1", 20_308)).toThrow("Command failed");
+      expect(() => askFrom(pod.namespaces, "127.0.0.1", 20_308, 1500)).toThrow("Command failed");
     } finally {
       await new Promise((resolve) => server.close(resolve));
     }
@@ -404,7 +404,9 @@ describe("a new daemon", () => {
       new MemoryStore<NetworkRecord>(),
       log,
     );
-    expect(second.subnets[0]).toBe("10.231.0.0/16");
+    // Which one depends on what else this machine runs.
+    expect(second.subnets[0]).toMatch(/^10\.|^172\.|^192\.168\./);
+    expect(second.subnets[0]).not.toBe(bench.network.subnets[0]);
     await second.recover([]);
     await second.close({ removeAll: true });
     await serve(pod.namespaces, 80);

@@ -5,6 +5,7 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { DAEMON_NODE_FLAGS } from "../../dist/client/node-flags.js";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
 const minke = join(project, "dist/cli/main.js");
@@ -34,7 +35,18 @@ subnet-ipv6 = "fd6d:696e:6b65:beef::/64"
   );
   for (const path of ["root", "run"]) mkdirSync(join(folder, path), { mode: 0o700 });
   const log = openSync(join(folder, "daemon.log"), "a");
-  const args = [...nodeArgs, minke, "daemon", "--root", join(folder, "root"), "--run", run, "--config", config];
+  const args = [
+    ...DAEMON_NODE_FLAGS,
+    ...nodeArgs,
+    minke,
+    "daemon",
+    "--root",
+    join(folder, "root"),
+    "--run",
+    run,
+    "--config",
+    config,
+  ];
   const child = spawn(process.execPath, args, { stdio: ["ignore", log, log], env: { ...process.env, ...env } });
   closeSync(log);
   const clientEnv = { ...process.env, MINKE_ROOT: join(folder, "root"), MINKE_RUN: run };

@@ -3,28 +3,37 @@
  * SIGUSR2, at each SIGUSR2, as JSON to the file of MINKE_DELAY_FILE.
  *
  * `longestMs` is what a timer saw. `ownMs` is the longest without the time in which the thread was
- * ready and had no processor (/proc/PID/task/TID/schedstat): what other load on the machine does to
- * it is not the daemon's. `idleMs` in pull.mjs is `longestMs` of the same daemon doing nothing.
+ * ready and had no processor, `cpuMs` the most processor time that passed between two turns of the
+ * loop (both /proc/PID/task/TID/schedstat): what other load on the machine does is in neither, and a
+ * thread that sleeps in a call of its own is in the first only.
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
 
 const STEP_MS = 1;
-const waitedMs = () => Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, "latin1").split(" ")[1]) / 1e6;
+const schedstat = openSync(`/proc/self/task/${process.pid}/schedstat`, "r");
+const bytes = Buffer.alloc(128);
+process.once("exit", () => closeSync(schedstat));
 
-let last = { atMs: performance.now(), waitedMs: waitedMs() };
-let longest = { longestMs: 0, ownMs: 0 };
+function now() {
+  const [cpuNs, waitedNs] = bytes.latin1Slice(0, readSync(schedstat, bytes, 0, bytes.length, 0)).split(" ");
+  return { atMs: performance.now(), cpuMs: Number(cpuNs) / 1e6, waitedMs: Number(waitedNs) / 1e6 };
+}
+
+let last = now();
+let longest = { longestMs: 0, ownMs: 0, cpuMs: 0 };
 setInterval(() => {
-  const now = { atMs: performance.now(), waitedMs: waitedMs() };
+  const at = now();
   // The timer's own step is no blocking.
-  const gapMs = Math.max(now.atMs - last.atMs - STEP_MS, 0);
+  const gapMs = Math.max(at.atMs - last.atMs - STEP_MS, 0);
   longest = {
     longestMs: Math.max(longest.longestMs, gapMs),
-    ownMs: Math.max(longest.ownMs, gapMs - (now.waitedMs - last.waitedMs)),
+    ownMs: Math.max(longest.ownMs, gapMs - (at.waitedMs - last.waitedMs)),
+    cpuMs: Math.max(longest.cpuMs, at.cpuMs - last.cpuMs),
   };
-  last = now;
+  last = at;
 }, STEP_MS).unref();
 
 process.on("SIGUSR2", () => {
   writeFileSync(process.env.MINKE_DELAY_FILE, JSON.stringify(longest));
-  longest = { longestMs: 0, ownMs: 0 };
+  longest = { longestMs: 0, ownMs: 0, cpuMs: 0 };
 });

@@ -156,7 +156,7 @@ test("probes that time out leave nothing: no process that they started, and no c
     ),
   );
   expect(new Set(outcomes)).toEqual(new Set([DEADLINE_EXCEEDED]));
-  await expect.poll(async () => (await standing()).cgroups, { timeout: 10_000 }).toBe(before.cgroups);
+  await expect.poll(async () => (await standing()).cgroups).toBe(before.cgroups);
   await expectNoGrowth(before);
 }, 120_000);
 
@@ -185,6 +185,6 @@ test("exec sessions over SPDY, some of which just go, leave nothing", async () =
   await round(2 * SESSIONS_AT_ONCE);
   const before = await standing();
   await round(SESSIONS);
-  await expect.poll(async () => growth(before, await standing()), { timeout: 20_000 }).toEqual([]);
+  await expect.poll(async () => growth(before, await standing())).toEqual([]);
   await expectNoGrowth(before);
 }, 300_000);

@@ -121,7 +121,7 @@ test("an image that buildah built runs with its config: user, command, directory
   await buildah("commit", ...signature, name, "built");
   await buildah("push", ...signature, "--tls-verify=false", "built", `docker://${host}/built:1`);
   await daemon.runPod(pod(`${host}/built:1`, "env: []"));
-  await expect.poll(() => daemon.expect("logs", "pulled"), { timeout: 20_000 }).toBe("7\n8\n/made\nhallo\n1\n");
+  await expect.poll(() => daemon.expect("logs", "pulled")).toBe("7\n8\n/made\nhallo\n1\n");
 }, 180_000);
 
 test("a wrong password is ErrImagePull, and no secret is told", async () => {
@@ -134,7 +134,7 @@ test("a wrong password is ErrImagePull, and no secret is told", async () => {
   );
   await daemon.minke(["run", "-f", "-"], { input: pod(ref, "env: []") });
   await expect
-    .poll(async () => (await daemon.container("pulled", "main")).state.waiting?.reason, { timeout: 20_000 })
+    .poll(async () => (await daemon.container("pulled", "main")).state.waiting?.reason)
     .toMatch(/^(ErrImagePull|ImagePullBackOff)$/);
   const told = (await daemon.expect("describe", "pod", "pulled")) + daemon.log;
   expect(told).toContain("HTTP 401");

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
+import { freePort } from "../harness/free-port.js";
 import type { Snapshot } from "../harness/leaks.js";
 import { missing, requires } from "../harness/requires.js";
 
@@ -19,7 +20,7 @@ const lacking = missing(...NEEDS);
 const n = process.pid % 250;
 const BRIDGE = `mkc${process.pid.toString(36)}`;
 const NETWORK = `mkcni${process.pid}`;
-const HOST_PORT = 21_000 + (process.pid % 1000);
+const HOST_PORT = await freePort();
 
 let folder: string;
 let daemon: TestDaemon;
@@ -99,7 +100,7 @@ async function statusOf(id: string) {
 function ask(host: string, port: number): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = "";
-    const socket = connect({ host, port, timeout: 3000 });
+    const socket = connect({ host, port, timeout: 20_000 });
     socket.on("data", (bytes) => (text += bytes));
     socket.on("end", () => resolve(text));
     socket.on("error", reject);

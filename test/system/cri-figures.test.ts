@@ -138,22 +138,20 @@ describe("events", () => {
     const third = cri.stream("getContainerEvents");
     await cri.call("removeContainer", { containerId: away });
     await expect.poll(() => typesOf(third.received, away)).toEqual([ContainerEventType.CONTAINER_DELETED_EVENT]);
-    expect(typesOf(second.received, away)).toHaveLength(4);
+    await expect.poll(() => typesOf(second.received, away).length).toBe(4);
     second.cancel();
     third.cancel();
   });
 
   test("of containers that ended while the daemon was down are told when it is back", async () => {
-    const ends = await cri.startContainer(pod, { command: ["sleep", "2"] });
+    const ends = await cri.startContainer(pod, { command: ["sleep", "4"] });
     await daemon.kill9();
-    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    await daemon.containerEnded(ends);
     await daemon.start();
     cri.close();
     cri = new CriClient(daemon.criSocket);
     const events = cri.stream("getContainerEvents");
-    await expect
-      .poll(() => typesOf(events.received, ends), { timeout: 10_000 })
-      .toEqual([ContainerEventType.CONTAINER_STOPPED_EVENT]);
+    await expect.poll(() => typesOf(events.received, ends)).toEqual([ContainerEventType.CONTAINER_STOPPED_EVENT]);
     const status = events.received.find(({ containerId }) => containerId === ends)?.containersStatuses;
     expect(status?.find(({ id }) => id === ends)?.exitCode).toBe(0);
     events.cancel();

@@ -36,7 +36,7 @@ beforeAll(async () => {
     }),
   );
   daemon = await TestDaemon.startWithImages({
-    tables: `[cdi]\nspec-dirs = ["${cdiDir}"]\n[nri]\nrequest-timeout-ms = ${REQUEST_TIMEOUT_MS}\nregistration-timeout-ms = 1000`,
+    tables: `[cdi]\nspec-dirs = ["${cdiDir}"]\n[nri]\nrequest-timeout-ms = ${REQUEST_TIMEOUT_MS}\nregistration-timeout-ms = 3000`,
   });
   cri = new CriClient(daemon.criSocket);
   before = daemon.snapshot();
@@ -309,7 +309,7 @@ describe("updates", () => {
     expect(failed.map(({ containerId }) => containerId)).toEqual(["0".repeat(64)]);
     expect((await cri.status(first)).resources?.linux?.cpuShares).toBe(555n);
     await cri.call("stopContainer", { containerId: second, timeout: 0n });
-    await expect.poll(async () => (await cri.status(second)).state, { timeout: 10_000 }).toBe(2);
+    await expect.poll(async () => (await cri.status(second)).state).toBe(2);
   });
 });
 
@@ -370,9 +370,9 @@ describe("a plugin that", () => {
       },
     });
     const pod = await sandbox();
-    const startedAt = performance.now();
+    const logged = daemon.log.length;
     await cri.startContainer(pod);
-    expect(performance.now() - startedAt).toBeLessThan(REQUEST_TIMEOUT_MS);
+    expect(daemon.log.slice(logged)).not.toContain("no answer within");
   });
 
   test("sends garbage, or nothing, is disconnected; others go on", async () => {

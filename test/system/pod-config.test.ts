@@ -169,7 +169,7 @@ describe("what is not there", () => {
       .poll(async () => daemon.expect("describe", "pod", "waits"))
       .toMatch(/FailedMount.*volume "v": ConfigMap "missing" not found/);
     await apply("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: missing }\ndata: { k: v }\n");
-    await expect.poll(async () => (await daemon.pod("waits")).status.phase, { timeout: 10_000 }).toBe("Running");
+    await expect.poll(async () => (await daemon.pod("waits")).status.phase).toBe("Running");
     await daemon.expect("delete", "pod", "waits");
   });
 

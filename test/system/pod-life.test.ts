@@ -21,6 +21,7 @@ const container = (name: string, script: string, more = "") =>
 
 interface PodParts {
   readonly policy?: string;
+  readonly graceSeconds?: number;
   readonly inits?: readonly string[];
   readonly containers: readonly string[];
   readonly spec?: string;
@@ -32,7 +33,7 @@ kind: Pod
 metadata: { name: ${name} }
 spec:
   restartPolicy: ${parts.policy ?? "Always"}
-  terminationGracePeriodSeconds: 1
+  terminationGracePeriodSeconds: ${parts.graceSeconds ?? 1}
   ${parts.spec ?? ""}
   initContainers: [${(parts.inits ?? []).join(", ")}]
   containers: [${parts.containers.join(", ")}]
@@ -42,7 +43,7 @@ spec:
 }
 
 const status = async (name: string) => (await daemon.pod(name)).status;
-const until = (read: () => Promise<unknown>, timeout = 15_000) => expect.poll(read, { timeout, interval: 100 });
+const until = (read: () => Promise<unknown>, timeout = 60_000) => expect.poll(read, { timeout, interval: 100 });
 const row = async (name: string): Promise<string> =>
   (await daemon.expect("get", "pods", name)).split("\n")[1]?.replace(/\s+/g, " ") ?? "";
 const remove = (name: string) => daemon.expect("delete", "pod", name);
@@ -212,15 +213,15 @@ describe("stopping", () => {
     await daemon.expect("delete", "pod", "deaf", "--grace-period", "2");
     const tookMs = performance.now() - begin;
     expect(tookMs).toBeGreaterThan(1900);
-    expect(tookMs).toBeLessThan(5000);
+    expect(tookMs).toBeLessThan(30_000);
   });
 
   test("delete --force ends it at once", async () => {
-    await create("forced", { spec: "", containers: [container("a", "trap '' TERM; echo up; sleep 1000")] });
+    await create("forced", { graceSeconds: 100, containers: [container("a", "trap '' TERM; echo up; sleep 1000")] });
     await until(async () => (await daemon.minke(["logs", "forced"])).stdout).toBe("up\n");
     const begin = performance.now();
     await daemon.expect("delete", "pod", "forced", "--force");
-    expect(performance.now() - begin).toBeLessThan(1500);
+    expect(performance.now() - begin).toBeLessThan(30_000);
   });
 });
 

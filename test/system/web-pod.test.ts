@@ -6,11 +6,12 @@ import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { PROJECT } from "../harness/cli.js";
 import { TestDaemon } from "../harness/daemon.js";
+import { freePort } from "../harness/free-port.js";
 import { missing, requires } from "../harness/requires.js";
 
 const lacking = missing("root", "cgroup2", "overlayfs");
 /** The example's port may be in use by a pod of the machine's own daemon. */
-const HOST_PORT = 18_080 + (process.pid % 1000);
+const HOST_PORT = await freePort();
 const manifest = readFileSync(`${PROJECT}examples/web.yaml`, "utf8").replace(
   "hostPort: 8080",
   `hostPort: ${HOST_PORT}`,
@@ -33,7 +34,7 @@ beforeAll(async () => {
 afterAll(() => daemon?.dispose());
 
 async function page(host: string): Promise<string> {
-  const response = await fetch(`http://${host}/`, { signal: AbortSignal.timeout(2000) });
+  const response = await fetch(`http://${host}/`, { signal: AbortSignal.timeout(20_000) });
   expect(response.status).toBe(200);
   return response.text();
 }
@@ -56,7 +57,7 @@ describe("the pod", () => {
 
   test("shows the sidecar's refresh in a second fetch", async () => {
     const first = await page(ip4);
-    await expect.poll(() => page(ip4), { timeout: 5000, interval: 200 }).not.toBe(first);
+    await expect.poll(() => page(ip4), { interval: 200 }).not.toBe(first);
   });
 
   test("shares localhost between its containers", async () => {
@@ -91,7 +92,7 @@ describe("the web server's process killed", () => {
     const volumeBefore = (await exec("refresh", "sh", "-c", "echo kept > /site/kept; cat /site/kept")).stdout;
     daemon.killProcess(/^nginx: master/);
     await expect
-      .poll(() => daemon.container("web", "server"), { timeout: 15_000, interval: 200 })
+      .poll(() => daemon.container("web", "server"), { interval: 200 })
       .toMatchObject({ restartCount: 1, state: { running: {} }, lastState: { terminated: { exitCode: 137 } } });
     expect((await daemon.pod("web")).status.podIPs?.map(({ ip }) => ip)).toEqual([ip4, ip6]);
     expect((await exec("server", "cat", "/usr/share/nginx/html/kept")).stdout).toBe(volumeBefore);
@@ -122,7 +123,7 @@ describe("the daemon killed with -9", () => {
     daemon.killProcess(/refreshed \$n times/);
     await daemon.start();
     await expect
-      .poll(() => daemon.container("web", "refresh"), { timeout: 15_000, interval: 200 })
+      .poll(() => daemon.container("web", "refresh"), { interval: 200 })
       .toMatchObject({ restartCount: restartCount + 1, lastState: { terminated: { exitCode: 137 } } });
   });
 });

@@ -36,7 +36,7 @@ test("the checkout is seen at its own path, and a write to it stays inside", asy
 test("a command that does not end is killed with what it started", async () => {
   const result = await vm().run("sleep 1234 & sleep 1234", { timeoutMs: 500 });
   expect(result).toMatchObject({ timedOut: true, code: 137 });
-  expect((await vm().run("pgrep -x -f 'sleep 1234'")).stdout).toBe("");
+  await expect.poll(async () => (await vm().run("pgrep -x -f 'sleep 1234'")).stdout, { timeout: 60_000 }).toBe("");
 });
 
 test("commands run side by side, and output comes back whole", async () => {

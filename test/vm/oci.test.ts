@@ -50,7 +50,7 @@ describe("linux.resources are written and read back:", () => {
     ["memory.limit", "memory.max", String(64 * MIB)],
     ["memory.swap", "memory.swap.max", String(32 * MIB)],
     ["memory.reservation", "memory.low", String(32 * MIB)],
-    ["cpu.shares", "cpu.weight", "79"],
+    ["cpu.shares", "cpu.weight", "174"],
     ["cpu.quota and cpu.period", "cpu.max", "20000 100000"],
     ["cpu.burst", "cpu.max.burst", "10000"],
     ["cpu.cpus", "cpuset.cpus", "0-1"],
@@ -90,10 +90,13 @@ describe("limits bite:", () => {
   test("cpu.quota of a fifth gives a busy loop a fifth", { timeout: 60_000 }, async () => {
     const resources = { cpu: { quota: 20_000, period: 100_000 } };
     await startContainer(vm(), "cpu", { args: ["sh", "-c", "while :; do :; done"], linux: { resources } });
-    const sample = `head -1 ${cgroupOf("cpu")}/cpu.stat | cut -d' ' -f2; date +%s%6N`;
-    const text = await vm().output(`${sample}; sleep 6; ${sample}; grep nr_throttled ${cgroupOf("cpu")}/cpu.stat`);
+    const used = `head -1 ${cgroupOf("cpu")}/cpu.stat | cut -d' ' -f2`;
+    const clock = "date +%s%6N";
+    const text = await vm().output(
+      `${clock}; ${used}; sleep 6; ${used}; ${clock}; grep nr_throttled ${cgroupOf("cpu")}/cpu.stat`,
+    );
     await deleteContainer(vm(), "cpu");
-    const [usedUs = 0, atUs = 0, laterUsedUs = 0, laterAtUs = 0] = text.split("\n").map(Number);
+    const [atUs = 0, usedUs = 0, laterUsedUs = 0, laterAtUs = 0] = text.split("\n").map(Number);
     expect((laterUsedUs - usedUs) / (laterAtUs - atUs)).toBeGreaterThan(0.1);
     expect((laterUsedUs - usedUs) / (laterAtUs - atUs)).toBeLessThan(0.25);
     expect(Number(/nr_throttled (\d+)/.exec(text)?.[1])).toBeGreaterThan(10);

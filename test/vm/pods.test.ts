@@ -160,8 +160,8 @@ describe("a pod's limits", () => {
     const files = ["cpu.max", "cpu.weight", "memory.max", "hugetlb.2MB.max"];
     const text = await vm().output(`cd ${await cgroup("limited")} && cat ${files.join(" ")}`);
     await remove("limited");
-    // 250m are 256 shares, which are weight 10 of 1 to 10000.
-    expect(text.trim().split("\n")).toEqual(["30000 100000", "10", String(48 << 20), String(4 << 20)]);
+    // 250m are 256 shares, which are weight 35 of 1 to 10000.
+    expect(text.trim().split("\n")).toEqual(["30000 100000", "35", String(48 << 20), String(4 << 20)]);
   });
 
   test("memory kills the container: OOMKilled, 137", { timeout: 2 * SLOW_MS }, async () => {
@@ -173,8 +173,11 @@ describe("a pod's limits", () => {
 
   test("cpu of a fifth gives a busy loop a fifth", { timeout: 2 * SLOW_MS }, async () => {
     await create(busybox("busy", "while :; do :; done", { limits: { cpu: "200m" } }));
-    const sample = `head -1 ${await cgroup("busy")}/cpu.stat | cut -d' ' -f2; date +%s%6N`;
-    const [usedUs = 0, atUs = 0, laterUsedUs = 0, laterAtUs = 0] = (await vm().output(`${sample}; sleep 5; ${sample}`))
+    const used = `head -1 ${await cgroup("busy")}/cpu.stat | cut -d' ' -f2`;
+    const clock = "date +%s%6N";
+    const [atUs = 0, usedUs = 0, laterUsedUs = 0, laterAtUs = 0] = (
+      await vm().output(`${clock}; ${used}; sleep 5; ${used}; ${clock}`)
+    )
       .split("\n")
       .map(Number);
     await remove("busy");

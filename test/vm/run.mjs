@@ -1,6 +1,6 @@
 /**
  * `npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep]
- * [--cuts N] [vitest's arguments]`: what test/vm checks, on a kernel of its own. README.md says how.
+ * [--cuts N] [--kills N] [vitest's arguments]`: what test/vm checks, on a kernel of its own. README.md says how.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
@@ -19,13 +19,14 @@ const { values, positionals } = parseArgs({
     only: { type: "string" },
     keep: { type: "boolean", default: false },
     cuts: { type: "string" },
+    kills: { type: "string" },
     help: { type: "boolean", short: "h", default: false },
   },
 });
 if (values.help) {
   console.log(
     "usage: npm run test:vm -- [--kernel debian|trixie|backports] [--disk FILE] [--only NAME] [--keep] [FILE …]\n" +
-      "       npm run test:power-cut -- [--cuts N]",
+      "       npm run test:power-cut -- [--cuts N] [--kills N]",
   );
   process.exit(0);
 }
@@ -44,6 +45,7 @@ process.exitCode = execute(process.execPath, [...vitest, ...positionals], {
   MINKE_VM_DISK: values.disk ? resolve(values.disk) : "",
   MINKE_VM_KEEP: values.keep ? "1" : "",
   ...(values.cuts && { MINKE_POWER_CUTS: values.cuts }),
+  ...(values.kills && { MINKE_POWER_CUT_KILLS: values.kills }),
 });
 
 if (values.keep && existsSync(KEPT)) {

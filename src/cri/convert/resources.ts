@@ -24,11 +24,13 @@ export function toResources(resources: LinuxContainerResources | undefined, path
     oomScoreAdj: toNumber(resources.oomScoreAdj, `${path}.oom_score_adj`, -OOM_SCORE_ADJ, OOM_SCORE_ADJ),
     cpusetCpus: cpuList(resources.cpusetCpus, `${path}.cpuset_cpus`),
     cpusetMems: cpuList(resources.cpusetMems, `${path}.cpuset_mems`),
-    hugepageLimits: resources.hugepageLimits.map(({ pageSize, limit }) => ({
-      pageSize: plainText(pageSize, `${path}.hugepage_limits`),
-      limitBytes: toNumber(limit, `${path}.hugepage_limits`, 0),
-    })),
-    unified: toUnified(resources.unified, `${path}.unified`),
+    ...(resources.hugepageLimits.length > 0 && {
+      hugepageLimits: resources.hugepageLimits.map(({ pageSize, limit }) => ({
+        pageSize: plainText(pageSize, `${path}.hugepage_limits`),
+        limitBytes: toNumber(limit, `${path}.hugepage_limits`, 0),
+      })),
+    }),
+    ...(Object.keys(resources.unified).length > 0 && { unified: toUnified(resources.unified, `${path}.unified`) }),
   };
 }
 

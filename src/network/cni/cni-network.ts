@@ -22,7 +22,7 @@ import { describeConfig, type NetworkConfig } from "./config.js";
 import type { NetnsPins } from "./netns-pins.js";
 import { endOrphanedPlugins } from "./orphans.js";
 import { findPlugin, type PluginSettings } from "./plugin.js";
-import { toSandboxNetwork } from "./result.js";
+import { toCniResult, toSandboxNetwork } from "./result.js";
 
 const INTERFACE = "eth0";
 /** Plugins at once where many attachments are looked at. */
@@ -34,6 +34,13 @@ const STATUS_TIMEOUT_MS = 10_000;
 /** Durable; keyed by sandbox id. */
 export interface AttachmentRecord extends Attachment {
   readonly sandboxId: SandboxId;
+}
+
+/** A sandbox that goes on, as its own record has it. */
+export interface LiveSandbox {
+  readonly id: SandboxId;
+  readonly config: SandboxConfig;
+  readonly network?: SandboxNetwork | undefined;
 }
 
 export interface CniRequest {
@@ -113,15 +120,18 @@ export class CniNetwork {
 
   /**
    * Ends what a crash has left: attachments of sandboxes that do not live, pins of nobody, and by
-   * GC what plugins keep for attachments that are not in our records.
+   * GC what plugins keep for attachments that are not in our records. A sandbox that lives and has
+   * a pin but no record, which was damaged then, gets one again: GC would end it, and no DEL ever.
    *
    * @param current the configuration of today
    * @returns the sandboxes whose attachments are gone now
    */
-  async recover(live: ReadonlySet<SandboxId>, current: NetworkConfig | undefined): Promise<SandboxId[]> {
+  async recover(live: readonly LiveSandbox[], current: NetworkConfig | undefined): Promise<SandboxId[]> {
     const { store, pins, log } = this.#parts;
+    const ids = new Set(live.map(({ id }) => id));
+    for (const sandbox of live) await this.#rebuildRecord(sandbox, current);
     const records = store.list().map(({ body }) => body);
-    const dead = records.filter(({ sandboxId }) => !live.has(sandboxId));
+    const dead = records.filter(({ sandboxId }) => !ids.has(sandboxId));
     const removed: SandboxId[] = [];
     await eachOf(dead, async ({ sandboxId }) => {
       try {
@@ -136,7 +146,7 @@ export class CniNetwork {
       }
     });
     for (const id of await pins.list()) {
-      if (!store.get(id)) await pins.unpin(id);
+      if (!store.get(id) && !ids.has(id as SandboxId)) await pins.unpin(id);
     }
     await this.#collectGarbage(current);
     return removed;
@@ -206,6 +216,30 @@ export class CniNetwork {
       });
     }
     return made;
+  }
+
+  /** By today's configuration, the one of its network that is still known; nothing where there is none. */
+  async #rebuildRecord({ id, config, network }: LiveSandbox, current: NetworkConfig | undefined): Promise<void> {
+    const { store, pins, log } = this.#parts;
+    const path = await pins.boundPath(id);
+    if (path === "" || store.get(id)) return;
+    if (!current || !network) {
+      log.error(
+        { sandboxId: id },
+        "a pod's CNI attachment is not recorded and there is no configuration to make it by",
+      );
+      return;
+    }
+    await store.put(id, {
+      sandboxId: id,
+      containerId: id,
+      interfaceName: INTERFACE,
+      args: cniArgs(id, config),
+      capabilities: capabilityArguments(config),
+      config: current,
+      result: toCniResult(network, path, current.version),
+    });
+    log.warn({ sandboxId: id, network: current.name }, "the record of a pod's CNI attachment was lost, made it again");
   }
 
   async #delete(record: AttachmentRecord): Promise<void> {

@@ -52,6 +52,27 @@ export function toSandboxNetwork(result: CniResult, interfaceName: string): Sand
   };
 }
 
+/**
+ * What can still be told of a result that was lost: the pod's interface, its addresses and routes.
+ * The lengths of the prefixes are not remembered, so each address stands for itself alone.
+ *
+ * @param netnsPath of the pod
+ */
+export function toCniResult(network: SandboxNetwork, netnsPath: string, version: string): CniResult {
+  const isSix = (address: string) => address.includes(":");
+  // Before 1.0.0 an address says its family (spec 0.4.0, "Result").
+  const says = version.startsWith("0.") ? (ip: string) => ({ version: isSix(ip) ? "6" : "4" }) : () => ({});
+  return {
+    cniVersion: version,
+    interfaces: [{ name: network.interface, sandbox: netnsPath }],
+    ips: network.ips.map((ip) => ({ ...says(ip), address: `${ip}/${isSix(ip) ? 128 : 32}`, interface: 0 })),
+    routes: (network.routes ?? []).map(({ destination, gateway }) => ({
+      dst: destination,
+      ...(gateway !== undefined && { gw: gateway }),
+    })),
+  };
+}
+
 function toDns(value: unknown): SandboxDns | undefined {
   if (!isObject(value)) return undefined;
   const words = (key: string): string[] =>

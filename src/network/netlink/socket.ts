@@ -66,7 +66,8 @@ export class NetlinkSocket {
   }
 }
 
-function toResult(request: NetlinkRequest, sequence: number, replies: readonly NetlinkMessage[]): NetlinkResult {
+/** What a batch's replies say of one of its requests. */
+export function toResult(request: NetlinkRequest, sequence: number, replies: readonly NetlinkMessage[]): NetlinkResult {
   const own = replies.filter((reply) => reply.sequence === sequence);
   const end = own.find(({ type }) => type === NLMSG_ERROR || type === NLMSG_DONE);
   const messages = own.filter((reply) => reply !== end);

@@ -149,8 +149,11 @@ function apply(names: Names, { remove, add }: NameChange): void {
 const newest = (inode: Inode) => ({ index: inode.versions.length - 1 });
 const durable = (inode: Inode) => ({ index: inode.durable });
 
+/** The label of what a program leaves that was killed. */
+export const KILLED = "everything";
+
 /** All that was done is there: the program was killed, and the machine went on. */
-const EVERYTHING: Remains = { label: "everything", keeps: () => true, version: newest };
+const EVERYTHING: Remains = { label: KILLED, keeps: () => true, version: newest };
 const DURABLE: Remains = { label: "what is durable", keeps: () => false, version: durable };
 
 /** What may be left at any moment, without a choice among the changes. */

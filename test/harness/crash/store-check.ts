@@ -12,9 +12,14 @@ import { Paths } from "../../../src/settings/paths.js";
 import { FileStore } from "../../../src/state/store.js";
 
 export const PLATFORM = { os: "linux", architecture: "amd64" } as const;
-const NOUNS = ["pods", "configmaps", "secrets"] as const;
+const NOUNS = ["pods", "configmaps", "secrets", "attachments"] as const;
+/** Of the boot alone: a power cut may take or spoil any of them, but not what is beside them. */
+export const BOOT_NOUNS = ["leases", "containers"] as const;
 
-/** What may stand under a key: `image REF`, `pods NAME`. `undefined`: nothing. */
+/**
+ * What may stand under a key: `image REF`, `pods NAME`. `undefined`: nothing. Of a layer with a key,
+ * `layer DIFFID`, the tree may be wrong: it is `sound`, `wrong`, or `marked` as damaged and not given out.
+ */
 export type Expected = ReadonlyMap<string, ReadonlySet<string | undefined>>;
 
 /** Lines of each layer's tree, by diffID. */
@@ -41,7 +46,8 @@ export async function examine(
   const dropped: string[] = [];
   const found = new Map<string, string>();
   try {
-    const problems = await imageProblemsIn(root, trees, found, dropped);
+    const fragile = new Set([...expected.keys()].filter((key) => key.startsWith("layer ")));
+    const problems = await imageProblemsIn(root, trees, found, dropped, fragile);
     problems.push(...(await readRecords(new Paths(root, `${root}-run`), found, readRecord)));
     return { problems: [...problems, ...surprises(expected, found)], dropped };
   } catch (err) {
@@ -55,18 +61,22 @@ async function imageProblemsIn(
   trees: Trees,
   found: Map<string, string>,
   dropped: string[],
+  fragile: ReadonlySet<string>,
 ): Promise<string[]> {
   const paths = new Paths(root, `${root}-run`);
   const before = thingsIn(paths);
   const images = await ImageStore.open(paths, { platform: PLATFORM });
   try {
-    const problems = imageProblems(images, paths, trees);
+    const problems = imageProblems(images, paths, trees, fragile, found);
     for (const { id, repoTags } of images.list()) for (const tag of repoTags) found.set(`image ${tag}`, id);
     for (const { file, problem } of images.quarantined) problems.push(`${file} could not be read: ${problem}`);
     dropped.push(...images.dropped.map(({ path }) => path));
     const after = new Set(thingsIn(paths));
     const unsaid = before.filter((path) => !after.has(path) && !dropped.includes(path));
-    problems.push(...unsaid.map((path) => `${path} was dropped, and nothing said so`), ...leftOvers(images, paths));
+    problems.push(
+      ...unsaid.map((path) => `${path} was dropped, and nothing said so`),
+      ...leftOvers(images, paths, fragile),
+    );
     return problems;
   } finally {
     await images.close();
@@ -81,7 +91,9 @@ function surprises(expected: Expected, found: ReadonlyMap<string, string>): stri
     const wanted = Array.from(allowed, (value) => value ?? "nothing").join(" or ");
     problems.push(`${key} is ${is ?? "not there"}, not ${wanted}`);
   }
-  for (const key of found.keys()) if (!expected.has(key)) problems.push(`${key} is there, and nobody made it`);
+  const isOfBoot = (key: string) => BOOT_NOUNS.some((noun) => key.startsWith(`${noun} `));
+  for (const key of found.keys())
+    if (!expected.has(key) && !isOfBoot(key)) problems.push(`${key} is there, and nobody made it`);
   return problems;
 }
 
@@ -96,10 +108,22 @@ async function readRecords(paths: Paths, found: Map<string, string>, readRecord:
     for (const { file, problem } of store.quarantined) problems.push(`${file} could not be read: ${problem}`);
     for (const { id, body } of store.list()) found.set(...readRecord(noun, id, body));
   }
+  for (const noun of BOOT_NOUNS) {
+    const dir = paths.bootState(noun);
+    if (!existsSync(dir)) continue;
+    const store = await FileStore.open<unknown>({ dir, storeClass: "boot", quarantine: paths.quarantine, version: 1 });
+    for (const { id, body } of store.list()) found.set(...readRecord(noun, id, body));
+  }
   return problems;
 }
 
-function imageProblems(images: ImageStore, paths: Paths, trees: Trees): string[] {
+function imageProblems(
+  images: ImageStore,
+  paths: Paths,
+  trees: Trees,
+  fragile: ReadonlySet<string>,
+  found: Map<string, string>,
+): string[] {
   const problems: string[] = [];
   for (const record of images.list()) {
     for (const digest of [record.id, record.manifestDigest]) {
@@ -107,16 +131,35 @@ function imageProblems(images: ImageStore, paths: Paths, trees: Trees): string[]
       const is = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
       if (is !== digest) problems.push(`blob ${digest} has the digest ${is}`);
     }
+    let isRefused = false;
     for (const { diffId } of record.layers) {
+      if (fragile.has(`layer ${diffId}`)) {
+        const state = stateOfFragile(images, paths, record.id, diffId, trees);
+        found.set(`layer ${diffId}`, state);
+        isRefused ||= state === "marked";
+        continue;
+      }
       const differences = treeDifferences(trees.get(diffId) ?? [], treeOf(paths.layer(diffId)));
       if (differences.length > 0)
         problems.push(`layer ${diffId} of ${record.repoTags.join(" ")}: ${differences.join("; ")}`);
     }
+    if (isRefused) continue;
     const lowers = images.lowerDirs(record.id);
     if (lowers.length !== new Set(record.layers.map(({ diffId }) => diffId)).size)
       problems.push(`${record.id} lacks a layer`);
   }
   return problems;
+}
+
+/** Of a layer that was damaged on purpose: no wrong byte of it is given out once somebody has looked. */
+function stateOfFragile(images: ImageStore, paths: Paths, id: string, diffId: Digest, trees: Trees): string {
+  try {
+    images.lowerDirs(id);
+  } catch (err) {
+    if ((err as { code?: string }).code === "IMAGE_DAMAGED") return "marked";
+    throw err;
+  }
+  return treeDifferences(trees.get(diffId) ?? [], treeOf(paths.layer(diffId))).length === 0 ? "sound" : "wrong";
 }
 
 /** What may be dropped, and is then to be told: partial work, layers, blobs, image records. */
@@ -126,18 +169,23 @@ function thingsIn(paths: Paths): string[] {
   return [...names(paths.tmp), ...names(paths.layers), ...names(blobsOf(paths)), ...records];
 }
 
-function leftOvers(images: ImageStore, paths: Paths): string[] {
+function leftOvers(images: ImageStore, paths: Paths, fragile: ReadonlySet<string>): string[] {
   const hex = (digest: string) => digest.slice("sha256:".length);
   const records = images.list();
   const layers = records.flatMap((record) => record.layers.map(({ diffId }) => hex(diffId)));
   const blobs = records.flatMap(({ id, manifestDigest }) => [hex(id), hex(manifestDigest)]);
+  const aside = readdirQuietly(paths.quarantine).filter(
+    // A damaged layer stays for prune; a record of the boot may be spoiled.
+    (name) =>
+      [...fragile].some((key) => name.startsWith(`layer-${hex(key.slice("layer ".length))}-`)) || /^\d+-/.test(name),
+  );
   const wanted: [string, string[]][] = [
     [paths.tmp, []],
     [paths.layers, layers],
     [blobsOf(paths), blobs],
     [paths.durableState("images"), records.map(({ id }) => `${hex(id)}.json`)],
     [paths.durableState("layers"), layers.map((name) => `${name}.json`)],
-    [paths.quarantine, []],
+    [paths.quarantine, aside],
   ];
   return wanted.flatMap(([dir, names]) => {
     const left = readdirQuietly(dir).filter((name) => !names.includes(name));

@@ -290,7 +290,7 @@ test.each<[string, Answer]>([
   await expect(readBlob(host, { times: { ...QUICK, attempts: 2 } })).rejects.toMatchObject({
     code: "REGISTRY_UNAVAILABLE",
   });
-  expect(performance.now() - started).toBeLessThan(5000);
+  expect(performance.now() - started).toBeLessThan(20_000);
 });
 
 test("a slow reader is no stall", async () => {
@@ -318,7 +318,7 @@ test("a cancelled blob ends its connection and is cancelled CANCELLED", async ()
       for await (const _ of stream);
     })(),
   ).rejects.toMatchObject({ code: "CANCELLED" });
-  await vi.waitFor(() => expect(closed).toBe(true));
+  await expect.poll(() => closed).toBe(true);
 });
 
 test("a stream that its reader gives up ends the connection", async () => {
@@ -329,7 +329,7 @@ test("a stream that its reader gives up ends the connection", async () => {
   });
   const stream = await (await client().repository(host, "x")).blobStream(ITEM, signal());
   stream.once("data", () => stream.destroy());
-  await vi.waitFor(() => expect(closed).toBe(true));
+  await expect.poll(() => closed).toBe(true);
 });
 
 test("a proxy of the environment is used, and not for loopback", async () => {

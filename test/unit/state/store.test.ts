@@ -76,3 +76,30 @@ test("a failed write leaves the old record and no temporary file", async () => {
   await expect(store.put("a", { n: 2 })).rejects.toMatchObject({ syscall: { errno: "ENOENT" } });
   expect(store.get("a")).toEqual({ n: 1 });
 });
+
+test("a group holds its records in the order they came, over puts, moves, removals and a new open", async () => {
+  const openGrouped = () =>
+    FileStore.open<{ n: number; of: string }>({
+      dir: join(top, "s"),
+      quarantine: join(top, "q"),
+      storeClass: "boot",
+      version: 1,
+      groupOf: ({ of }) => of,
+    });
+  const store = await openGrouped();
+  for (const n of [1, 2, 3, 4]) await store.put(`r${n}`, { n, of: n === 4 ? "y" : "x" });
+  await store.put("r1", { n: 10, of: "x" });
+  expect(store.group("x").map(({ n }) => n)).toEqual([10, 2, 3]);
+  await store.put("r2", { n: 2, of: "y" });
+  await store.remove("r3");
+  await store.remove("r3");
+  expect(store.group("x").map(({ n }) => n)).toEqual([10]);
+  expect(store.group("y").map(({ n }) => n)).toEqual([4, 2]);
+  expect(
+    (await openGrouped())
+      .group("y")
+      .map(({ n }) => n)
+      .sort((a, b) => a - b),
+  ).toEqual([2, 4]);
+  expect(store.group("none")).toEqual([]);
+});

@@ -180,13 +180,18 @@ async function reach(child: ChildProcess, agentSocket: string, timeoutMs: number
   child.once("error", (error) => (ended = error.message));
   child.once("exit", (code, signal) => (ended = `QEMU ended with ${signal ?? code}`));
   const deadline = performance.now() + timeoutMs;
+  let channel: Channel;
   for (;;) {
     if (ended) throw new Error(ended);
-    if (existsSync(agentSocket)) break;
+    // It is there a moment before QEMU listens on it.
+    const opened = existsSync(agentSocket) ? await Channel.open(agentSocket).catch(() => undefined) : undefined;
+    if (opened) {
+      channel = opened;
+      break;
+    }
     if (performance.now() > deadline) throw new Error("QEMU made no socket");
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  const channel = await Channel.open(agentSocket);
   try {
     await channel.run("true", Math.max(1, deadline - performance.now()));
     return channel;

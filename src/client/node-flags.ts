@@ -1,0 +1,9 @@
+/**
+ * How Node.js is started for the daemon; the first line of `cli/main.ts` has the same words.
+ *
+ * Garbage is collected by the event loop's thread alone, in steps. With helper threads a step ends when the last
+ * helper has had a processor: up to 240 ms were seen where other programs had taken both. And the young
+ * generation, which holds the bytes of a pull, stays small. Neither can be said to a V8 that runs already
+ * (`--no-concurrent-marking` then ends it at the next collection).
+ */
+export const DAEMON_NODE_FLAGS: readonly string[] = ["--single-threaded-gc", "--max-semi-space-size=4"];
