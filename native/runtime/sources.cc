@@ -146,10 +146,35 @@ bool OpenLayers(const LaunchRequest& request, const Plan& plan, const PlanMount&
   return set || FailStep(Step::kMount, doing, set.failure(), problem);
 }
 
+// In a user namespace the child may not reach the source, and in one that it joins it would find
+// another. What is below /proc is a descriptor of some process, and of its mount namespace.
+bool IsLeftToChild(const LaunchRequest& request, const Plan& plan, const PlanMount& mount,
+                   const std::string& source) {
+  return request.keeps_mount_order && !plan.has_userns && (plan.new_namespaces & CLONE_NEWNS) != 0 &&
+         mount.idmap == PlanMount::kNoIdmap && source.rfind("/proc/", 0) != 0;
+}
+
+// Nothing is made where a source is missing.
+bool LeaveToChild(const PlanMount& mount, const std::string& source, Sources* sources,
+                  Problem* problem) {
+  auto found = sys::open_at(AT_FDCWD, source.c_str(), O_PATH);
+  if (!found) {
+    return FailStep(Step::kMount,
+                    "mount " + Quote(mount.destination) + ": open bind source " + Quote(source),
+                    found.failure(), problem);
+  }
+  sources->bind_sources.push_back(source);
+  sources->bind_paths.back() = sources->bind_sources.back().c_str();
+  sources->mounts.push_back(-1);
+  return true;
+}
+
 bool OpenMounts(const LaunchRequest& request, const Plan& plan, Sources* sources,
                 Problem* problem) {
   sources->mounts.reserve(plan.mounts.size());
+  sources->bind_sources.reserve(plan.mounts.size());  // never moved: bind_paths points into it
   for (const PlanMount& mount : plan.mounts) {
+    sources->bind_paths.push_back(nullptr);
     if (mount.kind == PlanMount::kFilesystem) {
       sources->mounts.push_back(-1);
       continue;
@@ -162,6 +187,10 @@ bool OpenMounts(const LaunchRequest& request, const Plan& plan, Sources* sources
       continue;
     }
     const std::string source = InBundle(request, mount.source);
+    if (IsLeftToChild(request, plan, mount, source)) {
+      if (!LeaveToChild(mount, source, sources, problem)) return false;
+      continue;
+    }
     auto tree = OpenBind(mount, source);
     if (!tree) {
       return FailStep(Step::kMount,

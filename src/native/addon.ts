@@ -36,6 +36,7 @@ interface Addon {
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
   pidfdHasExited(pidfd: number): boolean;
+  waitForProcess(pidfd: number, timeoutMs: number): Promise<boolean>;
   reapChild(pidfd: number): [number, number] | undefined;
   processStat(pid: number): string;
   spawnMonitor(
@@ -49,7 +50,7 @@ interface Addon {
     shm: number,
     user: number,
     ...args: string[]
-  ): [number, number, number];
+  ): Promise<[number, number, number]>;
   spawnProgram(
     hasInput: boolean,
     hasErrors: boolean,
