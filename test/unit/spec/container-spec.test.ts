@@ -37,8 +37,8 @@ function specOf(securityContext: object, host: HostAbilities = HOST, more: Parti
   });
   return toContainerSpec({
     config: toContainerConfig(asked, config),
-    image: { user: "", env: [], entrypoint: [], cmd: [], workingDir: "" } as unknown as ContainerSpecInput["image"],
-    user: { uid: 0, gid: 0, additionalGids: [], home: "/" } as unknown as ContainerSpecInput["user"],
+    image: { user: "", env: [], entrypoint: [], cmd: [], workingDir: "" },
+    user: { uid: 0, gid: 0, additionalGids: [], home: "/" },
     host,
     cgroupsPath: "/c",
     ...more,
