@@ -358,6 +358,7 @@ async function openSockets(
           runDir: paths.run,
           cgroupMount: host.cgroups.mount,
           cgroupControllers: [...host.cgroups.controllers],
+          seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
           // Without a controller, figures are sums over the processes that run now.
           figuresFrom: Object.fromEntries(
             ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
