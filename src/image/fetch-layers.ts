@@ -84,7 +84,7 @@ async function fetchLayer(
     open: (signal) => source.layer(item, signal),
     // Each is a line to every listener, and bytes come in thousands of pieces.
     onBytes: (bytes) => {
-      if (performance.now() - reportedAtMs >= PROGRESS_INTERVAL_MS) report("pulling", bytes);
+      if (bytes >= item.size || performance.now() - reportedAtMs >= PROGRESS_INTERVAL_MS) report("pulling", bytes);
     },
     signal: options.signal,
     timeline: options.timeline,
