@@ -76,7 +76,9 @@ async function fetchLayer(
     reportedAtMs = performance.now();
     options.onProgress?.({ digest: item.digest, state, currentBytes, totalBytes: item.size });
   };
-  if (layers.get(diffId)) report("present", item.size);
+  const present = layers.get(diffId);
+  const isPresent = present !== undefined && !present.damage;
+  if (isPresent) report("present", item.size);
   else report("pulling", 0);
   const record = await layers.ensure({
     diffId,
@@ -89,6 +91,6 @@ async function fetchLayer(
     signal: options.signal,
     timeline: options.timeline,
   });
-  report("done", item.size);
+  if (!isPresent) report("done", item.size);
   return record;
 }
