@@ -60,7 +60,7 @@ export class PullProgress {
   #redraw(): void {
     this.#drawnAtMs = this.#nowMs();
     // More lines than the screen has cannot be gone back over.
-    const room = Math.max((this.#output.rows ?? DEFAULT_ROWS) - 2, 1);
+    const room = Math.max((this.#output.rows || DEFAULT_ROWS) - 2, 1);
     const layers = [...this.#layers.values()];
     const shown = layers.length <= room ? layers : layers.filter(({ state }) => !isEnded(state)).slice(0, room - 1);
     const lines = shown.map((progress) => barOf(progress));

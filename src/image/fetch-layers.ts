@@ -76,7 +76,9 @@ async function fetchLayer(
     reportedAtMs = performance.now();
     options.onProgress?.({ digest: item.digest, state, currentBytes, totalBytes: item.size });
   };
-  if (layers.get(diffId)) report("present", item.size);
+  const present = layers.get(diffId);
+  const isPresent = present !== undefined && !present.damage;
+  if (isPresent) report("present", item.size);
   else report("pulling", 0);
   const record = await layers.ensure({
     diffId,
@@ -84,11 +86,11 @@ async function fetchLayer(
     open: (signal) => source.layer(item, signal),
     // Each is a line to every listener, and bytes come in thousands of pieces.
     onBytes: (bytes) => {
-      if (performance.now() - reportedAtMs >= PROGRESS_INTERVAL_MS) report("pulling", bytes);
+      if (bytes >= item.size || performance.now() - reportedAtMs >= PROGRESS_INTERVAL_MS) report("pulling", bytes);
     },
     signal: options.signal,
     timeline: options.timeline,
   });
-  report("done", item.size);
+  if (!isPresent) report("done", item.size);
   return record;
 }

@@ -65,7 +65,10 @@ describe("pull", () => {
     const [busyboxDir] = store.lowerDirs(busybox.id);
     expect((await lstat(join(busyboxDir ?? "", "bin/busybox"))).nlink).toBeGreaterThan(200);
 
-    const nginx = await store.pull(ref("nginx"));
+    const shared: LayerProgress[] = [];
+    const nginx = await store.pull(ref("nginx"), { onProgress: (p) => shared.push(p) });
+    const statesOf = (digest?: string) => shared.filter((p) => p.digest === digest).map(({ state }) => state);
+    expect(statesOf(busybox.layers[0]?.digest)).toEqual(["present"]);
     expect(store.lowerDirs(nginx.id).at(-1)).toBe(busyboxDir);
     expect(store.lowerDirs(nginx.id)).toHaveLength(2);
     expect((await readdir(paths.layers)).length).toBe(2);

@@ -48,3 +48,11 @@ test("more layers than the screen has rows are summed up", () => {
   expect(last).toContain("4 of 10 layers are here");
   for (const line of last.split("\n")) expect(line.length).toBeLessThan(60);
 });
+
+test("a terminal that does not know its size is one of 24 rows and 80 columns", () => {
+  const { progress, text } = recorded({ columns: 0, rows: 0 });
+  for (const fill of ["a", "b"]) {
+    progress.show({ digest: `sha256:${fill.repeat(64)}`, totalBytes: 10, state: "pulling", currentBytes: 5 });
+  }
+  expect(text().split("\u001b[J").at(-1)?.match(/\[=+>/g)).toHaveLength(2);
+});
