@@ -139,7 +139,7 @@ async function open(
     if (leavesNothing() || (isNew && !daemon)) await unmount(paths.tmpfs, { detach: true });
     if (leavesNothing()) await rm(paths.run, { recursive: true, force: true });
   });
-  const host = await readHost(settings.cgroupRoot, settings.tolerateMissingControllers);
+  const host = await readHost(settings, paths);
   parts.push("remove empty cgroups", async () => {
     if (!daemon) await removeEmptyCgroups(host.cgroups);
   });

@@ -9,6 +9,8 @@
 
 #include "addon/async_op.h"
 #include "addon/registration.h"
+#include "addon/user_namespace.h"
+#include "sys/attached_overlay.h"
 #include "sys/files.h"
 #include "sys/mount_api.h"
 
@@ -108,6 +110,24 @@ Napi::Value MakeShared(const Napi::CallbackInfo& info) {
       NothingToValue);
 }
 
+// probeIdmappedLayers(above, below) -> Promise<void>. Two directories beside one another, as the
+// layers of a container in a user namespace; on newer kernels too in the way of the older ones.
+Napi::Value ProbeIdmappedLayers(const Napi::CallbackInfo& info) {
+  sys::OverlayDirs overlay;
+  overlay.lower = {StringArgument(info, 0), StringArgument(info, 1)};
+  overlay.is_volatile = false;
+  return SettleOnPool<Nothing>(
+      info.Env(),
+      [overlay]() -> sys::Result<Nothing> {
+        sys::Result<UserNamespaces> made = MakeUserNamespaces({"0 65536 1\n", "0 65536 1\n"}, 0);
+        if (!made) return made.failure();
+        sys::Result<sys::UniqueFd> root = sys::MakeAttachedOverlay(overlay, made->user.get());
+        if (!root) return root.failure();
+        return Nothing{};
+      },
+      NothingToValue);
+}
+
 }  // namespace
 
 void RegisterMounts(Napi::Env env, Napi::Object exports) {
@@ -116,6 +136,7 @@ void RegisterMounts(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "unmount", Unmount);
   Export(env, exports, "bindMount", BindMount);
   Export(env, exports, "makeShared", MakeShared);
+  Export(env, exports, "probeIdmappedLayers", ProbeIdmappedLayers);
 }
 
 }  // namespace addon

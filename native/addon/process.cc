@@ -56,12 +56,34 @@ Napi::Value ProcessStat(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), text ? *text : "");
 }
 
+// waitForProcess(pidfd, timeoutMs) -> Promise<boolean>: true once the process has ended. The
+// descriptor is borrowed until then. On a thread of its own: a wait would keep the pool's.
+Napi::Value WaitForProcess(const Napi::CallbackInfo& info) {
+  const int pidfd = IntArgument(info, 0);
+  const int timeout_ms = IntArgument(info, 1);
+  return SettleOnOwnThread<bool>(
+      info.Env(),
+      [pidfd, timeout_ms]() -> sys::Result<bool> {
+        struct pollfd ended = {pidfd, POLLIN, 0};
+        int ready;
+        do {
+          ready = ::poll(&ended, 1, timeout_ms);
+        } while (ready < 0 && errno == EINTR);
+        if (ready < 0) return sys::FailedWithErrno("poll");
+        return ready > 0;
+      },
+      [](Napi::Env env, bool& has_ended) -> Napi::Value {
+        return Napi::Boolean::New(env, has_ended);
+      });
+}
+
 }  // namespace
 
 void RegisterProcess(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "pidfdOpen", PidfdOpen);
   Export(env, exports, "pidfdSendSignal", PidfdSendSignal);
   Export(env, exports, "pidfdHasExited", PidfdHasExited);
+  Export(env, exports, "waitForProcess", WaitForProcess);
   Export(env, exports, "reapChild", ReapChild);
   Export(env, exports, "processStat", ProcessStat);
 }

@@ -275,6 +275,9 @@ bool Applier::CreateHardLink(const Entry& entry, Problem* problem) {
     return FailedCall(problem, "newfstatat", errno);
   }
   if (S_ISDIR(target.st_mode)) return Refuse(problem, "hard link to a directory");
+  if (S_ISCHR(target.st_mode) && target.st_rdev == makedev(0, 0)) {
+    return Refuse(problem, "hard link to \"" + entry.link + "\", which this layer removes");
+  }
   if (::fstatat(parent_.get(), name_.c_str(), &existing, AT_SYMLINK_NOFOLLOW) == 0) {
     // A link to itself would remove the one file that there is.
     if (existing.st_ino == target.st_ino && existing.st_dev == target.st_dev) return true;

@@ -2,6 +2,7 @@
 
 #include <string.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 
@@ -35,6 +36,11 @@ class Zstd final : public Decompressor {
     ZSTD_outBuffer output{out, out_size, 0};
     const size_t hint = ZSTD_decompressStream(stream_, &output, &input);
     if (ZSTD_isError(hint)) {
+      // zstd(1) --long=28 and above: the window is memory, and libzstd's own limit for it 128 MiB.
+      if (ZSTD_getErrorCode(hint) == ZSTD_error_frameParameter_windowTooLarge) {
+        *problem = {kLimit, "zstd: the stream needs a window of more than 128 MiB", nullptr, 0, ""};
+        return false;
+      }
       problem->code = kCorrupt;
       problem->message = std::string("zstd: ") + ZSTD_getErrorName(hint);
       return false;

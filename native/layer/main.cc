@@ -5,6 +5,7 @@
 //   minke-layer --emit DIR [--expect-diffid D]   the archive of a stored layer on standard output
 //   minke-layer --verify DIR                     compares a stored layer with its record
 //   minke-layer --usage DIR                      what DIR and each of its children occupy
+//   minke-layer --sum DIR [--sum DIR]…           what each DIR occupies with all below; null: it is not there
 //   minke-layer --compress zstd | --decompress auto   standard input to standard output
 //   minke-layer --syncfs DIR     syncfs(2) of the file system that holds DIR
 //   minke-layer --remove PATH    removes a tree, whatever its names
@@ -28,6 +29,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "layer/answer.h"
 #include "layer/applier.h"
@@ -50,6 +52,7 @@ using layer::Quoted;
 struct Arguments {
   std::string dest, syncfs, remove, emit, verify, usage, compress, decompress;
   std::string record, expect_digest, expect_diff_id, background;
+  std::vector<std::string> sums;
   layer::Limits limits;
 };
 
@@ -71,13 +74,14 @@ bool ParseArguments(int argc, char** argv, Arguments* arguments) {
       known = true;
     }
     if (known) continue;
-    if (name == "--max-bytes" && number) arguments->limits.max_bytes = *number;
+    if (name == "--sum") arguments->sums.push_back(value);
+    else if (name == "--max-bytes" && number) arguments->limits.max_bytes = *number;
     else if (name == "--max-entries" && number) arguments->limits.max_entries = *number;
     else return false;
   }
   const Arguments& a = *arguments;
   const int verbs = !a.dest.empty() + !a.syncfs.empty() + !a.remove.empty() + !a.emit.empty() + !a.verify.empty() +
-                    !a.usage.empty() + !a.compress.empty() + !a.decompress.empty();
+                    !a.usage.empty() + !a.sums.empty() + !a.compress.empty() + !a.decompress.empty();
   if (!a.compress.empty() && a.compress != "zstd") return false;
   return argc % 2 == 1 && verbs == 1;
 }
@@ -196,6 +200,23 @@ int MeasureUsage(const std::string& path) {
   return Print(line + "]}", 0);
 }
 
+int SumUsage(const std::vector<std::string>& paths) {
+  std::string line = "{\"sums\":[";
+  for (const std::string& path : paths) {
+    if (line.back() != '[') line += ',';
+    layer::Usage usage;
+    layer::Problem problem;
+    if (layer::SumTree(path, &usage, &problem)) {
+      line += "{\"bytes\":" + std::to_string(usage.bytes) + Number("inodes", usage.inodes) + "}";
+    } else if (problem.error == ENOENT) {
+      line += "null";
+    } else {
+      return PrintProblem(problem);
+    }
+  }
+  return Print(line + "]}", 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -207,7 +228,7 @@ int main(int argc, char** argv) {
   Arguments arguments;
   if (!ParseArguments(argc, argv, &arguments)) {
     fputs("usage: minke-layer --dest DIR [--record DIR] [--expect-digest D] [--expect-diffid D] [--max-bytes N] [--max-entries N]\n"
-          "       minke-layer --emit DIR [--expect-diffid D] | --verify DIR | --usage DIR\n"
+          "       minke-layer --emit DIR [--expect-diffid D] | --verify DIR | --usage DIR | --sum DIR [--sum DIR]...\n"
           "       minke-layer --compress zstd | --decompress auto | --syncfs DIR | --remove PATH\n", stderr);
     return 2;
   }
@@ -217,6 +238,7 @@ int main(int argc, char** argv) {
   if (!arguments.emit.empty()) return Emit(arguments);
   if (!arguments.verify.empty()) return Verify(arguments);
   if (!arguments.usage.empty()) return MeasureUsage(arguments.usage);
+  if (!arguments.sums.empty()) return SumUsage(arguments.sums);
   if (!arguments.compress.empty()) return layer::CompressStream();
   if (!arguments.decompress.empty()) return layer::DecompressStream(arguments.limits.max_bytes);
   return Unpack(arguments);

@@ -61,16 +61,30 @@ class Measure {
   std::set<ino_t> shared_;
 };
 
+sys::UniqueFd OpenTop(const std::string& path, struct stat* st, Problem* problem) {
+  auto root = sys::open_at(AT_FDCWD, path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (root && ::fstat(root->get(), st) == 0) return std::move(*root);
+  *problem = {kSystem, "open the directory", root ? "newfstatat" : root.failure().op, root ? errno : root.failure().error, path};
+  return {};
+}
+
 }  // namespace
 
-bool MeasureTree(const std::string& path, TreeUsage* usage, Problem* problem) {
-  auto root = sys::open_at(AT_FDCWD, path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+bool SumTree(const std::string& path, Usage* usage, Problem* problem) {
   struct stat st;
-  if (!root || ::fstat(root->get(), &st) < 0) {
-    *problem = {kSystem, "open the directory", root ? "newfstatat" : root.failure().op, root ? errno : root.failure().error, path};
-    return false;
-  }
-  Measure measure(root->get(), st.st_dev);
+  const sys::UniqueFd root = OpenTop(path, &st, problem);
+  if (!root.valid()) return false;
+  Measure measure(root.get(), st.st_dev);
+  measure.Count(st, usage);
+  measure.Below(".", usage);
+  return true;
+}
+
+bool MeasureTree(const std::string& path, TreeUsage* usage, Problem* problem) {
+  struct stat st;
+  const sys::UniqueFd root = OpenTop(path, &st, problem);
+  if (!root.valid()) return false;
+  Measure measure(root.get(), st.st_dev);
   measure.Count(st, &usage->own);
   const bool listed = measure.ForEach(".", [&](const std::string& name, const struct stat& child) {
     NamedUsage named{name, S_ISDIR(child.st_mode), {}};

@@ -27,6 +27,9 @@ struct TreeUsage {
   std::vector<NamedUsage> children;
 };
 
+// Of a directory with all that is below it. `problem` has ENOENT where there is none.
+bool SumTree(const std::string& path, Usage* usage, Problem* problem);
+
 // What is removed meanwhile counts as nothing. Follows no link.
 bool MeasureTree(const std::string& path, TreeUsage* usage, Problem* problem);
 

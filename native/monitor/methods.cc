@@ -105,7 +105,8 @@ void Monitor::OnRequest(Connection* client, const JsonValue& frame) {
     Method method;
   } kMethods[] = {
       {"start", &Monitor::Start},           {"exec", &Monitor::StartExec}, {"signal", &Monitor::Signal},
-      {"stop", &Monitor::Stop},             {"kill", &Monitor::Kill},      {"startInit", &Monitor::StartInit}, {"list", &Monitor::List},
+      {"stop", &Monitor::Stop},             {"kill", &Monitor::Kill},      {"killExec", &Monitor::KillExec},
+      {"startInit", &Monitor::StartInit},   {"list", &Monitor::List},
       {"resize", &Monitor::Resize},         {"reopenLog", &Monitor::ReopenLog},
       {"forget", &Monitor::Forget},         {"shutdown", &Monitor::Shutdown},
   };
@@ -238,6 +239,18 @@ void Monitor::Kill(const Request& request) {
   Container* const container = NeedContainer(request, &params);
   if (container == nullptr) return;
   if (container->is_alive()) container->Kill();
+  ReplyEmpty(request);
+}
+
+void Monitor::KillExec(const Request& request) {
+  Params params(request.params);
+  const std::string exec_id = params.String("execId");
+  if (!IsId(exec_id)) {
+    ReplyError(request, "BAD_REQUEST", "killExec: parameter \"execId\" is missing or wrong");
+    return;
+  }
+  // One that is not known has ended.
+  if (Exec* const exec = FindExec(exec_id)) exec->Kill();
   ReplyEmpty(request);
 }
 

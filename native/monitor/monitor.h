@@ -100,6 +100,7 @@ class Monitor final : public ConnectionOwner, public ContainerOwner, public Exec
   void Signal(const Request& request);
   void Stop(const Request& request);
   void Kill(const Request& request);
+  void KillExec(const Request& request);
   void StartInit(const Request& request);
   void List(const Request& request);
   void Resize(const Request& request);

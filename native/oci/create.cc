@@ -119,6 +119,8 @@ bool Launch(const GlobalOptions& global, const Options& options, bool is_run, Cr
   request.filter_cache = global.root + "/@filters";
   request.start_listener = is_run ? -1 : creation->listener.get();
   request.preserve_fds = creation->preserve_fds;
+  request.keeps_mount_order = true;
+  request.removes_rdt_groups = true;
   request.no_pivot = options.Has("no-pivot");
   request.no_new_keyring = options.Has("no-new-keyring");
   for (int i = 0; i < 3; i++) request.stdio[i] = i;
@@ -141,6 +143,7 @@ bool SaveAndTell(const Options& options, Creation* creation, std::string* proble
   Record& record = creation->record;
   record.pid = creation->launch.pid;
   record.start_ticks = StartTicks(record.pid);
+  record.rdt_groups = runtime::RdtGroupsOf(creation->launch);
   if (auto saved = SaveRecord(creation->directory.get(), record); !saved) {
     *problem = std::string("write record: ") + saved.failure().op + ": " +
                runtime::ErrnoName(saved.failure().error);
@@ -162,6 +165,7 @@ void Undo(const GlobalOptions& global, Creation* creation) {
     (void)sys::pidfd_send_signal(creation->launch.pidfd.get(), SIGKILL).ok();
     (void)sys::waitid_pidfd(creation->launch.pidfd.get(), 0, nullptr).ok();
   }
+  runtime::UndoOutside(&creation->launch);
   if (creation->record.made_cgroup) RemoveCgroup(creation->record.cgroup);
   if (creation->directory.valid()) RemoveContainerDirectory(global, creation->record.id);
 }
@@ -186,6 +190,7 @@ int FinishRun(const GlobalOptions& global, const Options& options, Creation* cre
     KillCgroup(creation->record.cgroup);
     RemoveCgroup(creation->record.cgroup);
   }
+  runtime::RemoveRdtGroups(creation->record.rdt_groups);
   RemoveContainerDirectory(global, creation->record.id);
   return code;
 }

@@ -226,7 +226,11 @@ int CommandExec(const GlobalOptions& global, const Arguments& arguments) {
   request.cgroup = cgroup;
   runtime::Launch launch;
   runtime::Problem failure;
-  const bool is_started = runtime::StartExec(request, &launch, &failure);
+  runtime::Spec spec;
+  runtime::SpecError error;
+  const bool is_read = runtime::ReadSpec(*config, &spec, &error);
+  const bool is_started = (!is_read || runtime::JoinRdtGroups(spec, id, &failure)) &&
+                          runtime::StartExec(request, &launch, &failure);
   if (!is_started || !runtime::FinishLaunch(&launch, &failure)) {
     if (launch.pidfd.valid()) (void)sys::waitid_pidfd(launch.pidfd.get(), 0, nullptr).ok();
     if (made_cgroup) ::rmdir(cgroup.c_str());

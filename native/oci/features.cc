@@ -56,6 +56,29 @@ void Seccomp(Writer* writer) {
   writer->EndObject();
 }
 
+void MemoryPolicy(Writer* writer) {
+  static constexpr const char* kModes[] = {
+      "MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE",
+      "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL"};
+  static constexpr const char* kFlags[] = {"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES",
+                                           "MPOL_F_STATIC_NODES"};
+  writer->Key("memoryPolicy");
+  writer->StartObject();
+  Strings(writer, "modes", kModes);
+  Strings(writer, "flags", kFlags);
+  writer->EndObject();
+}
+
+void IntelRdt(Writer* writer) {
+  writer->Key("intelRdt");
+  writer->StartObject();
+  for (const char* part : {"enabled", "schemata", "monitoring"}) {
+    writer->Key(part);
+    writer->Bool(true);
+  }
+  writer->EndObject();
+}
+
 void Linux(Writer* writer) {
   static constexpr const char* kNamespaces[] = {"cgroup", "ipc",  "mount", "network",
                                                 "pid",    "time", "user",  "uts"};
@@ -81,8 +104,9 @@ void Linux(Writer* writer) {
   Seccomp(writer);
   Enabled(writer, "apparmor", true);
   Enabled(writer, "selinux", true);
-  Enabled(writer, "intelRdt", false);
-  Enabled(writer, "netDevices", false);
+  IntelRdt(writer);
+  MemoryPolicy(writer);
+  Enabled(writer, "netDevices", true);
   writer->Key("mountExtensions");
   writer->StartObject();
   Enabled(writer, "idmap", true);

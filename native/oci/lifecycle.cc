@@ -17,6 +17,7 @@
 #include "oci/options.h"
 #include "oci/record.h"
 #include "runtime/child_report.h"
+#include "runtime/container.h"
 #include "runtime/describe_report.h"
 #include "runtime/hooks.h"
 #include "runtime/plan.h"
@@ -25,6 +26,9 @@
 
 namespace oci {
 namespace {
+
+// Processes of a loaded machine stop within milliseconds; those in state D may never.
+constexpr int kFreezeDeadlineMs = 10'000;
 
 // Parses options with one operand, the id, and loads its record.
 bool LoadFor(Options* options, const Arguments& arguments, const GlobalOptions& global,
@@ -118,6 +122,22 @@ bool SendSignal(const Record& record, int signal, std::string* problem) {
   const bool is_ours = pidfd && StartTicks(record.pid) == record.start_ticks;
   if (is_ours && sys::pidfd_send_signal(pidfd->get(), signal).ok()) return true;
   *problem = "kill container \"" + record.id + "\": it is not running";
+  return false;
+}
+
+// cgroup-v2.rst, "cgroup.freeze": processes stop one by one, and the end is told by
+// cgroup.events, whose changes are a POLLPRI. A process in state D does not stop.
+bool WaitUntilFrozen(const std::string& cgroup) {
+  auto events = sys::open_at(AT_FDCWD, (cgroup + "/cgroup.events").c_str(), O_RDONLY);
+  if (!events) return false;
+  constexpr int kStepMs = 100;
+  for (int waited_ms = 0; waited_ms <= kFreezeDeadlineMs; waited_ms += kStepMs) {
+    char text[256] = {};
+    if (::pread(events->get(), text, sizeof text - 1, 0) < 0) return false;
+    if (strstr(text, "frozen 1") != nullptr) return true;
+    struct pollfd change = {events->get(), POLLPRI, 0};
+    ::poll(&change, 1, kStepMs);
+  }
   return false;
 }
 
@@ -226,6 +246,7 @@ int CommandDelete(const GlobalOptions& global, const Arguments& arguments) {
     const runtime::HookState state{record.id, record.bundle, 0, "stopped", &spec};
     for (const std::string& warning : runtime::RunPoststop(state)) Warn(global, warning);
   }
+  runtime::RemoveRdtGroups(record.rdt_groups);
   RemoveContainerDirectory(global, record.id);
   return 0;
 }
@@ -289,9 +310,15 @@ int CommandFreeze(const GlobalOptions& global, const Arguments& arguments, bool 
   if (status != (is_pause ? "running" : "paused") && !(is_pause && status == "created")) {
     return Complain(global, std::string(verb) + " container \"" + record.id + "\": it is " + status);
   }
-  auto written = sys::WriteFileAt(AT_FDCWD, (record.cgroup + "/cgroup.freeze").c_str(),
-                                  is_pause ? "1" : "0");
-  if (written) return 0;
+  const std::string file = record.cgroup + "/cgroup.freeze";
+  auto written = sys::WriteFileAt(AT_FDCWD, file.c_str(), is_pause ? "1" : "0");
+  if (written && (!is_pause || WaitUntilFrozen(record.cgroup))) return 0;
+  if (written) {
+    (void)sys::WriteFileAt(AT_FDCWD, file.c_str(), "0");
+    return Complain(global, "pause container \"" + record.id +
+                                "\": its processes do not stop, most likely in uninterruptible "
+                                "sleep (state D in ps)");
+  }
   return Complain(global, std::string(verb) + " container \"" + record.id + "\": write: " +
                               runtime::ErrnoName(written.failure().error));
 }

@@ -99,6 +99,10 @@ sys::Result<void> SaveRecord(int directory, const Record& record) {
   writer.Uint64(static_cast<uint64_t>(record.pid));
   writer.Key("startTicks");
   writer.Uint64(record.start_ticks);
+  writer.Key("rdtGroups");
+  writer.StartArray();
+  for (const std::string& group : record.rdt_groups) writer.String(group.c_str());
+  writer.EndArray();
   writer.EndObject();
   return sys::WriteAtomically(directory, "record.json", {buffer.GetString(), buffer.GetSize()},
                               0600, false);
@@ -124,6 +128,11 @@ sys::Result<Record> LoadRecord(const GlobalOptions& global, const std::string& i
   record.pid = static_cast<pid_t>(Number(json, "pid"));
   record.start_ticks = Number(json, "startTicks");
   record.made_cgroup = Number(json, "madeCgroup") != 0;
+  if (auto groups = json.FindMember("rdtGroups"); groups != json.MemberEnd() && groups->value.IsArray()) {
+    for (const auto& group : groups->value.GetArray()) {
+      if (group.IsString()) record.rdt_groups.push_back(group.GetString());
+    }
+  }
   return record;
 }
 

@@ -19,6 +19,7 @@ struct Record {
   pid_t pid = 0;
   unsigned long long start_ticks = 0;  // of the pid, so that a reused pid is not taken for it
   bool made_cgroup = false;
+  std::vector<std::string> rdt_groups;  // that are removed with the container
 };
 
 // runc's rule: letters, digits, "_", "+", "-", "."; not "." or ".."; at most 1024.

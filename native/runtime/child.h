@@ -20,7 +20,8 @@ struct ChildContext {
   int report = -1;                     // SEQPACKET: ChildReports out, single bytes in
   int parent_report = -1;              // the parent's end, inherited by the clone: to be closed
   int root = -1;                       // detached mount; exec: -1
-  const int* mount_sources = nullptr;  // per plan mount: detached mount, or -1 for a filesystem
+  int* mount_sources = nullptr;        // per plan mount: detached mount, or -1: the child makes it
+  const char* const* bind_paths = nullptr;  // per plan mount: the source that the child clones, or null
   const int* device_sources = nullptr; // per plan device in a user namespace: detached mount
   const int* joined = nullptr;         // per plan->joined
   int null_device = -1;                // /dev/null of the host, checked
@@ -30,6 +31,7 @@ struct ChildContext {
   int preserve_fds = 0;
   int join_pidfd = -1;                 // exec: the container's first process
   uint64_t join_flags = 0;             // exec: CLONE_NEW* to join through it
+  int join_root = -1;                  // exec: root of a container without a mount namespace
   uint64_t unshare_flags = 0;          // made by the child itself (cgroup)
   bool is_in_user = false;             // the joined user namespace is entered already
   bool waits_for_maps = false;

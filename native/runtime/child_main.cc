@@ -65,6 +65,11 @@ void JoinNamespaces(const ChildContext& context) {
     if (setns(context.join_pidfd, static_cast<int>(context.join_flags)) < 0) {
       FailErrno(Call::setns_);
     }
+    if (context.join_root >= 0) {
+      At(Step::kRootfs);
+      if (fchdir(context.join_root) < 0) FailErrno(Call::fchdir_);
+      if (chroot(".") < 0) FailErrno(Call::chroot_);
+    }
     return;
   }
   for (size_t i = 0; i < context.plan->joined.size(); i++) {

@@ -17,7 +17,8 @@ namespace runtime {
   X(kLabel, "label") X(kCapabilities, "capabilities") X(kUser, "user") X(kCwd, "chdir")     \
   X(kNoNewPrivileges, "no new privileges") X(kSeccomp, "seccomp") X(kStdio, "stdio")        \
   X(kHook, "hook") X(kWait, "wait") X(kExec, "exec") X(kLimits, "limits")   \
-  X(kAffinity, "cpu affinity") X(kMemoryPolicy, "memory policy")
+  X(kAffinity, "cpu affinity") X(kMemoryPolicy, "memory policy")                           \
+  X(kNetDevice, "network device") X(kIntelRdt, "intel rdt")
 
 enum class Step : uint16_t {
 #define X(name, text) name,

@@ -33,12 +33,51 @@ struct stat StatOf(int fd) {
   return status;
 }
 
+constexpr unsigned kCloneFd = OPEN_TREE_CLONE | AT_EMPTY_PATH;
+
+unsigned RecursiveFlag(const PlanMount& mount) { return mount.recursive ? unsigned{AT_RECURSIVE} : 0u; }
+
+// Once everything here is private, a clone no longer has the propagation of its source; those
+// that ask for it are cloned before.
+void HoldPropagatingBinds(const ChildContext& context) {
+  if (context.bind_paths == nullptr) return;
+  for (size_t i = 0; i < context.plan->mounts.size(); i++) {
+    const PlanMount& mount = context.plan->mounts[i];
+    if (context.bind_paths[i] == nullptr || (mount.propagation & (MS_SHARED | MS_SLAVE)) == 0) continue;
+    At(Step::kMount, static_cast<int32_t>(i));
+    context.mount_sources[i] =
+        OpenTree(AT_FDCWD, context.bind_paths[i], OPEN_TREE_CLONE | RecursiveFlag(mount));
+  }
+}
+
+// Since Linux 6.8 mountinfo is sorted by the age of a mount: cloned in its turn, a bind mount
+// stands where the spec has it.
+int CloneBind(const ChildContext& context, int32_t index) {
+  const PlanMount& mount = context.plan->mounts[static_cast<size_t>(index)];
+  int source = context.mount_sources[index];
+  if (source < 0) {
+    source = OpenTree(AT_FDCWD, context.bind_paths[index], OPEN_TREE_CLONE | RecursiveFlag(mount));
+  } else if (const long again = syscall(SYS_open_tree, source, "",
+                                        kCloneFd | OPEN_TREE_CLOEXEC | RecursiveFlag(mount));
+             again >= 0) {  // EINVAL: before Linux 6.15 detached mounts are not cloned
+    close(source);
+    source = static_cast<int>(again);
+  }
+  const uint64_t propagation = mount.propagation & ~uint64_t{MS_REC};
+  SetMountAttributes(source, true, mount.recursive_set, mount.recursive_clear,
+                     propagation != 0 ? propagation : uint64_t{MS_PRIVATE});
+  if ((mount.set | mount.clear) != 0) SetMountAttributes(source, false, mount.set, mount.clear, 0);
+  return source;
+}
+
 void MountOne(const ChildContext& context, int32_t index) {
   At(Step::kMount, index);
   const PlanMount& mount = context.plan->mounts[static_cast<size_t>(index)];
-  int source = context.mount_sources[index];
+  const bool is_child_bind = context.bind_paths != nullptr && context.bind_paths[index] != nullptr;
+  int source = is_child_bind ? CloneBind(context, index) : context.mount_sources[index];
+  const bool is_bind = source >= 0;
   Make make = Make::kDirectory;
-  if (source >= 0) {
+  if (is_bind) {
     if (!S_ISDIR(StatOf(source).st_mode)) make = Make::kFile;
   } else {
     source = MakeMount(mount.type, mount.source, mount.options, mount.set);
@@ -51,7 +90,7 @@ void MountOne(const ChildContext& context, int32_t index) {
   if (target < 0) FailErrno(call);
   if (mount.copy_up) CopyUp(target, source);
   MoveOnto(source, target);
-  if (context.mount_sources[index] < 0 && mount.propagation != 0) {
+  if (!is_bind && mount.propagation != 0) {
     SetMountAttributes(source, (mount.propagation & MS_REC) != 0, 0, 0,
                        mount.propagation & ~uint64_t{MS_REC});
   }
@@ -216,7 +255,7 @@ void MakePathsReadonly(const ChildContext& context) {
 void EnterRoot(const ChildContext& context) {
   At(Step::kPivotRoot);
   if (fchdir(context.root) < 0) FailErrno(Call::fchdir_);
-  if (context.no_pivot) {
+  if (context.no_pivot || !context.plan->has_mountns) {
     if (chroot(".") < 0) FailErrno(Call::chroot_);
     if (chdir("/") < 0) FailErrno(Call::chdir_);
     return;
@@ -238,16 +277,23 @@ void MakeWorkingDirectory(const ChildContext& context) {
   }
 }
 
-}  // namespace
-
-int PrepareRootfs(const ChildContext& context) {
-  const Plan& plan = *context.plan;
+void AttachRoot(const ChildContext& context) {
+  HoldPropagatingBinds(context);
   At(Step::kPropagation);
   if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) FailErrno(Call::mount_);
   At(Step::kRootfs);
   if (syscall(SYS_move_mount, context.root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0) {
     FailErrno(Call::move_mount_);
   }
+}
+
+}  // namespace
+
+int PrepareRootfs(const ChildContext& context) {
+  const Plan& plan = *context.plan;
+  // Without a mount namespace of its own nothing of the container may appear in the caller's: the
+  // tree stays detached, and is gone with the last process whose root it is.
+  if (plan.has_mountns) AttachRoot(context);
   for (size_t i = 0; i < plan.mounts.size(); i++) MountOne(context, static_cast<int32_t>(i));
   for (size_t i = 0; i < plan.devices.size(); i++) MakeDevice(context, static_cast<int32_t>(i));
   for (size_t i = 0; i < plan.symlinks.size(); i++) MakeSymlink(context, static_cast<int32_t>(i));

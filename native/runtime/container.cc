@@ -14,6 +14,7 @@
 #include "runtime/labels.h"
 #include "runtime/launch.h"
 #include "runtime/limits.h"
+#include "runtime/outside.h"
 #include "runtime/plan.h"
 #include "runtime/seccomp.h"
 #include "runtime/spec_names.h"
@@ -55,12 +56,13 @@ bool WriteMaps(pid_t pid, const Spec& spec, Problem* problem) {
   return done || FailStep(Step::kUserMap, "write id mappings", done.failure(), problem);
 }
 
-void FillContext(const LaunchRequest& request, const Plan& plan, const Sources& sources,
+void FillContext(const LaunchRequest& request, const Plan& plan, Sources& sources,
                  int report, ChildContext* context) {
   context->plan = &plan;
   context->report = report;
   context->root = sources.root.get();
   context->mount_sources = sources.mounts.data();
+  context->bind_paths = sources.bind_paths.data();
   context->device_sources = sources.devices.empty() ? nullptr : sources.devices.data();
   context->joined = sources.joined.data();
   context->null_device = sources.null_device.get();
@@ -70,7 +72,8 @@ void FillContext(const LaunchRequest& request, const Plan& plan, const Sources& 
   context->preserve_fds = request.preserve_fds;
   context->waits_for_start = request.wait_for_start || request.start_listener >= 0;
   context->waits_for_maps = (plan.new_namespaces & CLONE_NEWUSER) != 0;
-  context->waits_for_hooks = !plan.spec.prestart.empty() || !plan.spec.create_runtime.empty();
+  context->waits_for_hooks = !plan.spec.prestart.empty() || !plan.spec.create_runtime.empty() ||
+                             !plan.spec.net_devices.empty() || plan.spec.intel_rdt.present;
   context->no_pivot = request.no_pivot;
   context->new_keyring = !request.no_new_keyring;
 }
@@ -86,7 +89,7 @@ void SplitNamespaces(const Plan& plan, uint64_t* clone_flags, uint64_t* unshare_
   *clone_flags = all & ~*unshare_flags;
 }
 
-bool CloneChild(const LaunchRequest& request, const Plan& plan, const Sources& sources,
+bool CloneChild(const LaunchRequest& request, const Plan& plan, Sources& sources,
                 ChildContext* context, Launch* out, Problem* problem) {
   auto pair = MakeReportPair();
   if (!pair) return FailStep(Step::kSetup, "report", pair.failure(), problem);
@@ -156,6 +159,15 @@ bool LimitCgroup(const Spec& spec, const sys::UniqueFd& cgroup, Problem* problem
   return false;
 }
 
+bool CheckRdt(const LaunchRequest& request, const Spec& spec, Problem* problem) {
+  if (!spec.intel_rdt.present) return true;
+  const bool is_mounted = !FindResctrl().empty();
+  if (is_mounted && request.removes_rdt_groups) return true;
+  *problem = DescribeSpecError({"linux.intelRdt", is_mounted ? "is set, and nothing would remove its groups"
+                                                             : "is set, but no resctrl file system is mounted"});
+  return false;
+}
+
 }  // namespace
 
 bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem) {
@@ -166,16 +178,19 @@ bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem)
   state->bundle = request.bundle;
   Spec spec;
   SpecError error;
-  if (!ReadSpec(std::move(text), &spec, &error) || !MakePlan(std::move(spec), &state->plan, &error)) {
+  bool is_read = ReadSpec(std::move(text), &spec, &error);
+  const std::string dropped = is_read ? DropMountLabel(&spec) : "";
+  if (!is_read || !MakePlan(std::move(spec), &state->plan, &error)) {
     *problem = DescribeSpecError(error);
     return false;
   }
+  if (!dropped.empty()) state->plan.warnings.push_back(dropped);
   const Plan& plan = state->plan;
   Sources sources;
   SeccompFilter filter;
   ChildHooks hooks;
   ChildContext context;
-  if (!CheckLabels(plan, problem) || 
+  if (!CheckLabels(plan, problem) || !CheckRdt(request, plan.spec, problem) ||
       !CachedSeccomp(plan.spec.seccomp, request.filter_cache, &filter, problem) ||
       !OpenSources(request, plan, &sources, problem) ||
       !hooks.Prepare(plan.spec, problem)) {

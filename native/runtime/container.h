@@ -13,15 +13,13 @@
 #include <string>
 #include <vector>
 
+#include "sys/attached_overlay.h"
 #include "sys/unique_fd.h"
 
 namespace runtime {
 
-struct OverlayRoot {               // the rootfs as a detached overlay mount: never in the host's mount table
-  std::vector<std::string> lower;  // absolute directories, topmost first
-  std::string upper, work;         // absolute; `work` is empty and fresh for every start. Both "": read-only
-  bool is_idmapped = false;        // the lower layers' ids are mapped by the container's user namespace
-  bool is_volatile = true;         // no sync of the upper layer, ever (overlayfs.rst, "Volatile mount")
+struct OverlayRoot : sys::OverlayDirs {  // the rootfs as a detached overlay mount: never in the host's mount table
+  bool is_idmapped = false;  // the lower layers' ids are mapped by the container's user namespace
 };
 
 struct LaunchRequest {
@@ -37,6 +35,9 @@ struct LaunchRequest {
   int preserve_fds = 0;                // keep descriptors 3 .. 3+n-1 of the caller
   bool no_pivot = false;               // MS_MOVE + chroot instead of pivot_root (rootfs on an initramfs)
   bool no_new_keyring = false;
+  bool removes_rdt_groups = false;     // the caller does, when the container is deleted; else intelRdt is refused
+  bool keeps_mount_order = false;      // mountinfo has bind mounts where the spec has them: their sources are
+                                       // resolved by the child, in a copy of the caller's mount namespace
   std::string filter_cache;            // directory of the caller's alone for compiled seccomp filters, or ""
 };
 
@@ -48,6 +49,7 @@ struct Launch {           // a child under way
   std::vector<std::string> warnings;  // one sentence each: what the spec asks for and does not get
   bool at_exec = false;    // the child has said that nothing is left but execve
   bool waiting = false;    // FinishLaunch: set up, and waiting for ReleaseStart or the listener
+  std::shared_ptr<struct Outside> outside;  // what it has changed outside of the container, where the spec asks for that
   std::shared_ptr<const struct LaunchState> state;  // what the child's report refers to; dropped by FinishLaunch
 };
 
@@ -63,6 +65,15 @@ struct Problem {            // a refused spec or a failed step, in words
 // Makes the container's first process. On success the child runs and `out->report` is to be
 // awaited, then FinishLaunch called. On failure nothing is left and *problem says why.
 [[nodiscard]] bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem);
+
+// The groups of resctrl that were made for the container; for RemoveRdtGroups after its end.
+std::vector<std::string> RdtGroupsOf(const Launch& launch);
+void RemoveRdtGroups(const std::vector<std::string>& groups);
+// Puts the caller, and with it the processes that it will start, into the groups of a container.
+[[nodiscard]] bool JoinRdtGroups(const struct Spec& spec, const std::string& id, Problem* problem);
+
+// Takes back what the start has changed outside: where the caller gives up a start that succeeded.
+void UndoOutside(Launch* launch);
 
 // After `report` became readable; blocks otherwise. True: the process runs (or `waiting` is
 // set). False: the child failed and has exited or is about to; the caller reaps it.

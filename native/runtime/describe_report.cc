@@ -155,9 +155,11 @@ Problem DescribeReport(const ChildReport& report, const Plan& plan) {
   }
   problem.errno_name = ErrnoName(report.error);
   problem.message += ": " + std::string(call) + ": " + problem.errno_name;
-  if (const char* hint = ErrnoHint(report.step, call, report.error); hint[0] != '\0') {
-    problem.message += std::string(" (") + hint + ")";
+  const char* hint = ErrnoHint(report.step, call, report.error);
+  if (!plan.has_mountns && report.call == Call::move_mount_ && report.error == EINVAL) {
+    hint = "mounts of a container without a mount namespace take Linux 6.15";
   }
+  if (hint[0] != '\0') problem.message += std::string(" (") + hint + ")";
   return problem;
 }
 

@@ -60,6 +60,15 @@ bool ReadProcessAndProfile(const ExecRequest& request, Plan* plan, SeccompSpec* 
   return true;
 }
 
+// What joining namespaces does not lead to: the root of a container that shares the caller's mounts.
+bool OpenJoinedRoot(pid_t pid, sys::UniqueFd* root, Problem* problem) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/root";
+  auto fd = sys::open_at(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY);
+  if (!fd) return FailStep(Step::kRootfs, "open \"" + path + "\"", fd.failure(), problem);
+  *root = std::move(*fd);
+  return true;
+}
+
 bool OpenCgroup(const std::string& path, sys::UniqueFd* cgroup, Problem* problem) {
   if (path.empty()) return true;
   auto fd = sys::open_at(AT_FDCWD, path.c_str(), O_PATH | O_DIRECTORY);
@@ -143,8 +152,15 @@ bool StartExec(const ExecRequest& request, Launch* out, Problem* problem) {
   for (int i = 0; i < 3; i++) context.stdio[i] = request.stdio[i];
   context.preserve_fds = request.preserve_fds;
   context.join_pidfd = pidfd;
-  context.join_flags =
-      CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+  context.join_flags = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+  sys::UniqueFd root;
+  if (Differs(request.container_pid, "mnt")) {
+    context.join_flags |= CLONE_NEWNS;
+  } else if (OpenJoinedRoot(request.container_pid, &root, problem)) {
+    context.join_root = root.get();
+  } else {
+    return false;
+  }
   state->plan.has_userns = Differs(request.container_pid, "user");
   if (state->plan.has_userns) context.join_flags |= CLONE_NEWUSER;
   if (Differs(request.container_pid, "time")) context.join_flags |= CLONE_NEWTIME;

@@ -92,6 +92,20 @@ const char* JsonNode::RequiredString() const {
   return text;
 }
 
+std::vector<const char*> JsonNode::Keys() const {
+  std::vector<const char*> keys;
+  if (value_ == nullptr || reader_->failed_) return keys;
+  if (!value_->IsObject()) {
+    Refuse("is not an object");
+    return keys;
+  }
+  for (const auto& member : value_->GetObject()) {
+    if (strlen(member.name.GetString()) != member.name.GetStringLength()) Refuse("has a key with a zero byte");
+    keys.push_back(member.name.GetString());
+  }
+  return keys;
+}
+
 bool JsonNode::Bool(bool fallback) const {
   if (value_ == nullptr || reader_->failed_) return fallback;
   if (!value_->IsBool()) {

@@ -47,6 +47,7 @@ class JsonNode {
   uint64_t Unsigned(uint64_t highest, uint64_t fallback = 0) const;
   std::vector<const char*> Strings() const;
   std::vector<SysctlSpec> StringMap() const;
+  std::vector<const char*> Keys() const;  // of an object; no zero byte inside
 
   // Calls `each(JsonNode)` for every element of an array; refuses other types.
   template <typename Each>

@@ -27,12 +27,15 @@ bool Refuse(const char* json_path, const char* message, Problem* problem) {
 
 }  // namespace
 
+std::string DropMountLabel(Spec* spec) {
+  if (spec->mount_label[0] == '\0' || HasSelinux()) return "";
+  spec->mount_label = "";
+  return "linux.mountLabel: ignoring the label: SELinux is not enabled in this kernel";
+}
+
 bool CheckLabels(const Plan& plan, Problem* problem) {
-  constexpr const char* kNoSelinux = "is set, but SELinux is not enabled in this kernel";
-  const bool has_label = plan.process.selinux_label[0] != '\0';
-  const bool has_mount_label = plan.spec.mount_label[0] != '\0';
-  if ((has_label || has_mount_label) && !HasSelinux()) {
-    return Refuse(has_label ? "process.selinuxLabel" : "linux.mountLabel", kNoSelinux, problem);
+  if (plan.process.selinux_label[0] != '\0' && !HasSelinux()) {
+    return Refuse("process.selinuxLabel", "is set, but SELinux is not enabled in this kernel", problem);
   }
   if (plan.process.apparmor_profile[0] != '\0' && !HasAppArmor()) {
     return Refuse("process.apparmorProfile", "is set, but AppArmor is not enabled in this kernel",

@@ -10,4 +10,8 @@ namespace runtime {
 // JSON path. Running without would be less than what was asked for.
 [[nodiscard]] bool CheckLabels(const Plan& plan, Problem* problem);
 
+// Takes the label of the mounts away where the kernel has no SELinux: without its policy a label
+// allows and forbids nothing. Answers the warning, or "".
+std::string DropMountLabel(Spec* spec);
+
 }  // namespace runtime

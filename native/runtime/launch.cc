@@ -12,6 +12,7 @@
 #include "runtime/child_report.h"
 #include "runtime/describe_report.h"
 #include "runtime/hooks.h"
+#include "runtime/outside.h"
 #include "runtime/seccomp.h"
 #include "sys/files.h"
 #include "sys/namespaces.h"
@@ -59,6 +60,15 @@ ssize_t Receive(int report, ChildReport* message, sys::UniqueFd* fd) {
   return got;
 }
 
+bool ChangeOutside(Launch* launch, Problem* problem) {
+  const Spec& spec = launch->state->plan.spec;
+  if (spec.net_devices.empty() && !spec.intel_rdt.present) return true;
+  launch->outside = std::make_shared<Outside>();
+  if (!MoveNetDevices(spec.net_devices, launch->pid, launch->outside.get(), problem)) return false;
+  return !spec.intel_rdt.present || EnterRdtGroups(spec.intel_rdt, FindResctrl(), launch->state->id, launch->pid,
+                                                   launch->outside.get(), problem);
+}
+
 bool HandleReport(Launch* launch, const ChildReport& report, sys::UniqueFd fd, bool* done,
                   Problem* problem) {
   *done = false;
@@ -71,6 +81,7 @@ bool HandleReport(Launch* launch, const ChildReport& report, sys::UniqueFd fd, b
                                  launch->state->bundle, fd.get(), problem);
     case ReportKind::kNeedsHooks: {
       const Spec& spec = launch->state->plan.spec;
+      if (!ChangeOutside(launch, problem)) return false;
       const HookState state{launch->state->id, launch->state->bundle, launch->pid, "creating",
                             &spec};
       if (!RunHooks(spec.prestart, "prestart", state, problem) ||
@@ -167,15 +178,29 @@ bool FinishLaunch(Launch* launch, Problem* problem) {
     if (got == 0) {
       launch->report.reset();
       launch->state.reset();
-      return launch->at_exec || FailEnded(*launch, problem);
+      if (launch->at_exec) return true;
+      UndoOutside(launch);
+      return FailEnded(*launch, problem);
     }
     bool done;
     if (!HandleReport(launch, report, std::move(fd), &done, problem)) {
+      UndoOutside(launch);
       launch->report.reset();
       return false;
     }
     if (done) return true;
   }
+}
+
+std::vector<std::string> RdtGroupsOf(const Launch& launch) {
+  return launch.outside == nullptr ? std::vector<std::string>() : launch.outside->groups;
+}
+
+void UndoOutside(Launch* launch) {
+  if (launch->outside == nullptr) return;
+  ReturnNetDevices(launch->outside.get());
+  RemoveRdtGroups(launch->outside->groups);
+  launch->outside.reset();
 }
 
 bool ReleaseStart(Launch* launch, Problem* problem) {

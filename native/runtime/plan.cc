@@ -37,6 +37,7 @@ void PlanNamespaces(Plan* plan) {
     }
   }
   plan->has_userns = plan->spec.Namespace(CLONE_NEWUSER) != nullptr;
+  plan->has_mountns = plan->spec.Namespace(CLONE_NEWNS) != nullptr;
 }
 
 // The mapping of an id-mapped mount is its own, or the container's where it has none.
@@ -266,8 +267,8 @@ bool MakePlan(Spec spec, Plan* plan, SpecError* error) {
     return false;
   }
   PlanNamespaces(plan);
-  if (plan->spec.Namespace(CLONE_NEWNS) == nullptr) {
-    *error = {"linux.namespaces", "has no mount namespace, and a rootfs needs one"};
+  if (plan->has_userns && !plan->has_mountns) {
+    *error = {"linux.namespaces", "has a user namespace, which cannot mount in the caller's mount namespace"};
     return false;
   }
   if (!PlanMounts(plan, error)) return false;

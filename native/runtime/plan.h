@@ -104,6 +104,7 @@ struct Plan {
   uint64_t new_namespaces = 0;        // CLONE_NEW*, all that are not joined
   std::vector<NamespaceSpec> joined;  // in the order of joining
   bool has_userns = false;            // new or joined: device nodes are bound, not made
+  bool has_mountns = false;           // else the rootfs is a tree that is attached nowhere
   bool root_readonly = false;
   uint64_t root_propagation = 0;
   std::vector<PlanMount> mounts;

@@ -10,7 +10,6 @@
 
 #include <utility>
 
-#include "runtime/attached_overlay.h"
 #include "runtime/describe_report.h"
 #include "runtime/spec_names.h"
 #include "runtime/user_namespace.h"
@@ -70,7 +69,12 @@ bool MapIds(const Plan& plan, const PlanMount& mount, int tree, Sources* sources
   int userns = -1;
   if (!MappingOf(plan, mount, sources, &own, &userns, problem)) return false;
   auto set = sys::mount_setattr_idmap(tree, mount.idmap == PlanMount::kRecursiveIdmap, userns);
-  return set || FailStep(Step::kMount, doing, set.failure(), problem);
+  if (set) return true;
+  FailStep(Step::kMount, doing, set.failure(), problem);
+  if (set.failure().error == EINVAL) {
+    problem->message += " (its file system maps no ids on this kernel; tmpfs does from Linux 6.3)";
+  }
+  return false;
 }
 
 bool OpenRoot(const LaunchRequest& request, const Plan& plan, Sources* sources, Problem* problem) {
@@ -142,10 +146,35 @@ bool OpenLayers(const LaunchRequest& request, const Plan& plan, const PlanMount&
   return set || FailStep(Step::kMount, doing, set.failure(), problem);
 }
 
+// In a user namespace the child may not reach the source, and in one that it joins it would find
+// another. What is below /proc is a descriptor of some process, and of its mount namespace.
+bool IsLeftToChild(const LaunchRequest& request, const Plan& plan, const PlanMount& mount,
+                   const std::string& source) {
+  return request.keeps_mount_order && !plan.has_userns && (plan.new_namespaces & CLONE_NEWNS) != 0 &&
+         mount.idmap == PlanMount::kNoIdmap && source.rfind("/proc/", 0) != 0;
+}
+
+// Nothing is made where a source is missing.
+bool LeaveToChild(const PlanMount& mount, const std::string& source, Sources* sources,
+                  Problem* problem) {
+  auto found = sys::open_at(AT_FDCWD, source.c_str(), O_PATH);
+  if (!found) {
+    return FailStep(Step::kMount,
+                    "mount " + Quote(mount.destination) + ": open bind source " + Quote(source),
+                    found.failure(), problem);
+  }
+  sources->bind_sources.push_back(source);
+  sources->bind_paths.back() = sources->bind_sources.back().c_str();
+  sources->mounts.push_back(-1);
+  return true;
+}
+
 bool OpenMounts(const LaunchRequest& request, const Plan& plan, Sources* sources,
                 Problem* problem) {
   sources->mounts.reserve(plan.mounts.size());
+  sources->bind_sources.reserve(plan.mounts.size());  // never moved: bind_paths points into it
   for (const PlanMount& mount : plan.mounts) {
+    sources->bind_paths.push_back(nullptr);
     if (mount.kind == PlanMount::kFilesystem) {
       sources->mounts.push_back(-1);
       continue;
@@ -158,6 +187,10 @@ bool OpenMounts(const LaunchRequest& request, const Plan& plan, Sources* sources
       continue;
     }
     const std::string source = InBundle(request, mount.source);
+    if (IsLeftToChild(request, plan, mount, source)) {
+      if (!LeaveToChild(mount, source, sources, problem)) return false;
+      continue;
+    }
     auto tree = OpenBind(mount, source);
     if (!tree) {
       return FailStep(Step::kMount,
@@ -260,20 +293,22 @@ bool MakeDetachedOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* 
 }  // namespace
 
 bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Problem* problem) {
-  // Before Linux 6.5 overlayfs has no options of its own in fsconfig(2), which refuses a descriptor.
+  // Before Linux 6.5 overlayfs has no options of its own in fsconfig(2), which refuses a descriptor;
+  // before 6.15 it takes no detached mounts as layers, which id-mapped ones are (EINVAL).
   static bool lacks_options = false;
-  if (!lacks_options) {
+  static bool lacks_detached_layers = false;
+  if (!lacks_options && (userns < 0 || !lacks_detached_layers)) {
     if (MakeDetachedOverlay(overlay, userns, root, problem)) return true;
-    if (problem->errno_name != "EOPNOTSUPP") return false;
-    lacks_options = true;
+    if (problem->errno_name == "EOPNOTSUPP") {
+      lacks_options = true;
+    } else if (userns < 0 || problem->errno_name != "EINVAL") {
+      return false;
+    }
   }
-  if (userns >= 0) {
-    // Layers must be attached mounts there, and id-mapped ones are detached.
-    return FailStep(Step::kRootfs, "make overlay with id-mapped layers", {"fsconfig", EOPNOTSUPP},
-                    problem);
-  }
-  auto mount = MakeAttachedOverlay(overlay);
+  auto mount = sys::MakeAttachedOverlay(overlay, userns);
   if (!mount) return FailStep(Step::kRootfs, "make overlay", mount.failure(), problem);
+  // Only now: EINVAL also says that a layer's file system maps no ids, which both ways are refused.
+  if (userns >= 0) lacks_detached_layers = true;
   *root = std::move(*mount);
   return true;
 }

@@ -15,7 +15,9 @@ struct Sources {
   std::vector<sys::UniqueFd> owned;
   sys::UniqueFd mapped_user;  // the container's mappings as a namespace, for id-mapped mounts
   sys::UniqueFd root, cgroup, null_device, null_mount;
-  std::vector<int> mounts;   // per plan mount, -1 for a filesystem
+  std::vector<int> mounts;   // per plan mount, -1 where the child makes it
+  std::vector<std::string> bind_sources;  // what bind_paths points to
+  std::vector<const char*> bind_paths;    // per plan mount, null but for what the child clones; or empty
   std::vector<int> devices;  // per plan device in a user namespace; else empty
   std::vector<int> joined;   // per plan->joined
   int joined_user = -1;      // one of `joined`

@@ -135,6 +135,17 @@ struct ResourceWrite {
   std::string other_file, other_value;  // instead, where the first file does not exist
 };
 
+struct NetDeviceSpec {
+  const char *host_name, *name;  // name: in the container, "" = as on the host
+};
+
+struct IntelRdtSpec {
+  bool present = false;
+  bool has_monitoring = false;
+  const char *clos_id = "", *l3_cache_schema = "", *mem_bw_schema = "";
+  std::vector<const char*> schemata;
+};
+
 struct TimeOffset {
   bool present = false;
   int64_t seconds = 0;
@@ -171,6 +182,8 @@ struct Spec {
   bool has_personality = false;
   unsigned long personality = 0;
   MemoryPolicySpec memory_policy;
+  std::vector<NetDeviceSpec> net_devices;
+  IntelRdtSpec intel_rdt;
 
   // The entry of a type, or null where the container shares the caller's.
   const NamespaceSpec* Namespace(int type) const {

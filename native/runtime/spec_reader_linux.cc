@@ -131,13 +131,65 @@ void ReadMemoryPolicy(const JsonNode& node, Spec* spec) {
   });
 }
 
-// Refused rather than ignored.
-void RefuseUnsupported(const JsonNode& node) {
-  const JsonNode devices = node["netDevices"];
-  if (devices.Has() && (!devices.value()->IsObject() || devices.value()->MemberCount() != 0)) {
-    devices.Refuse("is not supported");
+// dev_valid_name of the kernel; `may_count`: one "%d" stands for the first free number.
+bool IsDeviceName(const char* name, bool may_count) {
+  const size_t length = strlen(name);
+  if (length == 0 || length > 15 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return false;
+  if (strpbrk(name, "/: \t\n\v\f\r") != nullptr) return false;
+  const char* percent = strchr(name, '%');
+  return percent == nullptr || (may_count && strcmp(percent, "%d") == 0);
+}
+
+void ReadNetDevices(const JsonNode& node, Spec* spec) {
+  if (!node.Has()) return;
+  const std::vector<const char*> names = node.Keys();
+  for (const char* host_name : names) {
+    const JsonNode device = node[host_name];
+    const JsonNode name = device["name"];
+    const NetDeviceSpec entry = {host_name, name.String()};
+    if (!IsDeviceName(host_name, false)) return device.Refuse("is not the name of a network device");
+    if (entry.name[0] != '\0' && !IsDeviceName(entry.name, true)) {
+      return name.Refuse("is not a name for a network device");
+    }
+    spec->net_devices.push_back(entry);
   }
-  if (const JsonNode rdt = node["intelRdt"]; rdt.Has()) rdt.Refuse("is not supported");
+  if (!names.empty() && spec->Namespace(CLONE_NEWNET) == nullptr) {
+    node.Refuse("is set, but the container has no network namespace of its own");
+  }
+}
+
+void RefuseNewline(const JsonNode& node) {
+  if (strchr(node.String(), '\n') != nullptr) node.Refuse("contains a newline");
+}
+
+void ReadIntelRdt(const JsonNode& node, IntelRdtSpec* rdt) {
+  if (!node.Has()) return;
+  rdt->present = true;
+  const JsonNode clos = node["closID"];
+  rdt->clos_id = clos.String();
+  const bool is_root = strcmp(rdt->clos_id, "/") == 0;
+  for (const char* taken : {".", "..", "info", "mon_data", "mon_groups"}) {
+    if (strcmp(rdt->clos_id, taken) == 0) return clos.Refuse("is not a name for a group");
+  }
+  if (!is_root && strpbrk(rdt->clos_id, "/\n") != nullptr) return clos.Refuse("is not a name for a group");
+  const JsonNode l3 = node["l3CacheSchema"];
+  rdt->l3_cache_schema = l3.String();
+  RefuseNewline(l3);
+  const JsonNode bandwidth = node["memBwSchema"];
+  rdt->mem_bw_schema = bandwidth.String();
+  RefuseNewline(bandwidth);
+  if (rdt->mem_bw_schema[0] != '\0' && strncmp(rdt->mem_bw_schema, "MB:", 3) != 0) {
+    bandwidth.Refuse("does not start with \"MB:\"");
+  }
+  if (const JsonNode schemata = node["schemata"]; schemata.Has()) {
+    schemata.ForEach([](const JsonNode& line) { RefuseNewline(line); });
+    rdt->schemata = schemata.Strings();
+  }
+  rdt->has_monitoring = node["enableMonitoring"].Bool();
+  for (const char* old : {"enableCMT", "enableMBM"}) {
+    const JsonNode enabled = node[old];
+    if (enabled.Bool()) enabled.Refuse("is not supported; runtime-spec 1.3 has enableMonitoring instead");
+  }
 }
 
 void RequireAbsolute(const JsonNode& list, const std::vector<const char*>& paths) {
@@ -192,7 +244,8 @@ void ReadLinux(const JsonNode& node, Spec* spec) {
   spec->mount_label = node["mountLabel"].String();
   ReadPersonality(node["personality"], spec);
   ReadMemoryPolicy(node["memoryPolicy"], spec);
-  RefuseUnsupported(node);
+  ReadNetDevices(node["netDevices"], spec);
+  ReadIntelRdt(node["intelRdt"], &spec->intel_rdt);
 }
 
 }  // namespace runtime

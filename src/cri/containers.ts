@@ -66,11 +66,11 @@ export function containerVerbs(runtime: Runtime, images: Pick<ImageStore, "resol
       await runtime.reopenContainerLog(requireContainer(runtime, containerId).id);
       return {};
     },
-    execSync: async ({ containerId, cmd, timeout }) => {
+    execSync: async ({ containerId, cmd, timeout }, { signal }) => {
       if (cmd.length === 0) throw invalidField("cmd", "is empty");
       const { id } = requireContainer(runtime, containerId);
       const timeoutMs = toNumber(timeout, "timeout", 0, MAX_TIMEOUT_S) * 1000;
-      const { exitCode, stdout, stderr } = await runtime.execSync(id, cmd, timeoutMs);
+      const { exitCode, stdout, stderr } = await runtime.execSync(id, cmd, timeoutMs, signal);
       return { exitCode, stdout, stderr };
     },
   };

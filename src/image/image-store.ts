@@ -1,40 +1,29 @@
 /**
- * All images of a daemon: pull, load, look up, remove. Images are records over shared layers;
- * the id is the digest of the config.
+ * All images of a daemon: pull, load, look up, remove. Images are records over shared layers
+ * (image-catalog.ts); the id is the digest of the config.
  *
  * Order of writes: layers (LayerStore), then manifest and config blobs, then the record. So a
  * record never names what is not there, and whatever a dead run left is swept at the next start.
  * Knows no container: `isInUse` says whether one needs an image.
  */
-import { readdir, readFile, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
-import { RuntimeError, withContext } from "../base/errors.js";
-import { failpoint } from "../base/failpoints.js";
-import { type Digest, digestHex, isDigest } from "../base/ids.js";
+import { withContext } from "../base/errors.js";
+import type { Digest } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import type { ImageConfig, Platform } from "../oci/image-spec.js";
 import type { Paths } from "../settings/paths.js";
-import { FileStore, makeDurableDirectory, type QuarantinedRecord, type RecordStore } from "../state/store.js";
-import { writeDurableFile } from "./durable-file.js";
+import { FileStore, type QuarantinedRecord, type RecordStore } from "../state/store.js";
 import type { AuthConfig } from "./credentials.js";
-import { findImage } from "./find-image.js";
 import { fetchLayers, type LayerProgress } from "./fetch-layers.js";
 import { Flights } from "./flight.js";
 import { hostPlatform } from "./image-documents.js";
 import { ImageCare } from "./image-care.js";
+import { ImageCatalog } from "./image-catalog.js";
 import { type ArchivedImage, openArchive } from "./image-archive.js";
-import {
-  type ImageOwner,
-  type ImageRecord,
-  imageRecordOf,
-  type LayerRecord,
-  namedAtNs,
-  type UseRecord,
-} from "./image-record.js";
+import type { ImageOwner, ImageRecord, LayerRecord, UseRecord } from "./image-record.js";
 import { type ImageSource, type ResolvedImage, resolveImage } from "./image-source.js";
 import { type Dropped, LayerStore } from "./layer-store.js";
-import { parseReference, repoDigestOf, repoTagOf, type ImageReference } from "./reference.js";
+import { parseReference, type ImageReference } from "./reference.js";
 import { explainPull, type PullExplanation } from "./pull-explanation.js";
 import { RegistryClient, type RegistryOptions, sha256Of } from "./registry-client.js";
 import { registrySource } from "./registry-source.js";
@@ -45,7 +34,6 @@ const DEFAULT_MAX_LAYER_BYTES = 64 * 1024 ** 3;
 const DEFAULT_MAX_LAYER_ENTRIES = 4_000_000;
 const DEFAULT_PARALLEL_LAYERS = 4;
 const UNFINISHED = "a run ended before it was finished";
-const NEEDED_BY_NONE = "no image needs it";
 
 export interface ImageStoreOptions extends RegistryOptions {
   /** Fetch layers from the foreign addresses that their descriptors name; refused otherwise. */
@@ -89,14 +77,12 @@ export interface ImageFsUsage {
 export class ImageStore {
   readonly #paths: Paths;
   readonly #options: ImageStoreOptions;
-  readonly #records: RecordStore<ImageRecord>;
+  readonly #catalog: ImageCatalog;
   readonly #layers: LayerStore;
   readonly #pulls = new Flights<ImageRecord, LayerProgress>();
   readonly #client: RegistryClient;
   /** Names, archives, verification and collection. */
   readonly care: ImageCare;
-  /** Record changes, one after another: a tag has one owner at a time. */
-  #changes: Promise<unknown> = Promise.resolve();
   /** Of the files that could not be read at open. */
   readonly quarantined: readonly QuarantinedRecord[];
   /** Of what was there at open and is not any more. */
@@ -113,7 +99,7 @@ export class ImageStore {
   ) {
     this.#paths = paths;
     this.#options = options;
-    this.#records = records;
+    this.#catalog = new ImageCatalog(paths, records, layers, (id) => options.isInUse?.(id) ?? false);
     this.#layers = layers;
     this.quarantined = quarantined;
     this.dropped = dropped;
@@ -126,8 +112,8 @@ export class ImageStore {
       uses,
       list: () => this.list(),
       resolve: (name) => this.resolve(name),
-      change: (work) => this.#change(work),
-      collect: async () => void (await this.#collect()),
+      change: (work) => this.#catalog.change(work),
+      collect: async () => void (await this.#catalog.collect()),
       pull: (ref, pullOptions) => this.pull(ref, pullOptions),
       usersOf: (id) => options.usersOf?.(id) ?? (options.isInUse?.(id) ? ["a container"] : []),
       isPinned: ({ repoTags, repoDigests }) => [...repoTags, ...repoDigests].some((name) => pinned.has(name)),
@@ -159,86 +145,38 @@ export class ImageStore {
     });
     dropped.push(...layers.dropped);
     const store = new ImageStore(paths, options, images, layers, uses, quarantined, dropped);
-    await store.#recover();
+    await store.#catalog.recover((path, why) => dropped.push({ path, why }));
     return store;
-  }
-
-  async #recover(): Promise<void> {
-    const drop = (path: string, why: string) => this.dropped.push({ path, why });
-    const newestFirst = this.#all().sort((a, b) => (namedAtNs(b) > namedAtNs(a) ? 1 : -1));
-    const owned = new Set<string>();
-    for (const record of newestFirst) {
-      const absent = record.layers.find(({ diffId }) => !this.#layers.get(diffId));
-      if (absent) {
-        await this.#records.remove(digestHex(record.id));
-        const names = [...record.repoTags, ...record.repoDigests].join(", ");
-        drop(this.#paths.durableRecord("images", digestHex(record.id)), `image ${names} misses layer ${absent.diffId}`);
-        continue;
-      }
-      // A death between the two records of a moved tag leaves it on both; the newer one wins.
-      const repoTags = record.repoTags.filter((tag) => !owned.has(tag));
-      for (const tag of repoTags) owned.add(tag);
-      if (repoTags.length < record.repoTags.length)
-        await this.#records.put(digestHex(record.id), { ...record, repoTags }, "remember");
-    }
-    await makeDurableDirectory(dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest)));
-    const { layers, blobs } = await this.#collect();
-    for (const diffId of layers) {
-      drop(dirname(this.#paths.layer(diffId)), NEEDED_BY_NONE);
-      drop(this.#paths.durableRecord("layers", digestHex(diffId)), NEEDED_BY_NONE);
-    }
-    for (const path of blobs) drop(path, NEEDED_BY_NONE);
-  }
-
-  #all(): ImageRecord[] {
-    return this.#records.list().map(({ body }) => body);
   }
 
   /** Images as users see them; what is only kept for a running container is not among them. */
   list(): ImageRecord[] {
-    return this.#all().filter(({ isRemoved }) => !isRemoved);
+    return this.#catalog.list();
   }
 
   /** By tag, by digest, by image id, or by at least 12 digits of one. An invalid reference is not found. */
   resolve(refOrId: string): ImageRecord | undefined {
-    return findImage(this.list(), refOrId);
+    return this.#catalog.resolve(refOrId);
   }
 
-  /**
-   * Layer directories, topmost first, as an overlay takes them. A layer that an image holds twice
-   * counts once, on top: overlayfs refuses a directory twice, and nothing below can show through it.
-   *
-   * @throws RuntimeError `not-found` IMAGE_NOT_FOUND, `data-loss` IMAGE_DAMAGED: a verification found that
-   */
+  /** See `ImageCatalog.lowerDirs`. */
   lowerDirs(imageId: string): string[] {
-    const diffIds = this.#known(imageId)
-      .layers.map(({ diffId }) => diffId)
-      .reverse();
-    const damaged = diffIds.find((diffId) => this.#layers.get(diffId)?.damage);
-    if (damaged !== undefined) {
-      throw new RuntimeError(`image ${imageId}: layer ${damaged} is damaged (minke image verify --repair)`, {
-        kind: "data-loss",
-        code: "IMAGE_DAMAGED",
-      });
-    }
-    return [...new Set(diffIds)].map((diffId) => this.#paths.layer(diffId));
+    return this.#catalog.lowerDirs(imageId);
   }
 
-  /** The image's whole config, as it was pulled. @throws RuntimeError `not-found` IMAGE_NOT_FOUND */
-  async config(imageId: string): Promise<ImageConfig> {
-    const bytes = await readFile(this.#paths.blob(this.#known(imageId).id));
-    return JSON.parse(bytes.toString("utf8")) as ImageConfig;
+  /** See `ImageCatalog.config`. */
+  config(imageId: string): Promise<ImageConfig> {
+    return this.#catalog.config(imageId);
   }
 
-  /** Also those that are removed but in use. */
-  #known(imageId: string): ImageRecord {
-    const record = isDigest(imageId) ? this.#records.get(digestHex(imageId)) : undefined;
-    if (!record)
-      throw new RuntimeError(`image "${imageId}" is not on this machine`, {
-        kind: "not-found",
-        code: "IMAGE_NOT_FOUND",
-      });
-    return record;
+  /** See `ImageCatalog.remove`. */
+  remove(refOrId: string): Promise<void> {
+    return this.#catalog.remove(refOrId);
+  }
+
+  /** See `ImageCatalog.collectRemoved`. */
+  collectRemoved(): Promise<void> {
+    return this.#catalog.collectRemoved();
   }
 
   /**
@@ -345,90 +283,15 @@ export class ImageStore {
     try {
       const unpacked = await fetchLayers(this.#layers, image, source, options);
       return await options.timeline.step("record image", () =>
-        this.#change(() => this.#record(image, unpacked, references, topDigest, options.owner ?? "pod")),
+        this.#catalog.change(() =>
+          this.#catalog.record(image, unpacked, references, topDigest, options.owner ?? "pod"),
+        ),
       );
     } finally {
       unpin();
       // What cannot be collected now is swept at the next change or start, and is no failure of this call.
-      await this.#change(() => this.#collect()).catch(() => undefined);
+      await this.#catalog.change(() => this.#catalog.collect()).catch(() => undefined);
     }
-  }
-
-  /** Writes blobs and the record, and takes the tags from whoever had them. */
-  async #record(
-    image: ResolvedImage,
-    unpacked: readonly LayerRecord[],
-    references: readonly ImageReference[],
-    topDigest: Digest | undefined,
-    owner: ImageOwner,
-  ): Promise<ImageRecord> {
-    const id = image.manifest.config.digest;
-    await writeDurableFile(this.#paths.blob(image.manifestDigest), image.manifestBytes);
-    await writeDurableFile(this.#paths.blob(id), image.configBytes);
-    failpoint("after write blobs");
-    const known = this.#records.get(digestHex(id));
-    const repoTags = references.map(repoTagOf).filter((tag) => tag !== undefined);
-    const repoDigests =
-      topDigest === undefined ? [] : references.map((reference) => repoDigestOf(reference, topDigest));
-    const record = imageRecordOf(image, unpacked, { repoTags, repoDigests, owners: [owner] }, known);
-    await this.#records.put(digestHex(id), record);
-    failpoint("after write record");
-    for (const other of this.#all()) {
-      if (other.id === id || !other.repoTags.some((tag) => repoTags.includes(tag))) continue;
-      const left = other.repoTags.filter((tag) => !repoTags.includes(tag));
-      // Should this not get to the disk, the newer record wins at the next start.
-      await this.#records.put(digestHex(other.id), { ...other, repoTags: left }, "remember");
-    }
-    return record;
-  }
-
-  /**
-   * Removes an image with all of its tags, whichever of its names was given (CRI RemoveImage).
-   * What is not there is removed already. One that a container uses disappears from `list` now
-   * and from disk when no container needs it.
-   */
-  async remove(refOrId: string): Promise<void> {
-    await this.#change(async () => {
-      const record = this.resolve(refOrId);
-      if (!record) return;
-      if (this.#options.isInUse?.(record.id)) {
-        const hidden = { ...record, repoTags: [], repoDigests: [], isRemoved: true } as const;
-        await this.#records.put(digestHex(record.id), hidden, "remember");
-      } else {
-        failpoint("forget image");
-        await this.#records.remove(digestHex(record.id));
-        failpoint("after forget image");
-      }
-      await this.#collect();
-      failpoint("after remove image");
-    });
-  }
-
-  /** Collects removed images that no container uses any more: to be called after a container has gone. */
-  async collectRemoved(): Promise<void> {
-    if (this.#all().some(({ isRemoved }) => isRemoved)) await this.#change(() => this.#collect());
-  }
-
-  /** Removes records, layers and blobs that nothing names; returns which. Runs alone. */
-  async #collect(): Promise<{ readonly layers: readonly Digest[]; readonly blobs: readonly string[] }> {
-    for (const { id, isRemoved } of this.#all()) {
-      if (isRemoved && !this.#options.isInUse?.(id)) await this.#records.remove(digestHex(id));
-    }
-    const images = this.#all();
-    const layers = await this.#layers.collect(
-      new Set(images.flatMap(({ layers }) => layers.map(({ diffId }) => diffId))),
-    );
-    const blobs = new Set(images.flatMap(({ id, manifestDigest }) => [digestHex(id), digestHex(manifestDigest)]));
-    const dir = dirname(this.#paths.blob(`sha256:${"0".repeat(64)}` as Digest));
-    const unused = (await readdir(dir)).filter((name) => !blobs.has(name)).map((name) => join(dir, name));
-    for (const path of unused) await rm(path, { force: true });
-    return { layers, blobs: unused };
-  }
-
-  #change<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#changes.then(work);
-    this.#changes = done.catch(() => undefined);
-    return done;
   }
 
   fsUsage(): ImageFsUsage {
@@ -444,7 +307,7 @@ export class ImageStore {
   async close(): Promise<void> {
     await this.#pulls.idle();
     await this.#layers.idle();
-    await this.#changes;
+    await this.#catalog.idle();
     await this.#client.close();
   }
 }

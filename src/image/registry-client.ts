@@ -13,18 +13,12 @@ import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { Digest } from "../base/ids.js";
 import { type AuthConfig, credentialOf, credentialOfDockerConfig, type RegistryCredential } from "./credentials.js";
 import { type CheckedDescriptor, INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES } from "./image-documents.js";
+import { proxyHostOf } from "./proxy.js";
 import { RegistryAuth, type TokenTransport } from "./registry-auth.js";
 import { openBlob, readBody } from "./registry-body.js";
 import { endpoint, type RegistryEndpoint } from "./registry-endpoint.js";
 import { endpointsOf, type RegistrySettingsByHost } from "./registry-endpoints.js";
-import {
-  errorBody,
-  header,
-  isTransient,
-  proxyFor,
-  RegistryTransport,
-  type TransportTimes,
-} from "./registry-transport.js";
+import { errorBody, header, isTransient, RegistryTransport, type TransportTimes } from "./registry-transport.js";
 import { wasResumed } from "./resumed-streams.js";
 
 const MAX_TOKEN_BYTES = 1024 * 1024;
@@ -156,7 +150,7 @@ export class Repository {
       role: endpoint.isMirror ? "mirror" : "registry",
       reason: endpoint.canResolve ? endpoint.reason : `${endpoint.reason}; for digests only`,
       tls: describeTls(endpoint),
-      proxy: proxyFor(endpoint.base) ?? "",
+      proxy: proxyHostOf(endpoint.base),
       credential: credential
         ? `${kindOf(credential)} of ${credential.source}`
         : "none: nothing is configured for this host",

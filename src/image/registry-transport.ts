@@ -6,16 +6,16 @@
  * another host (a blob store) is followed without them.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, type Dispatcher, EnvHttpProxyAgent } from "undici";
+import { Agent, type Dispatcher, ProxyAgent } from "undici";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import { cancelled } from "./flight.js";
-import { isLoopbackHost, type RegistryEndpoint, type TlsConfig } from "./registry-endpoint.js";
+import { proxyOf } from "./proxy.js";
+import type { RegistryEndpoint, TlsConfig } from "./registry-endpoint.js";
 
 const MAX_REDIRECTS = 5;
 const MAX_ERROR_BODY_BYTES = 4096;
 const ERROR_BODY_TIMEOUT_MS = 5000;
 const CONNECTIONS_PER_HOST = 8;
-const LOOPBACK_NAMES: readonly string[] = ["localhost", "127.0.0.1", "::1", "[::1]"];
 const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
 /** Worth asking again: too many requests, and what a restart or a gateway answers with. */
 const TRANSIENT: readonly number[] = [408, 429, 500, 502, 503, 504];
@@ -124,7 +124,7 @@ export class RegistryTransport {
       const sent = at.origin === origin ? own : at.origin === url.origin ? headers : anonymous;
       let response: Dispatcher.ResponseData;
       try {
-        response = await this.#dispatcherOf(at.origin === origin ? endpoint.tls : undefined).request({
+        response = await this.#dispatcherOf(at, at.origin === origin ? endpoint.tls : undefined).request({
           origin: at.origin,
           path: at.pathname + at.search,
           method,
@@ -151,8 +151,9 @@ export class RegistryTransport {
     throw refused(`get ${subject}: more than ${MAX_REDIRECTS} redirects`);
   }
 
-  #dispatcherOf(tls: TlsConfig | undefined): Dispatcher {
-    const key = tls ? JSON.stringify(tls) : "";
+  #dispatcherOf(address: URL, tls: TlsConfig | undefined): Dispatcher {
+    const proxy = proxyOf(address);
+    const key = JSON.stringify([tls, proxy?.href]);
     const known = this.#dispatchers.get(key);
     if (known) return known;
     const secure = tls
@@ -169,12 +170,7 @@ export class RegistryTransport {
       connect: { timeout: this.times.connectMs, ...secure },
       connections: CONNECTIONS_PER_HOST,
     };
-    const excluded = (process.env["no_proxy"] ?? process.env["NO_PROXY"] ?? "").split(/[\s,]+/).filter(Boolean);
-    // undici takes a star for all only where it is alone.
-    const noProxy = excluded.includes("*") ? "*" : [...excluded, ...LOOPBACK_NAMES].join(",");
-    const dispatcher = isProxied()
-      ? new EnvHttpProxyAgent({ ...options, requestTls: secure, noProxy })
-      : new Agent(options);
+    const dispatcher = proxy ? new ProxyAgent({ ...options, requestTls: secure, uri: proxy.href }) : new Agent(options);
     this.#dispatchers.set(key, dispatcher);
     return dispatcher;
   }
@@ -183,23 +179,6 @@ export class RegistryTransport {
     await Promise.all(Array.from(this.#dispatchers.values(), (dispatcher) => dispatcher.destroy()));
     this.#dispatchers.clear();
   }
-}
-
-function isProxied(): boolean {
-  return ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"].some((name) => process.env[name]);
-}
-
-/** The proxy of the environment that an address is reached through, without its credential; for explanations. */
-export function proxyFor(base: string): string | undefined {
-  const { protocol, hostname } = new URL(base);
-  if (isLoopbackHost(hostname)) return undefined;
-  const of = (name: string) => process.env[name] || process.env[name.toUpperCase()];
-  const proxy = protocol === "https:" ? (of("https_proxy") ?? of("http_proxy")) : of("http_proxy");
-  const excluded = (of("no_proxy") ?? "").split(/[\s,]+/).filter(Boolean);
-  const isExcluded = excluded.some(
-    (name) => name === "*" || hostname === name || hostname.endsWith(`.${name.replace(/^\*?\./, "")}`),
-  );
-  return proxy === undefined || isExcluded || !URL.canParse(proxy) ? undefined : new URL(proxy).host;
 }
 
 /** `Retry-After` in seconds or as a date (RFC 9110 10.2.3). */

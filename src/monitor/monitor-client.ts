@@ -150,6 +150,11 @@ export class MonitorClient {
     await this.#request("kill", params);
   }
 
+  /** Kills every process of an exec: a captured one is answered then. One that has ended succeeds. */
+  async killExec(params: { readonly execId: ExecId }): Promise<void> {
+    await this.#request("killExec", params);
+  }
+
   /**
    * Starts `minke-init` in a new PID namespace and in `cgroup` (absolute): `/proc/<pid>/ns/pid` is the
    * namespace's path. It ends with the monitor's shutdown, or with its cgroup.

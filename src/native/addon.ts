@@ -32,9 +32,11 @@ interface Addon {
   unmount(path: string, detach: boolean): Promise<void>;
   bindMount(source: string, target: string): Promise<void>;
   makeShared(path: string): Promise<void>;
+  probeIdmappedLayers(above: string, below: string): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSendSignal(pidfd: number, signal: number): void;
   pidfdHasExited(pidfd: number): boolean;
+  waitForProcess(pidfd: number, timeoutMs: number): Promise<boolean>;
   reapChild(pidfd: number): [number, number] | undefined;
   processStat(pid: number): string;
   spawnMonitor(
@@ -48,7 +50,7 @@ interface Addon {
     shm: number,
     user: number,
     ...args: string[]
-  ): [number, number, number];
+  ): Promise<[number, number, number]>;
   spawnProgram(
     hasInput: boolean,
     hasErrors: boolean,

@@ -108,3 +108,14 @@ export function bindMount(source: string, target: string): Promise<void> {
 export function makeShared(path: string): Promise<void> {
   return callAsync(`make mount "${path}" shared`, (native) => native.makeShared(path));
 }
+
+/**
+ * Tries what containers in a user namespace need of this kernel and of one file system: an overlay
+ * whose layers have their ids mapped (Linux 5.19). Nothing is left of it.
+ *
+ * @param above,below directories beside one another, which are only looked at
+ * @throws RuntimeError by errno; EINVAL: overlayfs or the file system maps no ids
+ */
+export function probeIdmappedLayers(above: string, below: string): Promise<void> {
+  return callAsync("make an overlay with id-mapped layers", (native) => native.probeIdmappedLayers(above, below));
+}

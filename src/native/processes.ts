@@ -39,15 +39,15 @@ export interface SpawnedMonitor {
 export const MONITOR_FD = { control: 3, net: 4, ipc: 5, uts: 6, shm: 7, user: 8 } as const;
 
 /**
- * Starts a monitor. Returns after its execve, with the environment empty and in a session of
+ * Starts a monitor. Settles after its execve, with the environment empty and in a session of
  * its own. The caller reaps it (`reapChild`) once it has ended.
  *
  * @throws RuntimeError whose syscall is `clone3` (the cgroup refused it) or `execveat`
  */
-export function spawnMonitor(spawn: MonitorSpawn): SpawnedMonitor {
+export async function spawnMonitor(spawn: MonitorSpawn): Promise<SpawnedMonitor> {
   const { fds } = spawn;
   const numberOf = (fd: Fd | undefined): number => fd?.number ?? -1;
-  const [pid, pidfd, control] = call("start monitor", (native) =>
+  const [pid, pidfd, control] = await callAsync("start monitor", (native) =>
     native.spawnMonitor(
       spawn.executable.number,
       numberOf(spawn.cgroup),
@@ -85,6 +85,15 @@ export function pidfdSendSignal(pidfd: Fd, signal: number | NodeJS.Signals): voi
 /** True once the process has ended, reaped or not, whoever its parent is. */
 export function pidfdHasExited(pidfd: Fd): boolean {
   return call("ask whether a process has ended", (native) => native.pidfdHasExited(pidfd.number));
+}
+
+/**
+ * Waits for the end of a process, whoever its parent is; the descriptor stays open meanwhile.
+ *
+ * @returns false where it still runs after `timeoutMs`
+ */
+export function waitForProcess(pidfd: Fd, timeoutMs: number): Promise<boolean> {
+  return callAsync("wait for a process", (native) => native.waitForProcess(pidfd.number, timeoutMs));
 }
 
 /** /proc/PID/stat, empty where no such process is (proc_pid_stat(5)). */

@@ -198,7 +198,7 @@ export interface LinuxRdma {
 /** Cache allocation and monitoring, resctrl. */
 export interface LinuxIntelRdt {
   closID?: string | undefined;
-  /** Lines for the `schemata` file; applied before l3CacheSchema and memBwSchema. */
+  /** Lines for the `schemata` file; written after l3CacheSchema and memBwSchema. */
   schemata?: string[] | undefined;
   l3CacheSchema?: string | undefined;
   memBwSchema?: string | undefined;

@@ -91,7 +91,22 @@ async function makeWithParents(layout: CgroupLayout, wanted: NewCgroup): Promise
     }
     if (!hasErrno(err, "EEXIST")) throw err;
   }
-  await runFileSteps(handDown);
+  if (handDown.length > 0) await handDownFromAbove(layout, wanted.cgroup);
+}
+
+/**
+ * A parent that a caller made, as a kubelet does, may not hand all controllers down: what it does not
+ * offer cannot be enabled below, which is ENOENT (cgroup-v2.rst, "Top-down Constraint").
+ */
+async function handDownFromAbove(layout: CgroupLayout, cgroup: string): Promise<void> {
+  const steps = handDownSteps(layout, cgroup);
+  try {
+    await runFileSteps(steps);
+  } catch (err) {
+    if (!hasErrno(err, "ENOENT") || cgroup === "") throw err;
+    await handDownFromAbove(layout, parentOf(cgroup));
+    await runFileSteps(steps);
+  }
 }
 
 /** Kills every process below (cgroup-v2.rst, "cgroup.kill"). A cgroup that is gone has none. */

@@ -2,7 +2,7 @@
  * What follows from a container's end: the record, the cgroup, the event. The exit file was
  * written before anyone was told; where nobody could write one, the end is recorded as unknown.
  */
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { access, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import { failpoint } from "../base/failpoints.js";
@@ -34,6 +34,8 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     ctx.exits.set(record.id, exit);
     ctx.processes.delete(record.id);
     failpoint("record exit");
+    // It ended before the answer to its start was seen: a start comes before an end.
+    if (record.state === "starting" && exit.unknown === undefined) emitStarted(ctx, record);
     const exited = { ...record, state: "exited", startedAtNs: record.startedAtNs ?? exit.startedAtNs } as const;
     // Also on a full disk: the exit file says the same to the next daemon.
     await ctx.containers.put(record.id, exited, "remember");
@@ -47,6 +49,11 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     });
     endWaits(ctx, record.id);
   });
+}
+
+/** Told once: by the start, or by an end that overtook it. */
+export function emitStarted(ctx: RuntimeContext, { id, sandboxId, config }: ContainerRecord): void {
+  emit(ctx, { type: "container-started", sandboxId, containerId: id, owner: config.owner });
 }
 
 /** Wakes those who wait for the container's end: it has ended, or never began. */
@@ -81,10 +88,20 @@ export async function recordUnknownExit(ctx: RuntimeContext, record: ContainerRe
  * it would have tried until it could.
  */
 export async function keepExits(ctx: RuntimeContext, sandboxId: SandboxId): Promise<void> {
-  for (const { id } of containersOf(ctx, sandboxId)) {
-    const exit = ctx.exits.get(id);
-    if (exit && !(await readExitFile(ctx, id))) await writeExitFile(ctx, exit);
-  }
+  await Promise.all(
+    containersOf(ctx, sandboxId).map(async ({ id }) => {
+      const exit = ctx.exits.get(id);
+      // It appears by rename, whole: whether it is there is enough to know.
+      if (exit && !(await isThere(exitFile(ctx, id)))) await writeExitFile(ctx, exit);
+    }),
+  );
+}
+
+function isThere(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Tries again until it is written, or the container is removed. */

@@ -4,7 +4,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { toByteString } from "../base/byte-strings.js";
-import { RuntimeError, withContext } from "../base/errors.js";
+import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newExecId } from "../base/ids.js";
 import type { Process, Spec } from "../oci/index.js";
@@ -25,12 +25,15 @@ export async function execSync(
   id: ContainerId,
   command: readonly string[],
   timeoutMs: number,
+  signal?: AbortSignal,
 ): Promise<ExecSyncResult> {
   const record = requireRunning(ctx, id);
   const process = await execProcess(ctx, record, { command, tty: false, stdin: false });
   const monitor = requireMonitor(ctx, record.sandboxId);
+  signal?.throwIfAborted();
+  const execId = newExecId();
   const asked = monitor.exec({
-    execId: newExecId(),
+    execId,
     containerId: id,
     process,
     cgroup: cgroupDir(ctx.cgroups, record.cgroupPath),
@@ -42,9 +45,15 @@ export async function execSync(
   // The monitor keeps the timeout; one that hangs keeps none.
   const answer =
     timeoutMs > 0 ? answerOf(monitor, asked, timeoutMs + ANSWER_DEADLINE_MS) : answerInTime(monitor, asked);
-  const outcome = await answer.catch((err: unknown) => {
-    throw toExecError(record, command, err);
-  });
+  // Nobody reads the answer of a caller that went away: without a timeout its process would stay for good.
+  const kill = () => void monitor.killExec({ execId }).catch((err: unknown) => warnOfLeftExec(ctx, record, err));
+  signal?.addEventListener("abort", kill, { once: true });
+  const outcome = await answer
+    .catch((err: unknown) => {
+      throw toExecError(record, command, err);
+    })
+    .finally(() => signal?.removeEventListener("abort", kill));
+  signal?.throwIfAborted();
   if (outcome.timedOut) {
     throw new RuntimeError(
       `exec "${command[0]}" in container ${describeContainer(record)}: not ended within ${timeoutMs} ms, killed`,
@@ -55,6 +64,12 @@ export async function execSync(
     );
   }
   return { exitCode: outcome.exitCode, stdout: outcome.stdout, stderr: outcome.stderr, isTruncated: outcome.truncated };
+}
+
+function warnOfLeftExec(ctx: RuntimeContext, record: ContainerRecord, err: unknown): void {
+  const { kind, code, message } = toRuntimeError(err);
+  const fields = { sandboxId: record.sandboxId, containerId: record.id, kind, code, message };
+  ctx.log.warn(fields, "could not kill an exec whose caller went away, leaving it to its container's end");
 }
 
 /** See `Runtime.exec`. */

@@ -2,13 +2,15 @@
  * What this host and this daemon can give to containers, read once at start.
  */
 import type { Stats } from "node:fs";
-import { lstat, readdir, readFile, rmdir, stat } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasErrno } from "../base/errors.js";
-import { createSandboxNamespaces, findCgroup2Mount, probeKernel } from "../native/index.js";
+import { findCgroup2Mount, probeIdmappedLayers } from "../native/index.js";
 import type { LinuxDevice } from "../oci/index.js";
 import { capabilitiesOfMask } from "../spec/capabilities.js";
 import type { HostAbilities } from "../spec/container-spec.js";
+import type { Paths } from "../settings/paths.js";
+import type { Settings } from "../settings/settings.js";
 import { type CgroupLayout, makeCgroup } from "./cgroups.js";
 
 /** Controllers that limits of Kubernetes and OCI need; others are left to their owners. */
@@ -20,10 +22,13 @@ export interface Host {
 }
 
 /**
- * @param cgroupRoot below the cgroup v2 mount; made, with the controllers handed down
+ * @param settings.cgroupRoot below the cgroup v2 mount; made, with the controllers handed down
  * @throws RuntimeError `failed-precondition` NO_CGROUP2: cgroup v2 is mounted nowhere
  */
-export async function readHost(cgroupRoot: string, tolerateMissingControllers: boolean): Promise<Host> {
+export async function readHost(
+  { cgroupRoot, tolerateMissingControllers }: Pick<Settings, "cgroupRoot" | "tolerateMissingControllers">,
+  paths: Paths,
+): Promise<Host> {
   const found = await findCgroup2Mount();
   const controllers = new Set(WANTED_CONTROLLERS.filter((name) => found.controllers.includes(name)));
   const cgroups: CgroupLayout = { mount: found.path, root: cgroupRoot.replace(/^\/+|\/+$/g, ""), controllers };
@@ -40,7 +45,7 @@ export async function readHost(cgroupRoot: string, tolerateMissingControllers: b
       lowestOomScoreAdj: capabilities.has("CAP_SYS_RESOURCE")
         ? undefined
         : Number(await readFile("/proc/self/oom_score_adj", "utf8")),
-      hasUserNamespaces: await makesUserNamespaces(),
+      hasUserNamespaces: await makesUserNamespaces(paths),
       devices: await readDevices("/dev"),
       hasAppArmor: (await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "N")).startsWith("Y"),
     },
@@ -58,15 +63,12 @@ export async function removeEmptyCgroups({ mount, root }: CgroupLayout): Promise
 
 /**
  * By trying: a kernel without them, a limit of none (user.max_user_namespaces), or one whose overlay
- * takes no id-mapped layers, which are detached mounts (Linux 6.15).
+ * or whose file system below the root maps no ids.
  */
-async function makesUserNamespaces(): Promise<boolean> {
-  if ((await probeKernel()).cloneDetachedMount !== undefined) return false;
-  const range = [{ containerId: 0, hostId: 65_536, length: 1 }];
-  const none = { network: false, ipc: false, uts: false, hostname: "", domainname: "", sysctls: {} };
+async function makesUserNamespaces({ layers, containers }: Paths): Promise<boolean> {
   try {
-    const { user } = await createSandboxNamespaces({ ...none, idMaps: { uids: range, gids: range } });
-    user?.close();
+    for (const path of [layers, containers]) await mkdir(path, { recursive: true, mode: 0o700 });
+    await probeIdmappedLayers(layers, containers);
     return true;
   } catch {
     return false;

@@ -2,13 +2,12 @@
  * The daemon's side of the sandboxes' monitors: listening to one, losing one, ending one.
  */
 import { unlink } from "node:fs/promises";
-import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, type RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
 import type { ExitRecord } from "../state/container.js";
-import { pidfdHasExited, pidfdSendSignal, reapChild } from "../native/index.js";
+import { pidfdHasExited, pidfdSendSignal, reapChild, waitForProcess } from "../native/index.js";
 import { monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
@@ -17,6 +16,8 @@ import { answerOf } from "./monitor-answer.js";
 const SIGKILL = 9;
 /** How long a monitor that was asked to end may take. */
 const SHUTDOWN_DEADLINE_MS = 2_000;
+/** Between two kills of one that does not end. */
+const KILL_INTERVAL_MS = 50;
 const EXIT_RETRY_MS = 1_000;
 
 /** Takes a monitor's connection over: its exits are recorded from now on, and so is its own end. */
@@ -133,9 +134,10 @@ async function hasAgreedToEnd(client: MonitorClient): Promise<boolean> {
 
 /** Waits until the process has ended, killing it where it takes long, and reaps it where it is our child. */
 async function waitForEnd(pidfd: Fd): Promise<void> {
-  for (let waitedMs = 0, stepMs = 1; !pidfdHasExited(pidfd); waitedMs += stepMs, stepMs = Math.min(stepMs * 2, 50)) {
-    if (waitedMs > SHUTDOWN_DEADLINE_MS) kill(pidfd);
-    await sleep(stepMs);
+  let deadlineMs = SHUTDOWN_DEADLINE_MS;
+  while (!pidfdHasExited(pidfd) && !(await waitForProcess(pidfd, deadlineMs))) {
+    kill(pidfd);
+    deadlineMs = KILL_INTERVAL_MS;
   }
   try {
     reapChild(pidfd);

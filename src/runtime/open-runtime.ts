@@ -178,7 +178,7 @@ function bindVerbs(ctx: RuntimeContext): Runtime {
     sandboxUsage: (id) => sandboxUsage(ctx, id),
     containerFigures: (id) => containerFigures(ctx, id),
     sandboxFigures: (id) => sandboxFigures(ctx, id),
-    execSync: (id, command, timeoutMs) => execSync(ctx, id, command, timeoutMs),
+    execSync: (id, command, timeoutMs, signal) => execSync(ctx, id, command, timeoutMs, signal),
     exec: (id, request) => exec(ctx, id, request),
     attach: (id) => attach(ctx, id),
     reopenContainerLog: async (id) => {

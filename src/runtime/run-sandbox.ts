@@ -1,5 +1,5 @@
 /**
- * RunPodSandbox, step by step: record, cgroups, namespaces, then network and monitor side by side, files, ready.
+ * RunPodSandbox, step by step: record and cgroups, namespaces beside them, then network and monitor side by side, files, ready.
  *
  * Every step pushes its undo before the next one starts, so a failure anywhere leaves nothing
  * behind. The record is written before the kernel is touched: after a crash, recover.ts finds
@@ -23,7 +23,7 @@ import { emit, requireMonitor, type RuntimeContext, sandboxKey } from "./context
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkRuntimeHandler, runtimeHandler } from "./runtime-handlers.js";
-import { checkSandboxFiles, writeSandboxFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, readHostFiles, writeSandboxFiles } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { mappedRoot, takeIdMaps } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -108,16 +108,17 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
     cgroupPath: sandboxCgroup(ctx.cgroups, id, config.cgroupParent),
     ...(idMaps && { idMaps }),
   };
-  try {
-    await timeline.step("record", () => ctx.sandboxes.put(id, creating));
-  } finally {
-    ctx.takenIds.delete(id);
-  }
-
+  const hostFiles = readHostFiles(config);
   // The monitor inherits copies; ours are closed at the end, whatever happened.
   const opened: Fd[] = [];
   try {
-    const made = await timeline.step("namespaces", () => makeKernelObjects(ctx, creating, cleanup, opened));
+    // Namespaces are descriptors of this process, gone with it: they need not wait for the record. What
+    // outlives the daemon does.
+    const [shm, namespaces] = await settleAll([
+      recordSandbox(ctx, creating, timeline).then(() => makeKernelObjects(ctx, creating, cleanup, opened)),
+      timeline.step("namespaces", () => makeNamespaces(creating, opened)),
+    ]);
+    const made: KernelObjects = { ...namespaces, shm };
     stillWanted();
     const [network, monitor] = await settleAll([
       timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
@@ -125,7 +126,9 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
     ]);
     stillWanted();
     cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(id)));
-    await timeline.step("files", () => writeSandboxFiles(ctx.paths.sandbox(id), config, network, idMaps));
+    await timeline.step("files", async () =>
+      writeSandboxFiles(ctx.paths.sandbox(id), config, network, await hostFiles, idMaps),
+    );
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     stillWanted();
@@ -153,15 +156,37 @@ interface KernelObjects {
   readonly user: Fd | undefined;
 }
 
-/** Namespaces, shared memory and cgroups: none needs another. */
+async function recordSandbox(ctx: RuntimeContext, record: SandboxRecord, timeline: Timeline): Promise<void> {
+  try {
+    await timeline.step("record", () => ctx.sandboxes.put(record.id, record));
+  } finally {
+    ctx.takenIds.delete(record.id);
+  }
+}
+
+async function makeNamespaces({ config, idMaps }: SandboxRecord, opened: Fd[]): Promise<Omit<KernelObjects, "shm">> {
+  const hasOwnNetwork = config.namespaces.network === "pod";
+  const { net, ipc, uts, netlink, user } = await createSandboxNamespaces({
+    network: hasOwnNetwork,
+    ipc: config.namespaces.ipc === "pod",
+    uts: hasOwnNetwork,
+    hostname: config.hostname,
+    domainname: config.domainname ?? "",
+    sysctls: config.sysctls,
+    idMaps,
+  });
+  for (const fd of [net, ipc, uts, netlink, user]) if (fd) opened.push(fd);
+  return { net, ipc, uts, netlink, user };
+}
+
+/** Shared memory and cgroups. */
 async function makeKernelObjects(
   ctx: RuntimeContext,
   record: SandboxRecord,
   cleanup: CleanupStack,
   opened: Fd[],
-): Promise<KernelObjects> {
+): Promise<Fd | undefined> {
   const { config, id } = record;
-  const hasOwnNetwork = config.namespaces.network === "pod";
   const hasOwnIpc = config.namespaces.ipc === "pod";
   const monitors = monitorCgroup(ctx.cgroups, id);
   cleanup.push("remove cgroups", async () => {
@@ -169,27 +194,14 @@ async function makeKernelObjects(
     await removeCgroup(ctx.cgroups, monitors);
   });
   if (hasOwnIpc) cleanup.push("remove shared memory", () => removeShm(ctx, id));
-  const [namespaces, shm] = await settleAll([
-    createSandboxNamespaces({
-      network: hasOwnNetwork,
-      ipc: hasOwnIpc,
-      uts: hasOwnNetwork,
-      hostname: config.hostname,
-      domainname: config.domainname ?? "",
-      sysctls: config.sysctls,
-      idMaps: record.idMaps,
-    }).then((made) => {
-      for (const fd of [made.net, made.ipc, made.uts, made.netlink, made.user]) if (fd) opened.push(fd);
-      return made;
-    }),
+  const [shm] = await settleAll([
     hasOwnIpc ? openShm(ctx, record, opened) : undefined,
     makeCgroups(ctx.cgroups, [
       { cgroup: record.cgroupPath, handDown: true },
       { cgroup: monitors, handDown: false },
     ]),
   ]);
-  const { net, ipc, uts, netlink, user } = namespaces;
-  return { net, ipc, uts, netlink, user, shm };
+  return shm;
 }
 
 async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
@@ -224,7 +236,7 @@ async function startMonitor(
 ): Promise<MonitorProcess> {
   const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
-    const { pid, pidfd, control } = spawnMonitor({
+    const { pid, pidfd, control } = await spawnMonitor({
       executable: ctx.executable,
       args: ["minke-monitor", record.id, ctx.paths.monitorSocket(record.id)],
       cgroup,

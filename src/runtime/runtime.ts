@@ -97,8 +97,17 @@ export interface Runtime {
   containerFigures(id: ContainerId): Promise<ContainerFigures>;
   sandboxFigures(id: SandboxId): Promise<SandboxFigures>;
 
-  /** @param timeoutMs 0: none. @throws RuntimeError `deadline-exceeded` EXEC_TIMEOUT; everything it started is dead then */
-  execSync(id: ContainerId, command: readonly string[], timeoutMs: number): Promise<ExecSyncResult>;
+  /**
+   * @param timeoutMs 0: none
+   * @param signal when it aborts, the process is killed with everything it started
+   * @throws RuntimeError `deadline-exceeded` EXEC_TIMEOUT; everything it started is dead then
+   */
+  execSync(
+    id: ContainerId,
+    command: readonly string[],
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<ExecSyncResult>;
   exec(id: ContainerId, request: ExecRequest): Promise<ExecSession>;
   attach(id: ContainerId): Promise<ExecSession>;
   reopenContainerLog(id: ContainerId): Promise<void>;

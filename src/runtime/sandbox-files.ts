@@ -54,6 +54,24 @@ function refused(what: string, word: string, why: string): RuntimeError {
   });
 }
 
+/** What a sandbox takes over from the host, empty where it does not, or where the host has no such file. */
+export interface HostFiles {
+  readonly hosts: string;
+  readonly hostname: string;
+  readonly resolvConf: string;
+}
+
+/** Needs nothing of the sandbox: read while its network is made. Never rejects. */
+export async function readHostFiles(config: SandboxConfig): Promise<HostFiles> {
+  const usesHostNetwork = config.namespaces.network === "node";
+  const [hosts, hostname, resolvConf] = await Promise.all([
+    usesHostNetwork ? readHostFile("/etc/hosts") : "",
+    usesHostNetwork ? readHostFile("/etc/hostname") : "",
+    config.dns ? "" : readHostFile("/etc/resolv.conf"),
+  ]);
+  return { hosts, hostname, resolvConf };
+}
+
 /**
  * Makes `dir` with hosts, hostname and resolv.conf; the latter as the network says where the config says nothing.
  * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
@@ -62,16 +80,15 @@ export async function writeSandboxFiles(
   dir: string,
   config: SandboxConfig,
   network: SandboxNetwork | undefined,
+  host: HostFiles,
   idMaps?: IdMaps,
 ): Promise<void> {
   const dns = config.dns ?? network?.dns;
   checkWords(dnsWords(dns));
   const usesHostNetwork = config.namespaces.network === "node";
-  const [hosts, hostname, resolvConf] = await Promise.all([
-    usesHostNetwork ? readHostFile("/etc/hosts") : hostsFile(config, network?.ips ?? []),
-    usesHostNetwork ? readHostFile("/etc/hostname") : `${config.hostname}\n`,
-    dns ? resolvConfFile(dns) : readHostFile("/etc/resolv.conf"),
-  ]);
+  const hosts = usesHostNetwork ? host.hosts : hostsFile(config, network?.ips ?? []);
+  const hostname = usesHostNetwork ? host.hostname : `${config.hostname}\n`;
+  const resolvConf = dns ? resolvConfFile(dns) : host.resolvConf;
   await runFileSteps([
     { make: "directories", path: dir, mode: 0o700 },
     { make: "file", path: join(dir, "hosts"), mode: 0o644, bytes: hosts + aliasLines(config) },

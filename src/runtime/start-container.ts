@@ -11,10 +11,9 @@ import type { StartParams } from "../monitor/protocol.js";
 import type { ContainerRecord } from "../state/container.js";
 import { cgroupDir, removeCgroup } from "./cgroups.js";
 import { toCommandError } from "./command-error.js";
-import { endWaits, exitFile } from "./container-exit.js";
+import { emitStarted, endWaits, exitFile } from "./container-exit.js";
 import {
   describeContainer,
-  emit,
   requireContainer,
   requireMonitor,
   requireSandbox,
@@ -67,7 +66,6 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
       name,
     );
     await tellOfContainer(ctx, "PostStartContainer", id);
-    emit(ctx, { type: "container-started", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
 }
 
@@ -99,7 +97,7 @@ function startRequest(ctx: RuntimeContext, record: ContainerRecord): StartParams
   };
 }
 
-/** A short-lived process may have ended, and its exit been recorded, before this runs. */
+/** A short-lived process may have ended, and its exit been recorded, before this runs; then its start has been told. */
 async function recordStarted(
   ctx: RuntimeContext,
   id: ContainerId,
@@ -111,6 +109,7 @@ async function recordStarted(
     const running = { ...current, state: "running", pid: started.pid, startedAtNs: started.startedAtNs } as const;
     // It runs, whether or not that can be written: the monitor tells the next daemon the same.
     await ctx.containers.put(id, running, "remember");
+    emitStarted(ctx, running);
     failpoint("after record running");
   });
 }

@@ -2,17 +2,16 @@
  * What containers and sandboxes use: figures of their cgroups, and where a controller is missing, of
  * the processes in them. Never a made-up zero: what cannot be known is `undefined`.
  */
-import { lstat, readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import { type CgroupLayout, cgroupDir } from "./cgroups.js";
 import { containersOf, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
 import { processesBelow } from "./proc.js";
+import { type WritableLayerUsage, writableLayerUsage } from "./writable-layers.js";
 
 const PAGE_BYTES = 4096;
-/** How long the size of a writable layer is believed: measuring it walks the tree. */
-const LAYER_LIFETIME_NS = 10_000_000_000n;
 
 /** One line of a pressure file (kernel psi.rst): shares of time in percent, total in microseconds. */
 export interface PressureLine {
@@ -50,12 +49,7 @@ export interface CgroupUsage {
 }
 
 export interface ContainerUsage extends CgroupUsage {
-  readonly layer: {
-    readonly atNs: bigint;
-    readonly path: string;
-    readonly usedBytes: bigint;
-    readonly usedInodes: bigint;
-  };
+  readonly layer: WritableLayerUsage;
 }
 
 export interface InterfaceUsage {
@@ -78,7 +72,7 @@ export interface SandboxUsage extends CgroupUsage {
 /** See `Runtime.containerUsage`. */
 export async function containerUsage(ctx: RuntimeContext, id: ContainerId): Promise<ContainerUsage> {
   const record = requireContainer(ctx, id);
-  const [usage, layer] = await Promise.all([cgroupUsage(ctx.cgroups, record.cgroupPath), layerUsage(ctx, id)]);
+  const [usage, layer] = await Promise.all([cgroupUsage(ctx.cgroups, record.cgroupPath), writableLayerUsage(ctx, id)]);
   return { ...usage, layer };
 }
 
@@ -202,35 +196,6 @@ export function parsePressure(text: string | undefined): Pressure | undefined {
   };
   const [some, full] = [line("some"), line("full")];
   return some && full && { some, full };
-}
-
-const layers = new WeakMap<RuntimeContext, Map<ContainerId, ContainerUsage["layer"]>>();
-
-async function layerUsage(ctx: RuntimeContext, id: ContainerId): Promise<ContainerUsage["layer"]> {
-  const known = layers.get(ctx) ?? new Map<ContainerId, ContainerUsage["layer"]>();
-  layers.set(ctx, known);
-  const last = known.get(id);
-  if (last && nowNs() - last.atNs < LAYER_LIFETIME_NS) return last;
-  for (const other of known.keys()) if (!ctx.containers.get(other)) known.delete(other);
-  const path = join(ctx.paths.container(id), "upper");
-  const { bytes, inodes } = await treeUsage(path);
-  const usage = { atNs: nowNs(), path: ctx.paths.root, usedBytes: bytes, usedInodes: inodes };
-  known.set(id, usage);
-  return usage;
-}
-
-/** Allocated bytes, as du(1) counts them; what goes away meanwhile counts nothing. */
-async function treeUsage(path: string): Promise<{ bytes: bigint; inodes: bigint }> {
-  const stats = await lstat(path).catch(() => undefined);
-  if (!stats) return { bytes: 0n, inodes: 0n };
-  let [bytes, inodes] = [BigInt(stats.blocks) * 512n, 1n];
-  if (!stats.isDirectory()) return { bytes, inodes };
-  for (const name of await readdir(path).catch(() => [])) {
-    const below = await treeUsage(join(path, name));
-    bytes += below.bytes;
-    inodes += below.inodes;
-  }
-  return { bytes, inodes };
 }
 
 /** Of the network namespace that a process is in. */

@@ -29,7 +29,8 @@ export interface IdRangeSettings {
 export function takeIdMaps(ctx: RuntimeContext, id: SandboxId, config: SandboxConfig): IdMaps | undefined {
   const { userNamespace, namespaces } = config;
   if (!userNamespace) return undefined;
-  if (!ctx.host.hasUserNamespaces) throw refused("this kernel makes none that containers could use (Linux 6.15)");
+  if (!ctx.host.hasUserNamespaces)
+    throw refused("this kernel, or the file system of the daemon's root, maps no ids of image layers");
   for (const [kind, mode] of Object.entries(namespaces)) {
     // Its own root has no rights over what the host's user namespace owns, so /sys, /proc or /dev/mqueue could not be mounted.
     if (mode === "node") throw refused(`it cannot be combined with the host's ${kind} namespace`);

@@ -64,9 +64,13 @@ export class Paths {
     return join(this.root, "sandboxes", id);
   }
 
+  get containers(): string {
+    return join(this.root, "containers");
+  }
+
   /** Bundle, exit file, upper and work directory of a container. */
   container(id: ContainerId): string {
-    return join(this.root, "containers", id);
+    return join(this.containers, id);
   }
 
   /** A pod's own volumes; removed with the pod's UID. */

@@ -1,6 +1,7 @@
 /**
  * The seccomp profile of RuntimeDefault: what a container's processes may ask of the kernel, as
- * tight as Docker's. What is not listed fails with EPERM; what the kernel or libseccomp does not know,
+ * tight as Docker's (github.com/moby/profiles/seccomp 0.2.4, but for calls of architectures, which are
+ * listed for all: none has them that is not theirs). What is not listed fails with EPERM; what the kernel or libseccomp does not know,
  * with ENOSYS, which libc's fallbacks understand.
  *
  * Left out on purpose: what loads code into the kernel, what sets the clock, keyrings, swap, quota,
@@ -62,6 +63,9 @@ const BY_CAPABILITY: Readonly<Record<string, readonly string[]>> = {
     "fsopen",
     "fspick",
     "lookup_dcookie",
+    "lsm_get_self_attr",
+    "lsm_list_modules",
+    "lsm_set_self_attr",
     "mount",
     "mount_setattr",
     "move_mount",
@@ -72,6 +76,7 @@ const BY_CAPABILITY: Readonly<Record<string, readonly string[]>> = {
     "setdomainname",
     "sethostname",
     "setns",
+    "syslog",
     "umount",
     "umount2",
     "unshare",
@@ -92,7 +97,10 @@ const BY_CAPABILITY: Readonly<Record<string, readonly string[]>> = {
 
 /** All CLONE_NEW* flags but CLONE_NEWTIME, whose bit is not clone(2)'s. */
 const CLONE_NAMESPACES = 0x7e020000;
+const AF_ALG = 38;
 const AF_VSOCK = 40;
+/** Of the last family that Linux 6.18 knows (AF_MCTP, socket.h). */
+const LAST_FAMILY = 45;
 const ENOSYS = 38;
 
 /** ptrace may not change a filtered system call any more (seccomp(2), since Linux 4.8). */
@@ -116,8 +124,8 @@ export function defaultSeccomp(capabilities: readonly string[]): LinuxSeccomp {
         args: [{ index: 0, value, op: "SCMP_CMP_EQ" }],
       }),
     ),
-    // Of vsock, a container would reach the hypervisor.
-    { names: ["socket"], action: "SCMP_ACT_ALLOW", args: [{ index: 0, value: AF_VSOCK, op: "SCMP_CMP_NE" }] },
+    ...socketFamilies(),
+    ...(process.arch === "x64" ? [{ names: ["modify_ldt"], action: "SCMP_ACT_ALLOW" as const }] : []),
   ];
   if (!hasAdmin) {
     rules.push(
@@ -136,6 +144,20 @@ export function defaultSeccomp(capabilities: readonly string[]): LinuxSeccomp {
     ...architectures(),
     syscalls: rules,
   };
+}
+
+/**
+ * Of vsock, a container would reach the hypervisor; by AF_ALG the kernel's ciphers, where bugs are found again
+ * and again. Conditions on one argument cannot be joined in a rule (libseccomp), so the others are listed.
+ */
+function socketFamilies(): LinuxSeccompSyscall[] {
+  const between = Array.from({ length: LAST_FAMILY - AF_ALG }, (_, i) => AF_ALG + 1 + i).filter((n) => n !== AF_VSOCK);
+  const allow = (value: number, op: "SCMP_CMP_LT" | "SCMP_CMP_EQ"): LinuxSeccompSyscall => ({
+    names: ["socket"],
+    action: "SCMP_ACT_ALLOW",
+    args: [{ index: 0, value, op }],
+  });
+  return [allow(AF_ALG, "SCMP_CMP_LT"), ...between.map((value) => allow(value, "SCMP_CMP_EQ"))];
 }
 
 /** 32-bit programs run too, under the same rules. */

@@ -180,7 +180,6 @@ describe.each([
 
 test.each([
   ["process.selinuxLabel", "SELinux", (config: Config) => Object.assign(config.process, { selinuxLabel: "a:b:c:s0" })],
-  ["linux.mountLabel", "SELinux", (config: Config) => Object.assign(config.linux, { mountLabel: "a:b:c:s0" })],
   ["process.apparmorProfile", "AppArmor", (config: Config) => Object.assign(config.process, { apparmorProfile: "p" })],
 ])("%s is refused by its path where the kernel has no %s", async (path, module, change) => {
   const enabled =

@@ -8,7 +8,12 @@ import { readFileSync } from "node:fs";
 
 /** @param {string} file @returns {Spec[]} */
 export function readReport(file) {
-  const suites = JSON.parse(readFileSync(file, "utf8"));
+  return parseReport(readFileSync(file, "utf8"));
+}
+
+/** @param {string} text @returns {Spec[]} */
+export function parseReport(text) {
+  const suites = JSON.parse(text);
   /** @type {Spec[]} */
   const specs = [];
   for (const report of suites[0].SpecReports ?? []) {

@@ -20,9 +20,9 @@ import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { writeLayout } from "../../rootfs-fixtures/oci-layout.mjs";
 import { builtTool } from "./go-tools.mjs";
-import { conformanceImages, DIGEST_IMAGE, DIGEST_IN_CRITEST } from "./images.mjs";
+import { DIGEST_IMAGE, DIGEST_IN_CRITEST } from "./images.mjs";
+import { builtLayout } from "./layout.mjs";
 import { isOfficialProto } from "./proto.mjs";
 import { pushLayout, startRegistry } from "./registry.mjs";
 import { compareWithExpected, readReport } from "./report.mjs";
@@ -56,7 +56,7 @@ async function main() {
   const isOfficial = isOfficialProto(PROJECT);
   const critest = builtTool(PROJECT, "critest");
   if (options.parallel !== "1") builtTool(PROJECT, "ginkgo");
-  const layout = builtLayout();
+  const layout = builtLayout(PROJECT);
   const work = mkdtempSync(join(tmpdir(), "minke-cri-conformance-"));
   const registry = await startRegistry(work);
   let daemon;
@@ -78,24 +78,6 @@ async function main() {
     if (options.keep) console.log(`kept: ${work}`);
     else rmSync(work, { recursive: true, force: true });
   }
-}
-
-/** Made anew where what it is made from has changed. */
-function builtLayout() {
-  const layout = join(CACHE, "layout");
-  const sources = [
-    "test/conformance/images.mjs",
-    "test/conformance/busybox.mjs",
-    "rootfs-fixtures/images.mjs",
-    "rootfs-fixtures/oci-layout.mjs",
-  ];
-  const inputs = sources.map((path) => readFileSync(join(PROJECT, path), "utf8")).join("\0");
-  const stamp = join(CACHE, "layout.inputs");
-  if (existsSync(layout) && existsSync(stamp) && readFileSync(stamp, "utf8") === inputs) return layout;
-  console.log("building critest's images");
-  writeLayout(layout, conformanceImages({ fixtures: join(PROJECT, ".cache/rootfs-fixtures"), conformance: CACHE }));
-  writeFileSync(stamp, inputs);
-  return layout;
 }
 
 /** A copy of critest that names our image by its digest, of the same length. @param {string} critest @param {string} work @param {string} digest */

@@ -72,6 +72,20 @@ export class CriClient {
     return { received, cancel: () => call.cancel() };
   }
 
+  /** All that a stream of limited length sends. */
+  async all<M extends Method>(method: M, fields: Partial<RequestOf<M>> = {}): Promise<ResponseOf<M>[]> {
+    const empty = METHODS[method].requestDeserialize(Buffer.alloc(0)) as RequestOf<M>;
+    const client = (method in ImageServiceClient.service ? this.#images : this.#runtime) as unknown as Record<
+      M,
+      (request: RequestOf<M>) => ClientReadableStream<ResponseOf<M>>
+    >;
+    const received: ResponseOf<M>[] = [];
+    for await (const response of client[method].bind(client)({ ...empty, ...fields })) {
+      received.push(response as ResponseOf<M>);
+    }
+    return received;
+  }
+
   /** The error of a call that has to fail. */
   async refusal<M extends Method>(method: M, fields: Partial<RequestOf<M>> = {}): Promise<CriError> {
     try {

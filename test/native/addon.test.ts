@@ -150,7 +150,7 @@ describe("sealedExecutable and spawnMonitor", () => {
     mkdirSync(group, { recursive: true });
     const cgroup = keep(native.openDirectory(group));
     const made = await native.createSandboxNamespaces({ ...NOTHING, uts: true, hostname: "web" });
-    const monitor = native.spawnMonitor({
+    const monitor = await native.spawnMonitor({
       executable: await sealed("/bin/sleep"),
       args: ["minke-monitor", "60"],
       cgroup,
@@ -172,10 +172,12 @@ describe("sealedExecutable and spawnMonitor", () => {
       expect(readFileSync(`/proc/${monitor.pid}/cmdline`, "utf8")).toBe("minke-monitor\x0060\0");
       expect(readFileSync(`/proc/${monitor.pid}/status`, "utf8")).toMatch(/SigIgn:\t0000000000000000\n/);
       expect(native.reapChild(monitor.pidfd)).toBeUndefined();
+      expect(await native.waitForProcess(monitor.pidfd, 20)).toBe(false);
     } finally {
+      const ended = native.waitForProcess(monitor.pidfd, 60_000);
       native.pidfdSendSignal(monitor.pidfd, "SIGKILL");
-      let exit: native.ChildExit | undefined;
-      while (!exit) exit = native.reapChild(monitor.pidfd);
+      expect(await ended).toBe(true);
+      const exit = native.reapChild(monitor.pidfd);
       expect(exit).toEqual({ exitCode: 0, signal: 9 });
       rmdirSync(group);
     }
@@ -184,7 +186,7 @@ describe("sealedExecutable and spawnMonitor", () => {
   test("a file that is no program fails with execveat and leaves no child", async () => {
     writeFileSync(join(dir, "text"), "not a program");
     const executable = await sealed(join(dir, "text"));
-    expect(() => native.spawnMonitor({ executable, args: ["x"], fds: {} })).toThrow(
+    await expect(native.spawnMonitor({ executable, args: ["x"], fds: {} })).rejects.toThrow(
       expect.objectContaining({ syscall: { name: "execveat", errno: "ENOEXEC" } }),
     );
   });

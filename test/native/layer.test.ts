@@ -56,8 +56,10 @@ function unpack(
   return answer;
 }
 const unpackEntries = (...entries: TarEntry[]) => unpack(tarArchive(entries) as Buffer);
+const DIR: TarEntry = { path: "d", type: "dir" };
 const file = (path: string, text = "x"): TarEntry => ({ path, type: "file", content: Buffer.from(text) });
 const refused = (code: string) => ({ error: expect.objectContaining({ code }) as unknown });
+const zstd = (bytes: Buffer) => spawnSync(PROGRAM, ["--compress", "zstd"], { input: bytes, maxBuffer: 2 ** 30 }).stdout;
 const xattr = (path: string, name: string) =>
   execFileSync("python3", [
     "-c",
@@ -148,11 +150,61 @@ describe("a hostile layer", () => {
     ["a file below a file", "LAYER_REFUSED", [file("f"), file("f/g")]],
     ["a device 0:0", "LAYER_REFUSED", [{ path: "c", type: "char", major: 0, minor: 0 }]],
     ["a whiteout of ..", "LAYER_REFUSED", [file("d/.wh...")]],
+    ["a whiteout of .", "LAYER_REFUSED", [file("d/.wh..")]],
+    ["a hard link to a whiteout", "LAYER_REFUSED", [file(".wh.x"), { path: "y", type: "hardlink", target: "x" }]],
+    ["a hard link to a directory", "LAYER_REFUSED", [DIR, { path: "h", type: "hardlink", target: "d" }]],
+    [
+      "a hard link through a link to the host",
+      "LAYER_REFUSED",
+      [
+        { path: "e", type: "symlink", target: "/etc" },
+        { path: "h", type: "hardlink", target: "e/hostname" },
+      ],
+    ],
+    [
+      "a directory that becomes a link to the host",
+      "LAYER_REFUSED",
+      [DIR, file("d/a"), { path: "d", type: "symlink", target: "/etc" }, file("d/escaped")],
+    ],
+    ["a loop of links", "LAYER_REFUSED", [{ path: "a", type: "symlink", target: "a" }, file("a/escaped")]],
+    ["a file below a FIFO", "LAYER_REFUSED", [{ path: "p", type: "fifo" }, file("p/escaped")]],
+    ["a file as its root", "LAYER_REFUSED", [file(".")]],
+    ["a link as its root", "LAYER_REFUSED", [{ path: "./", type: "symlink", target: "/etc" }]],
+    ["a path of 2,500 directories", "LAYER_REFUSED", [file(`${"d/".repeat(2500)}f`)]],
+    [
+      "an attribute of 128 KiB",
+      "LAYER_TOO_LARGE",
+      [{ ...file("f"), pax: { "SCHILY.xattr.user.a": "A".repeat(131072) } }],
+    ],
+    ["a pax header of 8 MiB", "LAYER_TOO_LARGE", [{ ...file("f"), pax: { comment: "A".repeat(8 << 20) } }]],
+    ["a negative size", "LAYER_CORRUPT", [{ ...file("f"), pax: { size: "-5" } }]],
+    ["a size beyond 64 bits", "LAYER_CORRUPT", [{ ...file("f"), pax: { size: "18446744073709551621" } }]],
+    ["a time that is none", "LAYER_CORRUPT", [{ ...file("f"), pax: { mtime: "nan" } }]],
     ["a NUL in a pax name", "LAYER_CORRUPT", [{ ...file("f"), pax: { path: "a\0b" } }]],
     ["an owner beyond 32 bits", "LAYER_CORRUPT", [{ ...file("f"), pax: { uid: "4294967295" } }]],
     ["a name longer than 255 bytes", "LAYER_REFUSED", [file("n".repeat(256))]],
   ])("with %s is %s", (_, code, entries) => {
     expect(unpackEntries(...entries)).toMatchObject(refused(code));
+    expect(existsSync(join(top, "escaped"))).toBe(false);
+  });
+
+  test("with a device in the place of one name of a file leaves the other name", () => {
+    unpackEntries(
+      file("a", "whole"),
+      { path: "b", type: "hardlink", target: "a" },
+      { path: "b", type: "char", major: 1, minor: 3 },
+    );
+    expect(readFileSync(join(dest, "a"), "utf8")).toBe("whole");
+    expect(lstatSync(join(dest, "b")).isCharacterDevice()).toBe(true);
+  });
+
+  test("with a hard link to a link that leads out replaces the link", () => {
+    unpackEntries(
+      { path: "s", type: "symlink", target: join(top, "escaped") },
+      { path: "h", type: "hardlink", target: "s" },
+      file("h"),
+    );
+    expect(readFileSync(join(dest, "h"), "utf8")).toBe("x");
     expect(existsSync(join(top, "escaped"))).toBe(false);
   });
 
@@ -184,8 +236,11 @@ describe("a hostile layer", () => {
     expect(readFileSync(join(dest, "l"), "utf8")).toBe("new");
   });
 
-  test("that grows beyond the limit is LAYER_TOO_LARGE", () => {
-    const bomb = gzipSync(tarArchive([{ path: "zeros", type: "file", content: Buffer.alloc(8 << 20) }]) as Buffer);
+  test.each([
+    ["gzip", gzipSync],
+    ["zstd", zstd],
+  ])("that grows beyond the limit out of %s is LAYER_TOO_LARGE", (_, pack) => {
+    const bomb = pack(tarArchive([{ path: "zeros", type: "file", content: Buffer.alloc(8 << 20) }]) as Buffer);
     expect(unpack(bomb, "--max-bytes", String(1 << 20))).toMatchObject(refused("LAYER_TOO_LARGE"));
   });
 });
@@ -198,6 +253,11 @@ describe("streams", () => {
     ["cut tar", () => archive.subarray(0, 700), "LAYER_TRUNCATED"],
     ["garbage after gzip", () => Buffer.concat([gzipSync(archive), Buffer.from("garbage")]), "LAYER_CORRUPT"],
     ["wrong gzip checksum", () => Buffer.concat([gzipSync(archive).subarray(0, -8), Buffer.alloc(8)]), "LAYER_CORRUPT"],
+    ["zeros after gzip", () => Buffer.concat([gzipSync(archive), Buffer.alloc(512)]), "LAYER_CORRUPT"],
+    ["gzip in gzip", () => gzipSync(gzipSync(archive)), "LAYER_TRUNCATED"],
+    ["garbage after zstd", () => Buffer.concat([zstd(archive), Buffer.from("garbage")]), "LAYER_CORRUPT"],
+    ["zstd of a dictionary", () => Buffer.from("28b52ffd23010203040102030401020304", "hex"), "LAYER_CORRUPT"],
+    ["zstd with a window of 2 GiB", () => Buffer.from(`28b52ffd00a8${"00".repeat(64)}`, "hex"), "LAYER_TOO_LARGE"],
     ["noise", () => Buffer.alloc(2048, 0x55), "LAYER_CORRUPT"],
   ])("%s is refused", (_, stream, code) => {
     expect(unpack(stream())).toMatchObject(refused(code));

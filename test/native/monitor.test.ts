@@ -52,7 +52,7 @@ describe("a monitor spawned from a sealed executable", () => {
       sysctls: {},
     });
     const socketPath = `${bench.dir}/spawned.sock`;
-    const spawned = native.spawnMonitor({
+    const spawned = await native.spawnMonitor({
       executable,
       args: ["minke-monitor", bench.sandboxId, socketPath],
       fds: { ipc: made.ipc, uts: made.uts },

@@ -1,78 +1,25 @@
 /** What a hostile image, a hostile container or a racing process may try against minke-oci. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import {
-  copyFileSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
 import { PROJECT } from "../harness/cli.js";
-import { missing, requires } from "../harness/requires.js";
+import { MINKE_OCI, OciBundle, type SampleSpec } from "../harness/oci-bundle.js";
+import { requires } from "../harness/requires.js";
 
-const MINKE_OCI = `${PROJECT}build/Release/minke-oci`;
-const folder = mkdtempSync(join(tmpdir(), "minke-oci-attack-"));
-const bundle = join(folder, "bundle");
-const rootfs = join(bundle, "rootfs");
-const state = join(folder, "state");
-const lacking = missing("root", "cgroup2");
+const here = new OciBundle("attack");
+const { folder, rootfs, state, path: bundle } = here;
+const call = here.call.bind(here);
+const oci = here.oci.bind(here);
+const configure = here.configure.bind(here);
+const run = () => here.run();
 let count = 0;
 
-interface Config {
-  root: { path: string; readonly?: boolean };
-  process: { args: string[]; cwd: string; terminal: boolean; capabilities: Record<string, string[]> };
-  mounts: { destination: string; type?: string; source: string; options?: string[] }[];
-  linux: { maskedPaths: string[]; readonlyPaths: string[]; sysctl?: Record<string, string>; resources?: object };
-}
-
 beforeEach(requires("root", "cgroup2"));
-beforeAll(() => {
-  if (lacking) return;
-  mkdirSync(bundle, { recursive: true });
-  expect(spawnSync(MINKE_OCI, ["spec", "--bundle", bundle]).status).toBe(0);
-  copyFileSync(join(bundle, "config.json"), join(folder, "sample.json"));
-});
-beforeEach(() => {
-  rmSync(rootfs, { recursive: true, force: true });
-  for (const name of ["bin", "proc", "dev", "sys", "etc", "tmp"]) mkdirSync(join(rootfs, name), { recursive: true });
-  cpSync("/bin/busybox", join(rootfs, "bin/busybox"));
-  for (const name of ["sh", "cat", "ls", "sleep", "grep"]) symlinkSync("busybox", join(rootfs, "bin", name));
-});
-afterEach(() => {
-  for (const id of existsSync(state) ? readdirSync(state) : []) oci("delete", "--force", id);
-});
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-function configure(command: string[] | string, change: (config: Config) => void = () => {}) {
-  const config: Config = JSON.parse(readFileSync(join(folder, "sample.json"), "utf8"));
-  config.process.args = typeof command === "string" ? ["sh", "-c", command] : command;
-  config.process.terminal = false;
-  config.root = { path: "rootfs" };
-  delete config.linux.resources;
-  change(config);
-  writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
-}
-
-// To a file: what a container keeps open would hold a pipe.
-function call(program: string, ...args: string[]) {
-  const output = join(folder, `output-${count++}`);
-  const { status } = spawnSync("sh", ["-c", 'exec "$@" >"$0" 2>&1 </dev/null', output, program, ...args], {
-    timeout: 60_000,
-  });
-  return { status, output: readFileSync(output, "utf8") };
-}
-
-const oci = (...args: string[]) => call(MINKE_OCI, "--root", state, ...args);
-const run = () => oci("run", "--bundle", bundle, `minke-attack-${process.pid}-${count++}`);
+beforeEach(() => here.fill());
+afterEach(() => here.removeContainers());
+afterAll(() => here.dispose());
 
 /** Exchanges rootfs/`name`, a directory, with a link to `target`, again and again. */
 function exchanging(name: string, target: string): ChildProcess {
@@ -85,8 +32,7 @@ function exchanging(name: string, target: string): ChildProcess {
 }
 
 test("a container cannot write to the program that execs into it", async () => {
-  const program = join(folder, "minke-oci");
-  copyFileSync(MINKE_OCI, program);
+  const program = here.copyOf(MINKE_OCI, "minke-oci");
   const writer = ["-O1", "-static", "-o", join(rootfs, "bin/writer"), `${PROJECT}test/native/exe_writer.c`];
   expect(spawnSync("gcc", writer).status).toBe(0);
   const all = ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"];
@@ -113,12 +59,24 @@ test("a container cannot write to the program that execs into it", async () => {
 test.each([
   [
     "a bind mount",
-    (config: Config) => config.mounts.push({ destination: "/swap/data", source: bundle, options: ["bind"] }),
+    (config: SampleSpec) => config.mounts.push({ destination: "/swap/data", source: bundle, options: ["bind"] }),
   ],
-  ["a tmpfs", (config: Config) => config.mounts.push({ destination: "/swap/data", type: "tmpfs", source: "tmpfs" })],
-  ["a working directory", (config: Config) => (config.process.cwd = "/swap/data")],
-  ["a masked path", (config: Config) => config.linux.maskedPaths.push("/swap/secret")],
-  ["a read-only path", (config: Config) => config.linux.readonlyPaths.push("/swap/secret")],
+  [
+    "a tmpfs",
+    (config: SampleSpec) => config.mounts.push({ destination: "/swap/data", type: "tmpfs", source: "tmpfs" }),
+  ],
+  ["a working directory", (config: SampleSpec) => (config.process.cwd = "/swap/data")],
+  ["a masked path", (config: SampleSpec) => config.linux.maskedPaths.push("/swap/secret")],
+  ["a read-only path", (config: SampleSpec) => config.linux.readonlyPaths.push("/swap/secret")],
+  [
+    "a terminal, its console and the devices",
+    (config: SampleSpec) => {
+      rmSync(join(rootfs, "dev"), { recursive: true });
+      symlinkSync("/swap", join(rootfs, "dev"));
+      config.process.terminal = true;
+      config.mounts = config.mounts.filter(({ destination }) => !/^\/dev($|\/(shm|mqueue))/.test(destination));
+    },
+  ],
 ])("%s whose directory is exchanged for a link meanwhile never reaches the host", (_what, change) => {
   const outside = join(folder, `outside-${count++}`);
   mkdirSync(outside);

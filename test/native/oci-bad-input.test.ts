@@ -1,36 +1,23 @@
 /** What minke-oci says to what cannot be: a clear sentence, status 1, and nothing left behind. */
 import { spawnSync } from "node:child_process";
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { PROJECT } from "../harness/cli.js";
+import { MINKE_OCI, OciBundle } from "../harness/oci-bundle.js";
 import { missing, requires } from "../harness/requires.js";
 
-const MINKE_OCI = `${PROJECT}build/Release/minke-oci`;
-const folder = mkdtempSync(join(tmpdir(), "minke-oci-bad-"));
-const bundle = join(folder, "bundle");
-const root = join(folder, "state");
-const PREFIX = `minke-bad-${process.pid}-`;
+const here = new OciBundle("bad");
+const { folder, path: bundle, state: root } = here;
+const oci = here.oci.bind(here);
+const configure = here.configure.bind(here);
+const id = here.id.bind(here);
 const lacking = missing("root", "cgroup2");
 
 beforeEach(requires("root", "cgroup2"));
 beforeAll(() => {
   if (lacking) return;
-  for (const name of ["bin", "proc", "dev", "sys"]) mkdirSync(join(bundle, "rootfs", name), { recursive: true });
-  cpSync("/bin/busybox", join(bundle, "rootfs/bin/busybox"));
-  for (const name of ["sh", "sleep", "true"]) symlinkSync("busybox", join(bundle, "rootfs/bin", name));
-  expect(oci("spec", "--bundle", bundle).status).toBe(0);
+  here.fill();
   const compiled = spawnSync("gcc", ["-O1", "-o", join(folder, "enosys"), `${PROJECT}test/native/enosys.c`]);
   expect(compiled.status, String(compiled.stderr)).toBe(0);
 });
@@ -39,40 +26,19 @@ beforeEach(() => {
 });
 afterEach(() => {
   if (lacking) return;
-  for (const id of existsSync(root) ? readdirSync(root) : []) oci("delete", "--force", id);
-  expect(existsSync(root) ? readdirSync(root) : [], "records left").toEqual([]);
+  here.removeContainers();
+  expect(here.ids(), "records left").toEqual([]);
   expect(cgroupsLeft(), "cgroups left").toEqual([]);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => here.dispose());
 
-// Standard output and error go to files: a container keeps what it inherits open.
-function oci(...args: string[]) {
-  return runProgram(MINKE_OCI, ["--root", root, ...args]);
-}
-
-function runProgram(program: string, args: string[]) {
-  const output = join(folder, "output");
-  const { status } = spawnSync("sh", ["-c", 'exec "$@" >"$0" 2>&1 </dev/null', output, program, ...args], {
-    timeout: 20_000,
-  });
-  return { status, output: readFileSync(output, "utf8") };
-}
-
-function configure(args: string[], change: (config: Record<string, never>) => void = () => {}) {
-  const sample = JSON.parse(readFileSync(join(bundle, "config.json"), "utf8"));
-  sample.process.args = args;
-  sample.process.terminal = false;
-  sample.root = { path: "rootfs" };
-  change(sample);
-  writeFileSync(join(bundle, "config.json"), JSON.stringify(sample));
-}
+const runProgram = (program: string, args: string[]) => here.call(program, ...args);
 
 function cgroupsLeft(): string[] {
   const below = ["/sys/fs/cgroup/minke-oci", "/sys/fs/cgroup/unified/minke-oci"].filter(existsSync);
-  return below.flatMap((path) => readdirSync(path).filter((name) => name.startsWith(PREFIX)));
+  return below.flatMap((path) => readdirSync(path).filter((name) => name.startsWith(id(""))));
 }
 
-const id = (name: string) => `${PREFIX}${name}`;
 const startSleeper = (name: string) =>
   expect(oci("run", "--detach", "--bundle", bundle, id(name))).toEqual({ status: 0, output: "" });
 
@@ -84,7 +50,7 @@ test("a bundle that does not exist is named", () => {
 });
 
 test("a rootfs that does not exist is named", () => {
-  configure(["true"], (config: { root?: object }) => {
+  configure(["true"], (config) => {
     config.root = { path: "missing" };
   });
   const { status, output } = oci("run", "--bundle", bundle, id("a"));
@@ -181,8 +147,8 @@ test.each([
 
 test("cgroups made on the way to a container's are removed with it, also side by side", () => {
   const parent = `minke-parent-${process.pid}`;
-  configure(["true"], (config: { linux?: { cgroupsPath?: string; resources?: object } }) => {
-    config.linux = { ...config.linux, cgroupsPath: `${parent}/deep/leaf` };
+  configure(["true"], (config) => {
+    config.linux.cgroupsPath = `${parent}/deep/leaf`;
   });
   const text = readFileSync(join(bundle, "config.json"), "utf8");
   const bundles = [0, 1, 2, 3].map((n) => {

@@ -104,10 +104,40 @@ TEST_CASE("ReadSpec takes a number of any exponent where no field reads it") {
   }
 }
 
-TEST_CASE("MakePlan refuses a spec without a mount namespace") {
-  CHECK(PathOfError(R"({"ociVersion":"1.3.0","root":{"path":"r"},
-        "process":{"args":["true"],"cwd":"/"},"linux":{"namespaces":[{"type":"pid"}]}})") ==
+TEST_CASE("ReadSpec refuses flags of a personality") {
+  CHECK(PathOfError(SpecWith("", R"(,"personality":{"domain":"LINUX32","flags":["x"]})")) ==
+        "linux.personality.flags[0]");
+}
+
+TEST_CASE("MakePlan refuses a user namespace without a mount namespace") {
+  const std::string spec = R"({"ociVersion":"1.3.0","root":{"path":"r"},
+        "process":{"args":["true"],"cwd":"/"},"linux":{"namespaces":[)";
+  const std::string maps = R"([{"containerID":0,"hostID":1,"size":1}])";
+  CHECK(PathOfError(spec + R"({"type":"user"}],"uidMappings":)" + maps + R"(,"gidMappings":)" + maps + "}}") ==
         "linux.namespaces");
+  CHECK(PathOfError(spec + R"({"type":"pid"}]}})") == "accepted");
+}
+
+TEST_CASE("ReadSpec refuses impossible network devices and groups of resctrl") {
+  const std::string net = R"({"type":"mount"},{"type":"network"})";
+  const auto linux_with = [&](const std::string& rest) {
+    return PathOfError(R"({"ociVersion":"1.3.0","root":{"path":"r"},"process":{"args":["true"],"cwd":"/"},
+                          "linux":{"namespaces":[)" + net + "]," + rest + "}}");
+  };
+  CHECK(linux_with(R"("netDevices":{"eth0":{},"eth1":{"name":"net%d"}})") == "accepted");
+  CHECK(linux_with(R"("netDevices":{"a/b":{}})") == "linux.netDevices.a/b");
+  CHECK(linux_with(R"("netDevices":{"net%d":{}})") == "linux.netDevices.net%d");
+  CHECK(linux_with(R"("netDevices":{"eth0":{"name":"a b"}})") == "linux.netDevices.eth0.name");
+  CHECK(linux_with(R"("netDevices":{"eth0":{"name":"%s"}})") == "linux.netDevices.eth0.name");
+  CHECK(linux_with(R"("netDevices":[])") == "linux.netDevices");
+  CHECK(linux_with(R"("intelRdt":{"closID":"/"})") == "accepted");
+  CHECK(linux_with(R"("intelRdt":{"closID":"a/../b"})") == "linux.intelRdt.closID");
+  CHECK(linux_with(R"("intelRdt":{"closID":".."})") == "linux.intelRdt.closID");
+  CHECK(linux_with(R"("intelRdt":{"memBwSchema":"L3:0=f"})") == "linux.intelRdt.memBwSchema");
+  CHECK(linux_with(R"("intelRdt":{"enableCMT":true})") == "linux.intelRdt.enableCMT");
+  CHECK(linux_with(R"("intelRdt":{"enableMBM":true})") == "linux.intelRdt.enableMBM");
+  CHECK(linux_with(R"("intelRdt":{"schemata":["L3:0=f
+"]})") == "linux.intelRdt.schemata[0]");
 }
 
 TEST_CASE("MakePlan passes over a file system option of a bind mount, and refuses other words") {

@@ -1,9 +1,11 @@
 /** What CRI tells of use: metrics, stats and events, against the whole daemon. */
+import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { request } from "node:http";
+import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { ContainerEventType, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
+import { ContainerEventType, ContainerState, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
 import { missing, requires } from "../harness/requires.js";
@@ -117,9 +119,77 @@ describe("metrics", () => {
   });
 });
 
+describe("stats", () => {
+  test("of container and sandbox are real", async () => {
+    const id = await cri.runSandbox();
+    const container = await cri.startContainer(id, { command: ["sh", "-c", "while :; do :; done"] });
+    // The size of a layer is believed for a while: it is written before anybody asks.
+    await cri.output(container, "dd", "if=/dev/zero", "of=/big", "bs=1k", "count=500");
+    await cri.output(container, "sh", "-c", "ln /big /same && mkdir -p /deep/er && echo x > /deep/er/file");
+    await expect
+      .poll(
+        async () =>
+          Number(
+            (await cri.call("containerStats", { containerId: container })).stats?.cpu?.usageNanoCores?.value ?? 0n,
+          ),
+        { timeout: 10_000, interval: 300 },
+      )
+      .toBeGreaterThan(50_000_000);
+    const { stats } = await cri.call("podSandboxStats", { podSandboxId: id });
+    expect(stats?.linux?.network?.defaultInterface?.name).toBe("eth0");
+    expect(Number(stats?.linux?.process?.processCount?.value)).toBeGreaterThanOrEqual(1);
+    expect(Number(stats?.linux?.memory?.workingSetBytes?.value)).toBeGreaterThan(100_000);
+    const own = stats?.linux?.containers.find(({ attributes }) => attributes?.id === container);
+    const upper = join(daemon.root, "containers", container, "upper");
+    const du = (...options: string[]) =>
+      BigInt(/^\d+/.exec(execFileSync("du", ["-s", ...options, upper]).toString())![0]);
+    expect(own?.writableLayer?.usedBytes?.value).toBe(du("--block-size=1"));
+    expect(own?.writableLayer?.inodesUsed?.value).toBe(du("--inodes"));
+    await cri.removeSandbox(id);
+  });
+
+  test("image file systems are the daemon's own", async () => {
+    const { imageFilesystems, containerFilesystems } = await cri.call("imageFsInfo");
+    expect(Number(imageFilesystems[0]?.usedBytes?.value)).toBeGreaterThan(1_000_000);
+    expect(containerFilesystems).toHaveLength(1);
+  });
+});
+
 describe("events", () => {
   const typesOf = (received: readonly { containerId: string; containerEventType: number }[], id: string) =>
     received.filter(({ containerId }) => containerId === id).map(({ containerEventType }) => containerEventType);
+
+  test("tell a container's life in order, with the states of the pod, however short it was", async () => {
+    const events = cri.stream("getContainerEvents");
+    await cri.call("version");
+    const id = await cri.runSandbox();
+    const containers = await Promise.all(
+      Array.from({ length: 8 }, () => cri.startContainer(id, { command: ["true"] })),
+    );
+    await Promise.all(
+      containers.map(async (containerId) => {
+        await expect
+          .poll(async () => (await cri.status(containerId)).state, { timeout: 30_000 })
+          .toBe(ContainerState.CONTAINER_EXITED);
+        await cri.call("removeContainer", { containerId });
+      }),
+    );
+    for (const containerId of containers) {
+      await expect
+        .poll(() => typesOf(events.received, containerId))
+        .toEqual([
+          ContainerEventType.CONTAINER_CREATED_EVENT,
+          ContainerEventType.CONTAINER_STARTED_EVENT,
+          ContainerEventType.CONTAINER_STOPPED_EVENT,
+          ContainerEventType.CONTAINER_DELETED_EVENT,
+        ]);
+    }
+    const own = events.received.find(({ containerId }) => containerId === containers[0]);
+    expect(own?.podSandboxStatus?.id).toBe(id);
+    expect(typesOf(events.received, id)).toEqual([ContainerEventType.CONTAINER_STARTED_EVENT]);
+    events.cancel();
+    await cri.removeSandbox(id);
+  });
 
   test("of the time without a client are kept for the next one, and told once", async () => {
     const first = cri.stream("getContainerEvents");

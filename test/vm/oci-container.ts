@@ -20,6 +20,23 @@ export function cgroupOf(id: string): string {
   return `/sys/fs/cgroup/vm-check/${id}`;
 }
 
+/** A command line of minke-oci on these containers. */
+export function ociCommand(...args: readonly string[]): string {
+  return `${OCI} ${args.map(quoted).join(" ")}`;
+}
+
+/** Every file of the container's cgroup that can be read, with all its lines. */
+export async function cgroupFiles(vm: Vm, id: string): Promise<ReadonlyMap<string, string>> {
+  const files = new Map<string, string>();
+  const text = await vm.output(`cd ${cgroupOf(id)} && { grep -s '' * || true; }`);
+  for (const line of text.split("\n")) {
+    const [file = "", ...rest] = line.split(":");
+    const value = rest.join(":");
+    files.set(file, files.has(file) ? `${files.get(file)}\n${value}` : value);
+  }
+  return files;
+}
+
 /** Runs a container to its end: minke-oci's exit code is the container's. */
 export async function runContainer(vm: Vm, id: string, options: BundleOptions, timeoutMs = 30_000): Promise<RunResult> {
   await writeBundle(vm, id, options);
@@ -61,6 +78,6 @@ async function writeBundle(vm: Vm, id: string, { args, process, linux }: BundleO
   await vm.output(`
     mkdir -p ${BUNDLES}/${id}/rootfs/{bin,proc,dev,tmp,etc}
     cd ${BUNDLES}/${id}
-    cp /bin/busybox rootfs/bin/ && for name in sh cat dd sleep mknod; do ln -sfn busybox rootfs/bin/$name; done
+    cp /bin/busybox rootfs/bin/ && for name in sh cat date dd sleep mknod; do ln -sfn busybox rootfs/bin/$name; done
     printf %s ${quoted(JSON.stringify(spec))} >config.json`);
 }

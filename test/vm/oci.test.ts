@@ -1,6 +1,14 @@
 /** What linux.resources and the security of a spec do on a host with every cgroup v2 controller. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { cgroupOf, createContainer, deleteContainer, runContainer, startContainer } from "./oci-container.js";
+import {
+  cgroupFiles,
+  cgroupOf,
+  createContainer,
+  deleteContainer,
+  ociCommand,
+  runContainer,
+  startContainer,
+} from "./oci-container.js";
 import { sharedVm } from "./shared-vm.js";
 
 const vm = sharedVm();
@@ -14,7 +22,7 @@ const LOOP_DEVICE = `
 
 describe("linux.resources are written and read back:", () => {
   const ID = "fields";
-  const files = new Map<string, string>();
+  let files: ReadonlyMap<string, string>;
   let device = "";
 
   beforeAll(async () => {
@@ -36,11 +44,7 @@ describe("linux.resources are written and read back:", () => {
       unified: { "memory.high": String(48 * MIB), "memory.oom.group": "1" },
     };
     await createContainer(vm(), ID, { args: ["true"], linux: { resources } });
-    const text = await vm().output(`cd ${cgroupOf(ID)} && { grep -s '' * || true; }`);
-    for (const line of text.split("\n")) {
-      const [file = "", ...value] = line.split(":");
-      files.set(file, files.has(file) ? `${files.get(file)}\n${value.join(":")}` : value.join(":"));
-    }
+    files = await cgroupFiles(vm(), ID);
   });
   afterAll(async () => {
     await deleteContainer(vm(), ID);
@@ -72,7 +76,129 @@ describe("linux.resources are written and read back:", () => {
   });
 });
 
+describe("what excludes other fields is written and read back:", () => {
+  const ID = "others";
+  /** An RDMA device in software, which rdma.max can name. */
+  const RDMA_DEVICE =
+    "modprobe rdma_rxe && { rdma link show vmrxe/1 >/dev/null 2>&1 || rdma link add vmrxe type rxe netdev lo; }";
+  let files: ReadonlyMap<string, string>;
+
+  beforeAll(async () => {
+    await vm().output(`ip link set lo up; ${RDMA_DEVICE}; ${LOOP_DEVICE}`);
+    const resources = {
+      memory: { limit: 64 * MIB, swap: -1 },
+      cpu: { idle: 1 },
+      pids: { limit: -1 },
+      rdma: { vmrxe: { hcaHandles: 3, hcaObjects: 1000 } },
+      blockIO: { throttleReadBpsDevice: [{ major: 7, minor: 0, rate: MIB }] },
+      unified: { "cgroup.max.depth": "5", "memory.min": String(4 * MIB) },
+    };
+    await createContainer(vm(), ID, { args: ["true"], linux: { resources } });
+    files = await cgroupFiles(vm(), ID);
+  });
+  afterAll(async () => {
+    await deleteContainer(vm(), ID);
+    await vm().output("rdma link delete vmrxe");
+  });
+
+  test.each([
+    ["memory.swap of -1", "memory.swap.max", "max"],
+    ["cpu.idle", "cpu.idle", "1"],
+    ["pids.limit of -1", "pids.max", "max"],
+    ["rdma", "rdma.max", "vmrxe hca_handle=3 hca_object=1000"],
+    ["unified cgroup.max.depth", "cgroup.max.depth", "5"],
+    ["unified memory.min", "memory.min", String(4 * MIB)],
+  ])("%s in %s", (_, file, value) => {
+    expect(files.get(file)?.trim()).toBe(value);
+  });
+});
+
+describe("update in place:", () => {
+  const ID = "updated";
+  let device = "";
+  beforeAll(async () => {
+    device = (await vm().output(LOOP_DEVICE)).trim();
+    const resources = {
+      memory: { limit: 64 * MIB },
+      cpu: { quota: 20_000, period: 100_000, burst: 10_000 },
+      pids: { limit: 9 },
+    };
+    await startContainer(vm(), ID, { args: ["sleep", "1000"], linux: { resources } });
+  });
+  afterAll(() => deleteContainer(vm(), ID));
+
+  test("a document of resources changes what it names and leaves the rest", async () => {
+    const [major, minor] = device.split(":").map(Number);
+    const resources = {
+      memory: { limit: 80 * MIB, swap: 96 * MIB, reservation: 16 * MIB },
+      cpu: { shares: 512, quota: 50_000, period: 100_000, burst: 0, cpus: "1", mems: "0" },
+      blockIO: { throttleWriteIOPSDevice: [{ major, minor, rate: 50 }] },
+      hugepageLimits: [{ pageSize: "2MB", limit: 2 * MIB }],
+      unified: { "memory.high": String(72 * MIB) },
+    };
+    await vm().output(`${ociCommand("update", "--resources", "-", ID)} <<<'${JSON.stringify(resources)}'`);
+    expect(Object.fromEntries(await cgroupFiles(vm(), ID))).toMatchObject({
+      "memory.max": String(80 * MIB),
+      "memory.swap.max": String(16 * MIB),
+      "memory.low": String(16 * MIB),
+      "memory.high": String(72 * MIB),
+      "cpu.weight": "59",
+      "cpu.max": "50000 100000",
+      "cpu.max.burst": "0",
+      "cpuset.cpus": "1",
+      "cpuset.mems": "0",
+      "pids.max": "9",
+      "io.max": `${device} rbps=max wbps=max riops=max wiops=50`,
+      "hugetlb.2MB.max": String(2 * MIB),
+    });
+  });
+
+  test("options do the same", async () => {
+    const options = ["--memory", "96m", "--memory-swap", "128m", "--cpu-share", "1024", "--cpu-quota", "30000"];
+    await vm().output(ociCommand("update", ...options, "--pids-limit", "17", ID));
+    expect(Object.fromEntries(await cgroupFiles(vm(), ID))).toMatchObject({
+      "memory.max": String(96 * MIB),
+      "memory.swap.max": String(32 * MIB),
+      "cpu.weight": "100",
+      "cpu.max": "30000 100000",
+      "pids.max": "17",
+    });
+  });
+});
+
+test("pause stops a busy loop, and resume lets it go on", { timeout: 180_000 }, async () => {
+  await startContainer(vm(), "frozen", { args: ["sh", "-c", "while :; do :; done"] });
+  const usage = `head -1 ${cgroupOf("frozen")}/cpu.stat | cut -d' ' -f2`;
+  const text = await vm().output(
+    `${ociCommand("pause", "frozen")}; cat ${cgroupOf("frozen")}/cgroup.freeze; ${usage}; sleep 1; ${usage}
+    ${ociCommand("resume", "frozen")}; cat ${cgroupOf("frozen")}/cgroup.freeze; sleep 1; ${usage}`,
+  );
+  await deleteContainer(vm(), "frozen");
+  const [freeze, paused, pausedLater, thawed, resumed] = text.split("\n").map(Number);
+  expect([freeze, thawed]).toEqual([1, 0]);
+  expect(pausedLater).toBe(paused);
+  expect(resumed).toBeGreaterThan(pausedLater ?? 0);
+});
+
 describe("limits bite:", () => {
+  test("io.max holds a reader at its rate", { timeout: 180_000 }, async () => {
+    await vm().output(LOOP_DEVICE);
+    const devices = [{ path: "/dev/loop0", type: "b", major: 7, minor: 0, fileMode: 0o660 }];
+    const allow = [{ allow: true, type: "b", major: 7, minor: 0, access: "rm" }];
+    const script = "date +%s; dd if=/dev/loop0 of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; date +%s";
+    const seconds = async (id: string, blockIO: object) => {
+      const linux = { devices, resources: { devices: allow, blockIO } };
+      const { stdout } = await runContainer(vm(), id, { args: ["sh", "-c", script], linux }, 120_000);
+      const [from = Number.NaN, to = Number.NaN] = stdout.split("\n").map(Number);
+      return to - from;
+    };
+    // 4 MiB at 512 KiB a second: 8 s, and next to nothing without.
+    const free = await seconds("unthrottled", {});
+    const throttled = await seconds("throttled", { throttleReadBpsDevice: [{ major: 7, minor: 0, rate: MIB / 2 }] });
+    expect(throttled).toBeGreaterThanOrEqual(6);
+    expect(free).toBeLessThan(throttled);
+  });
+
   test("memory kills the container, which exits with 137", async () => {
     const resources = { memory: { limit: 16 * MIB, swap: 16 * MIB } };
     const args = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];

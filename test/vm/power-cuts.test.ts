@@ -17,6 +17,7 @@ import { examine, type Expected, PLATFORM, type ReadRecord, treesOf } from "../h
 import { applyWrites, type BlockWrite, readBlockLog, survivors } from "./machine/block-log.js";
 import { bootVm, type Vm } from "./machine/boot.js";
 import { CACHE, CHECKOUT, output } from "./machine/host.js";
+import { requiredTool } from "./tools.js";
 
 const CUTS = Number(process.env["MINKE_POWER_CUTS"] ?? 20);
 /** How often more the machine is started on what the last kill left, and killed at its work. */
@@ -57,6 +58,7 @@ const disk = { base: "", now: "", log: "" };
 let plan: string;
 
 beforeAll(async () => {
+  requiredTool("crictl");
   // Below the checkout, which the machine sees.
   mkdirSync(CACHE, { recursive: true });
   folder = mkdtempSync(join(CACHE, "power-cuts-"));

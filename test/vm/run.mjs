@@ -7,6 +7,7 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { builtTool } from "../conformance/go-tools.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const KEPT = `${root}.cache/vm/kept.json`;
@@ -36,6 +37,7 @@ const execute = (program, args, env = process.env) =>
 
 const prepared = execute("bash", ["test/vm/setup"]) || execute("bash", [".ci/setup"]);
 if (prepared !== 0) process.exit(prepared);
+if (!buildTools()) process.exit(1);
 
 const vitest = ["node_modules/vitest/vitest.mjs", "run", "--config", "test/vm/vitest.config.ts"];
 if (values.only) vitest.push("--testNamePattern", values.only);
@@ -47,6 +49,25 @@ process.exitCode = execute(process.execPath, [...vitest, ...positionals], {
   ...(values.cuts && { MINKE_POWER_CUTS: values.cuts }),
   ...(values.kills && { MINKE_POWER_CUT_KILLS: values.kills }),
 });
+
+/** What the chosen files need of Go's tools, before a machine is booted for nothing. */
+function buildTools() {
+  const chosen = (/** @type {RegExp} */ names) =>
+    positionals.length === 0 || positionals.some((name) => names.test(name));
+  const needed = [
+    ...(chosen(/power-cuts|runtime-handlers|cri/) ? ["crictl"] : []),
+    ...(chosen(/cri/) ? ["critest"] : []),
+  ];
+  for (const name of needed) {
+    try {
+      builtTool(root, name);
+    } catch (err) {
+      console.error(`test:vm needs ${name}, which Go 1.26 or later builds: ${err.message}`);
+      return false;
+    }
+  }
+  return true;
+}
 
 if (values.keep && existsSync(KEPT)) {
   const { pid, shellSocket, consoleLog } = JSON.parse(readFileSync(KEPT, "utf8"));

@@ -1,24 +1,27 @@
 /**
- * Debian's runc as runtime handler, on a host with cgroup v2 alone as it wants it: through crictl
+ * Debian's crun and runc as runtime handlers, on a host with cgroup v2 alone as it wants it: through crictl
  * and as a pod. The whole behaviour is in test/system/runtime-handler.test.ts.
  */
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { loadImages, SLOW_MS, startDaemon, stopDaemon } from "./daemon.js";
+import { CHECKOUT } from "./machine/host.js";
 import { quoted } from "./quoted.js";
 import { sharedVm } from "./shared-vm.js";
+import { requiredTool } from "./tools.js";
 
 const vm = sharedVm();
-const SLOW_MS = 240_000;
-const PROGRAMS = { runc: "/usr/sbin/runc" };
-const CRICTL = fileURLToPath(new URL("../../.cache/bin/crictl", import.meta.url));
+const PROGRAMS = { crun: "/usr/bin/crun", runc: "/usr/sbin/runc" };
 const LOG = "/tmp/minke-handlers.log";
 const BUSYBOX = "minke.test/busybox:1";
 
 const output = (command: string) => vm().output(command, { timeoutMs: SLOW_MS });
 const minke = (...args: string[]) => output(`node dist/cli/main.js ${args.map(quoted).join(" ")}`);
 const crictl = async (...args: string[]) =>
-  (await output([CRICTL, "-r", "unix:///run/minke/cri.sock", "-t", "60s", ...args].map(quoted).join(" "))).trim();
+  (
+    await output(
+      [requiredTool("crictl"), "-r", "unix:///run/minke/cri.sock", "-t", "60s", ...args].map(quoted).join(" "),
+    )
+  ).trim();
 
 async function withJson(name: string, value: object): Promise<string> {
   await output(`cat >/tmp/${name}.json <<<${quoted(JSON.stringify(value))}`);
@@ -51,18 +54,14 @@ const traces = () =>
     find /var/lib/minke/{sandboxes,containers} /run/minke/{monitors,shm} /run/crun /run/runc -mindepth 1 2>/dev/null || true`);
 
 beforeAll(async () => {
-  if (!existsSync(CRICTL)) throw new Error(`${CRICTL} is not there: run \`bash .ci/crictl\` (needs Go 1.26)`);
+  requiredTool("crictl");
   const settings = Object.entries(PROGRAMS).map(([name, path]) => `[runtime-handlers.${name}]\npath = "${path}"\n`);
-  await output(`cat >/tmp/handlers.toml <<<${quoted(settings.join(""))}
-    setsid node dist/cli/main.js daemon --config /tmp/handlers.toml >>${LOG} 2>&1 &
-    for i in $(seq 800); do curl -sf --unix-socket /run/minke/api.sock http://localhost/healthz && exit; sleep 0.2; done
-    cat ${LOG}; exit 1`);
-  await minke("load", ".cache/fixtures/layout");
+  await output(`cat >/tmp/handlers.toml <<<${quoted(settings.join(""))}`);
+  await startDaemon(vm(), LOG, "--config", "/tmp/handlers.toml");
+  await loadImages(vm(), `${CHECKOUT}/.cache/fixtures/layout`);
 }, 2 * SLOW_MS);
 
-afterAll(async () => {
-  await minke("daemon", "stop", "--pods");
-}, SLOW_MS);
+afterAll(() => stopDaemon(vm()), SLOW_MS);
 
 describe.each(Object.keys(PROGRAMS))("%s", (handler) => {
   let before = "";
@@ -99,7 +98,7 @@ describe.each(Object.keys(PROGRAMS))("%s", (handler) => {
     expect(await crictl("exec", "--sync", "--timeout", "60", id, "sh", "-c", "echo $((6 * 7))")).toBe("42");
     expect(await crictl("stats", "-o", "json", id)).toContain(id);
     const { code } = await vm().run(
-      `${CRICTL} -r unix:///run/minke/cri.sock -t 60s exec --sync --timeout 3 ${id} sh -c 'sleep 4321 & sleep 4321'`,
+      `${requiredTool("crictl")} -r unix:///run/minke/cri.sock -t 60s exec --sync --timeout 3 ${id} sh -c 'sleep 4321 & sleep 4321'`,
       { timeoutMs: SLOW_MS },
     );
     expect(code).not.toBe(0);

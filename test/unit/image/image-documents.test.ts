@@ -85,6 +85,31 @@ describe("choosePlatform", () => {
   test("does not take a CPU level that the machine may lack", () => {
     expect(choose([entry("1", "amd64", "v3"), entry("2", "amd64")], "amd64")).toBe(digest("2"));
   });
+  test.each<[string, string, string | undefined, (string | undefined)[], number]>([
+    ["v8 of arm64 is what is meant without a variant", "arm64", undefined, ["v9", "v8"], 1],
+    ["arm64 without a variant runs where v8 is wanted", "arm64", "v8", [undefined], 0],
+    ["v1 of amd64 is what is meant without a variant", "amd64", undefined, ["v2", "v1"], 1],
+    ["arm v7 is what is meant without a variant", "arm", undefined, ["v5", "v8", "v7"], 2],
+    ["an exact variant goes before none", "arm", "v6", [undefined, "v6"], 1],
+    ["of equal entries the first is taken", "amd64", undefined, [undefined, undefined], 0],
+  ])("%s", (_, architecture, wanted, offered, index) => {
+    const entries = offered.map((variant, i) => entry(String(i), architecture, variant));
+    expect(choose(entries, architecture, wanted)).toBe(digest(String(index)));
+  });
+  test("an entry without a platform is taken where nothing names ours, and only then", () => {
+    const { platform: _, ...any } = entry("1", "");
+    expect(choose([any, entry("2", "amd64")], "amd64")).toBe(digest("2"));
+    expect(choose([entry("2", "s390x"), any], "amd64")).toBe(digest("1"));
+  });
+  test.each([
+    ["amd64", undefined, "v3"],
+    ["arm64", undefined, "v9"],
+    ["arm", "v6", "v7"],
+  ])("%s %s does not take variant %s", (architecture, wanted, offered) => {
+    expect(() => choose([entry("1", architecture, offered)], architecture, wanted)).toThrow(
+      expect.objectContaining({ kind: "not-found", code: "IMAGE_PLATFORM_MISSING" }) as Error,
+    );
+  });
   test("without a fitting entry is IMAGE_PLATFORM_MISSING", () => {
     expect(() => choose([entry("1", "arm64"), entry("2", "unknown")], "amd64")).toThrow(
       expect.objectContaining({ kind: "not-found", code: "IMAGE_PLATFORM_MISSING" }) as Error,
@@ -100,6 +125,59 @@ test.each([
   ["yesterday", "0"],
 ])("createdAtNsOf %s is %s", (created, expected) => {
   expect(createdAtNsOf({ created, architecture: "", os: "", rootfs: { type: "layers", diff_ids: [] } })).toBe(expected);
+});
+
+describe("resolveImage", () => {
+  const amd64 = { os: "linux", architecture: "amd64" };
+  const ownConfig = { ...amd64, rootfs: { type: "layers", diff_ids: [layer.digest] } };
+  /** Indexes around the manifest, the outermost last; each names a stranger first. */
+  const nest = (depth: number) => {
+    const documents = [json(manifest)];
+    for (let i = 0; i < depth; i++) {
+      const mediaType = i === 0 ? MEDIA_TYPE.manifest : i % 2 === 0 ? MEDIA_TYPE.dockerManifestList : MEDIA_TYPE.index;
+      const inner = { mediaType, digest: digest(String(i)), size: 1, ...(i === 0 ? { platform: amd64 } : {}) };
+      const stranger = { ...inner, digest: digest("f"), platform: { os: "linux", architecture: "s390x" } };
+      const own = i % 2 === 0 ? MEDIA_TYPE.index : MEDIA_TYPE.dockerManifestList;
+      documents.push(json({ schemaVersion: 2, mediaType: own, manifests: [stranger, inner] }));
+    }
+    return documents;
+  };
+  const resolve = (documents: readonly Buffer[], top = documents.length - 1, asked: string[] = []) => {
+    const source: ImageSource = {
+      document: async (item) => {
+        asked.push(item.digest);
+        return documents[Number(item.digest[7])] as Buffer;
+      },
+      config: async () => json(ownConfig),
+      layer: () => Promise.reject(new Error("not asked for")),
+    };
+    const outer = { bytes: documents[top] as Buffer, digest: digest("e"), mediaType: undefined };
+    return resolveImage(source, outer, amd64, "x", new AbortController().signal);
+  };
+
+  test.each([0, 1, 2, 3])("follows %i indexes in each other to the manifest of the platform", async (depth) => {
+    const documents = nest(depth);
+    const { manifestBytes, manifestDigest } = await resolve(documents);
+    expect(manifestBytes).toEqual(documents[0]);
+    expect(manifestDigest).toBe(digest(depth === 0 ? "e" : "0"));
+  });
+  test("with indexes nested deeper than 3 is IMAGE_MALFORMED", async () => {
+    await expect(resolve(nest(4))).rejects.toEqual(malformed);
+  });
+  test("of an index that leads to itself asks 3 times and is IMAGE_MALFORMED", async () => {
+    const loop = json({
+      schemaVersion: 2,
+      mediaType: MEDIA_TYPE.index,
+      manifests: [{ mediaType: MEDIA_TYPE.index, digest: digest("0"), size: 1 }],
+    });
+    const asked: string[] = [];
+    await expect(resolve([loop], 0, asked)).rejects.toEqual(malformed);
+    expect(asked).toHaveLength(3);
+  });
+  test("of an index whose manifest is an index is IMAGE_MALFORMED", async () => {
+    const [, index] = nest(1);
+    await expect(resolve([index as Buffer], 0)).rejects.toEqual(malformed);
+  });
 });
 
 test.each([undefined, true])("a foreign layer is taken where the source allows it: %s", async (allowsForeignLayers) => {

@@ -1,0 +1,591 @@
+/**
+ * What a container sees of each field of its config. Every case runs with minke-oci and, but for what
+ * Debian's crun does not know, with crun too, so that a wrong expectation is found.
+ * covered-fields.json says which test is for which field.
+ */
+import { spawnSync } from "node:child_process";
+import { chmodSync, chownSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { defaultSeccomp } from "../../src/spec/default-seccomp.js";
+import { MINKE_OCI, makeRootfs, type SampleSpec, sampleSpec } from "../harness/oci-bundle.js";
+import { missing, requires } from "../harness/requires.js";
+import { EngineHost, installPackages } from "./engines.js";
+
+const lacking = missing("root", "cgroup2") ?? installPackages({ crun: "crun", busybox: "busybox-static" });
+const MAPS = [{ containerID: 0, hostID: 100_000, size: 1000 }];
+
+interface Case {
+  what: string;
+  command: string;
+  says: string | RegExp;
+  /** Made to the config; `folder` is a place for sources. */
+  change: (spec: SampleSpec, folder: string) => void;
+  /** Why Debian's crun (1.8) is left out. */
+  crun?: string;
+}
+
+const CASES: Case[] = [
+  {
+    what: "args, env and cwd are the process's, and a cwd that is missing is made",
+    command: "pwd; echo $VALUE",
+    says: "/new/folder\ntext of it\n",
+    change: (spec) => {
+      spec.process.env = [...(spec.process.env ?? []), "VALUE=text of it"];
+      spec.process.cwd = "/new/folder";
+      spec.root.readonly = false;
+    },
+  },
+  {
+    what: "uid, gid and additionalGids are the process's",
+    command: "id -u; id -G",
+    says: "1000\n1001 5 6\n",
+    change: (spec) => (spec.process.user = { uid: 1000, gid: 1001, additionalGids: [5, 6] }),
+  },
+  {
+    what: "umask is the process's",
+    command: "umask",
+    says: "0027\n",
+    change: (spec) => (spec.process.user.umask = 0o27),
+  },
+  {
+    what: "rlimits are soft and hard limits",
+    command: "ulimit -Sn; ulimit -Hn; ulimit -Sc",
+    says: "512\n600\n0\n",
+    change: (spec) =>
+      (spec.process.rlimits = [
+        { type: "RLIMIT_NOFILE", soft: 512, hard: 600 },
+        { type: "RLIMIT_CORE", soft: 0, hard: 0 },
+      ]),
+  },
+  {
+    what: "capabilities are the five sets",
+    command: "grep ^Cap /proc/self/status | cut -f2",
+    says: `${[0x20, 0x21, 0x21, 0x23, 0x20].map((set) => set.toString(16).padStart(16, "0")).join("\n")}\n`,
+    change: (spec) =>
+      (spec.process.capabilities = {
+        inheritable: ["CAP_KILL"],
+        permitted: ["CAP_KILL", "CAP_CHOWN"],
+        effective: ["CAP_KILL", "CAP_CHOWN"],
+        bounding: ["CAP_KILL", "CAP_CHOWN", "CAP_DAC_OVERRIDE"],
+        ambient: ["CAP_KILL"],
+      }),
+  },
+  {
+    what: "noNewPrivileges is set for the process",
+    command: "grep NoNewPrivs /proc/self/status",
+    says: "NoNewPrivs:\t1\n",
+    change: (spec) => (spec.process.noNewPrivileges = true),
+  },
+  {
+    what: "oomScoreAdj is the process's",
+    command: "cat /proc/self/oom_score_adj",
+    says: "567\n",
+    change: (spec) => (spec.process.oomScoreAdj = 567),
+  },
+  {
+    what: "scheduler policy and nice are the process's",
+    command: "cut -d' ' -f19,41 /proc/self/stat",
+    says: "7 3\n",
+    change: (spec) => (spec.process.scheduler = { policy: "SCHED_BATCH", nice: 7 }),
+    crun: "does not know it",
+  },
+  {
+    what: "scheduler flag RESET_ON_FORK keeps a negative nice from children",
+    command: "cut -d' ' -f19 /proc/$$/stat; cut -d' ' -f19 /proc/self/stat; true",
+    says: "-5\n0\n",
+    change: (spec) =>
+      (spec.process.scheduler = { policy: "SCHED_OTHER", nice: -5, flags: ["SCHED_FLAG_RESET_ON_FORK"] }),
+    crun: "does not know it",
+  },
+  {
+    what: "scheduler priority is that of a real-time policy",
+    command: "cut -d' ' -f40,41 /proc/self/stat",
+    says: "3 2\n",
+    change: (spec) => (spec.process.scheduler = { policy: "SCHED_RR", priority: 3 }),
+    crun: "does not know it",
+  },
+  {
+    what: "scheduler runtime, deadline and period are those of SCHED_DEADLINE",
+    command: "exec cut -d' ' -f41 /proc/self/stat",
+    says: "6\n",
+    change: (spec) =>
+      (spec.process.scheduler = {
+        policy: "SCHED_DEADLINE",
+        runtime: 10_000_000,
+        deadline: 50_000_000,
+        period: 100_000_000,
+      }),
+    crun: "does not know it",
+  },
+  {
+    what: "ioPriority is the process's",
+    command: "/bin/busybox ionice -p $$",
+    says: /best-effort: prio 6\n/,
+    change: (spec) => (spec.process.ioPriority = { class: "IOPRIO_CLASS_BE", priority: 6 }),
+    crun: "does not know it",
+  },
+  {
+    what: "hostname and domainname are the container's",
+    command: "cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname",
+    says: "name-of-it\ndomain.of.it\n",
+    change: (spec) => Object.assign(spec, { hostname: "name-of-it", domainname: "domain.of.it" }),
+  },
+  {
+    what: "personality LINUX32 shows a 32-bit machine",
+    command: "uname -m",
+    says: process.arch === "x64" ? "i686\n" : /.*/,
+    change: (spec) => (spec.linux.personality = { domain: "LINUX32" }),
+  },
+  {
+    what: "timeOffsets are those of a new time namespace",
+    command: "cat /proc/self/timens_offsets",
+    says: /^monotonic\s+1000\s+0\nboottime\s+2000\s+5\n$/,
+    change: (spec) => {
+      spec.linux.namespaces.push({ type: "time" });
+      spec.linux.timeOffsets = { monotonic: { secs: 1000 }, boottime: { secs: 2000, nanosecs: 5 } };
+    },
+    crun: "does not know it",
+  },
+  {
+    what: "a read-only root takes no file",
+    command: "touch /file 2>/dev/null || echo refused",
+    says: "refused\n",
+    change: (spec) => (spec.root.readonly = true),
+  },
+  {
+    what: "mount options are flags of the mount and words of the file system",
+    command: "grep ' /place ' /proc/self/mountinfo | cut -d' ' -f6,9-; stat -c %a /place",
+    says: /^ro,nosuid,nodev,noexec,noatime.* tmpfs .*size=64k.*\n711\n$/,
+    change: (spec) =>
+      spec.mounts.push({
+        destination: "/place",
+        type: "tmpfs",
+        source: "tmpfs",
+        options: ["ro", "nosuid", "nodev", "noexec", "noatime", "mode=711", "size=64k"],
+      }),
+  },
+  {
+    what: "bind mounts stand in mountinfo in the order of the spec, between others",
+    command: "grep -o ' /place[0-9] ' /proc/self/mountinfo",
+    says: " /place1 \n /place2 \n /place3 \n /place4 \n",
+    change: (spec, folder) => {
+      for (const [at, options] of [["rbind"], undefined, ["bind", "rslave"], ["rbind", "rprivate"]].entries()) {
+        const bind = { type: "bind", source: folder, ...(options ? { options } : {}) };
+        spec.mounts.push({ destination: `/place${at + 1}`, ...(options ? bind : { type: "tmpfs", source: "tmpfs" }) });
+      }
+    },
+  },
+  {
+    what: "tmpcopyup fills a tmpfs with what the rootfs has there",
+    command: "cat /etc/text",
+    says: "of the image\n",
+    change: (spec) => {
+      writeFileSync(join(spec.root.path, "etc/text"), "of the image\n");
+      spec.mounts.push({ destination: "/etc", type: "tmpfs", source: "tmpfs", options: ["tmpcopyup"] });
+    },
+  },
+  {
+    what: "uidMappings and gidMappings of a bind mount show its owners through them",
+    command: "stat -c %u:%g /place/owned",
+    says: "1005:2006\n",
+    change: (spec, folder) => {
+      writeFileSync(join(folder, "owned"), "");
+      chownSync(join(folder, "owned"), 5, 6);
+      spec.mounts.push({
+        destination: "/place",
+        source: folder,
+        options: ["bind"],
+        uidMappings: [{ containerID: 0, hostID: 1000, size: 100 }],
+        gidMappings: [{ containerID: 0, hostID: 2000, size: 100 }],
+      });
+    },
+    crun: "1.8 maps with a mount option of its own",
+  },
+  {
+    what: "an overlay of layers alone takes mappings for all of them",
+    command: "stat -c %u:%g /place/owned; cat /place/other",
+    says: "1005:2006\nlower\n",
+    change: (spec, folder) => {
+      for (const layer of ["upper", "lower"]) mkdirSync(join(folder, layer));
+      writeFileSync(join(folder, "upper/owned"), "");
+      chownSync(join(folder, "upper/owned"), 5, 6);
+      writeFileSync(join(folder, "lower/other"), "lower\n");
+      spec.mounts.push({
+        destination: "/place",
+        type: "overlay",
+        source: "overlay",
+        options: [`lowerdir+=${folder}/upper`, `lowerdir+=${folder}/lower`],
+        uidMappings: [{ containerID: 0, hostID: 1000, size: 100 }],
+        gidMappings: [{ containerID: 0, hostID: 2000, size: 100 }],
+      });
+    },
+    crun: "maps no overlay",
+  },
+  {
+    what: "uidMappings and gidMappings of linux are those of a new user namespace",
+    command: "cat /proc/self/uid_map /proc/self/gid_map",
+    says: /^\s+0\s+100000\s+1000\n\s+0\s+100000\s+1000\n$/,
+    change: (spec) => {
+      spec.linux.namespaces.push({ type: "user" });
+      Object.assign(spec.linux, { uidMappings: MAPS, gidMappings: MAPS });
+    },
+  },
+  {
+    what: "devices have their type, numbers, mode and owner",
+    command: "stat -c '%F %t:%T %a %u:%g' /dev/of-it /dev/pipe",
+    says: "character special file 1:3 640 7:8\nfifo 0:0 600 0:0\n",
+    change: (spec) =>
+      (spec.linux.devices = [
+        { path: "/dev/of-it", type: "c", major: 1, minor: 3, fileMode: 0o640, uid: 7, gid: 8 },
+        { path: "/dev/pipe", type: "p", fileMode: 0o600 },
+      ]),
+  },
+  {
+    what: "sysctl is written in the container's namespaces",
+    command: "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmnb",
+    says: "77\n12345\n",
+    change: (spec) => (spec.linux.sysctl = { "net.ipv4.ip_unprivileged_port_start": "77", "kernel.msgmnb": "12345" }),
+  },
+  {
+    what: "rootfsPropagation shared is the root mount's",
+    command: "grep ' / / ' /proc/self/mountinfo | grep -c shared:; grep -c ' / .* shared:' /proc/self/mountinfo",
+    says: /^\d\n1\n$/,
+    change: (spec) => (spec.linux.rootfsPropagation = "shared"),
+  },
+  {
+    what: "masked paths read empty and read-only paths take no file",
+    command: "cat /etc/hidden; ls /hidden; touch /fixed/file 2>/dev/null || echo refused",
+    says: "refused\n",
+    change: (spec) => {
+      for (const name of ["hidden", "fixed"]) mkdirSync(join(spec.root.path, name), { recursive: true });
+      writeFileSync(join(spec.root.path, "hidden/file"), "");
+      writeFileSync(join(spec.root.path, "etc/hidden"), "s");
+      spec.root.readonly = false;
+      spec.linux.maskedPaths.push("/etc/hidden", "/hidden");
+      spec.linux.readonlyPaths.push("/fixed");
+    },
+  },
+  {
+    what: "a seccomp rule answers its errno for the argument that it names, and for no other",
+    command: "/bin/busybox kill -0 $$ && echo sent; /bin/busybox kill -CONT $$ 2>&1 | grep -o 'not implemented'",
+    says: "sent\nnot implemented\n",
+    change: (spec) => {
+      spec.linux.seccomp = {
+        flags: ["SECCOMP_FILTER_FLAG_LOG"],
+        defaultAction: "SCMP_ACT_ALLOW",
+        architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+        syscalls: [
+          {
+            names: ["kill", "no_such_call"],
+            action: "SCMP_ACT_ERRNO",
+            errnoRet: 38,
+            args: [{ index: 1, value: 0xff, valueTwo: 18, op: "SCMP_CMP_MASKED_EQ" }],
+          },
+        ],
+      };
+    },
+  },
+  {
+    what: "a seccomp profile's default action answers its own errno",
+    command: "/bin/busybox sync 2>&1; /bin/busybox chroot / true 2>&1 | grep -o 'not implemented'",
+    says: "not implemented\n",
+    change: (spec) => {
+      const { syscalls = [] } = defaultSeccomp([]);
+      const names = [...new Set(syscalls.flatMap((rule) => rule.names))].filter((name) => name !== "chroot");
+      spec.linux.seccomp = {
+        defaultAction: "SCMP_ACT_ERRNO",
+        defaultErrnoRet: 38,
+        syscalls: [{ names, action: "SCMP_ACT_ALLOW" }],
+      };
+    },
+  },
+  {
+    what: "a new namespace is another, and one that is not listed is the caller's",
+    command: "for n in ipc mnt net pid uts cgroup time; do readlink /proc/self/ns/$n; done",
+    says: /^(\w+:\[\d+\]\n){7}$/,
+    change: () => {},
+  },
+];
+
+let host: EngineHost;
+let bundle: string;
+let count = 0;
+
+beforeEach(requires("root", "cgroup2"));
+beforeEach((context) => {
+  if (lacking) context.skip(`missing: ${lacking}`);
+});
+beforeAll(async () => {
+  if (lacking) return;
+  host = new EngineHost();
+  await host.isReady();
+  chmodSync(host.folder, 0o755);
+  bundle = join(host.folder, "bundle");
+  mkdirSync(bundle);
+}, 400_000);
+afterAll(() => host?.dispose());
+
+/** A bundle with a rootfs of its own; answers a folder for sources. */
+function configure(command: readonly string[] | string, change: (spec: SampleSpec, folder: string) => void): string {
+  const number = count++;
+  const rootfs = join(host.folder, `rootfs-${number}`);
+  const folder = join(host.folder, `sources-${number}`);
+  makeRootfs(rootfs);
+  mkdirSync(folder);
+  const spec = sampleSpec(rootfs, command);
+  spec.ociVersion = "1.0.2"; // what Debian's crun knows
+  change(spec, folder);
+  if (spec.linux.namespaces.some(({ type }) => type === "user")) {
+    spawnSync("chown", ["-hR", "100000:100000", rootfs]);
+  }
+  writeFileSync(join(bundle, "config.json"), JSON.stringify(spec));
+  return folder;
+}
+
+const oci = (program: string, ...args: string[]) =>
+  host.run(program, ["--root", join(host.folder, program === "crun" ? "crun" : "minke"), ...args]);
+/** As oci; what a container keeps open is a file, not a pipe that would be waited for. */
+const ociToFile = (program: string, ...args: string[]) => {
+  const file = join(host.folder, `output-${count++}`);
+  const state = join(host.folder, program === "crun" ? "crun" : "minke");
+  const command = ["sh", "-c", 'exec "$@" >"$0" 2>&1 </dev/null', file, program, "--root", state, ...args];
+  return host.run("env", command).then(({ code }) => ({ code, output: readFileSync(file, "utf8") }));
+};
+const id = (what: string | number = count++) => `minke-effects-${process.pid}-${what}`;
+const run = (program: string) => oci(program, "run", "--bundle", bundle, id());
+
+describe.each([
+  ["minke-oci", MINKE_OCI],
+  ["crun", "crun"],
+])("%s", (name, program) => {
+  test.each(CASES.filter(({ crun }) => name !== "crun" || crun === undefined))("$what", async (one) => {
+    configure(one.command, one.change);
+    const { code, stdout, stderr } = await run(program);
+    if (typeof one.says === "string") expect(stdout, stderr).toBe(one.says);
+    else expect(stdout, stderr).toMatch(one.says);
+    expect(code).toBe(0);
+  });
+
+  test.each(["ipc", "network", "uts", "pid", "mount", "cgroup"] as const)(
+    "a path of another type is refused for a %s namespace",
+    async (type) => {
+      const other = type === "uts" ? "ipc" : "uts";
+      configure("true", (spec) => {
+        spec.linux.namespaces = spec.linux.namespaces.filter((entry) => entry.type !== type);
+        spec.linux.namespaces.push({ type, path: `/proc/self/ns/${other}` });
+      });
+      const { code, stderr } = await run(program);
+      expect(code, stderr).not.toBe(0);
+      if (name === "minke-oci") expect(stderr).toMatch(/EINVAL \(the path is a namespace of another type\)\n$/);
+    },
+  );
+});
+
+async function mountNamespace(): Promise<string> {
+  return (await host.run("readlink", ["/proc/self/ns/mnt"])).stdout.trim();
+}
+
+// crun and runc make such a container's mounts in the caller's namespace, where they stay.
+test("a container without a mount namespace has its root, and nothing of it in the caller's mounts", async () => {
+  const before = (await host.run("cat", ["/proc/self/mountinfo"])).stdout;
+  configure(["sleep", "600"], (spec) => {
+    spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== "mount");
+    spec.linux.maskedPaths = ["/proc/uptime"];
+  });
+  const own = id();
+  expect(await ociToFile(MINKE_OCI, "create", "--bundle", bundle, own)).toEqual({ code: 0, output: "" });
+  expect(await oci(MINKE_OCI, "start", own)).toMatchObject({ code: 0 });
+  const inside = await oci(
+    MINKE_OCI,
+    "exec",
+    own,
+    "sh",
+    "-c",
+    "readlink /proc/1/ns/mnt; cat /proc/uptime; ls /proc/self/exe",
+  );
+  expect(inside).toMatchObject({ code: 0, stdout: `${await mountNamespace()}\n/proc/self/exe\n` });
+  expect((await host.run("cat", ["/proc/self/mountinfo"])).stdout).toBe(before);
+  expect(await oci(MINKE_OCI, "delete", "--force", own)).toMatchObject({ code: 0 });
+  expect((await host.run("cat", ["/proc/self/mountinfo"])).stdout).toBe(before);
+});
+
+describe("execCPUAffinity", () => {
+  const cpus = "grep Cpus_allowed_list /proc/self/status";
+  test.each([
+    ["initial alone is what a further process keeps", { initial: "0" }, "0"],
+    ["final is what a further process has at last", { initial: "0", final: "1" }, "1"],
+    ["final alone is too", { final: "1" }, "1"],
+  ])("%s", async (_what, execCPUAffinity, wanted) => {
+    if (availableParallelism() < 2) return;
+    configure(["sleep", "600"], (spec) => (spec.process.execCPUAffinity = execCPUAffinity));
+    const own = id();
+    expect(await ociToFile(MINKE_OCI, "run", "--detach", "--bundle", bundle, own)).toEqual({ code: 0, output: "" });
+    const { stdout } = await oci(MINKE_OCI, "exec", own, "sh", "-c", cpus);
+    const first = await oci(MINKE_OCI, "exec", own, "sh", "-c", cpus.replace("self", "1"));
+    await oci(MINKE_OCI, "delete", "--force", own);
+    expect(stdout).toBe(`Cpus_allowed_list:\t${wanted}\n`);
+    expect(first.stdout).not.toBe(stdout); // it is for further processes
+  });
+});
+
+describe("netDevices", () => {
+  const link = (n: number) => `mkoci${process.pid % 1_000_000}x${n}`;
+  const ip = (...args: string[]) => spawnSync("ip", args, { encoding: "utf8" });
+  const show = (device: string) => ip("-brief", "address", "show", "dev", device).stdout;
+  const SHOW = "/bin/busybox ip -o addr show; /bin/busybox ip -o link show | cut -d: -f2";
+
+  test("a device is moved with its addresses, renamed and up, and is gone with the namespace", async () => {
+    const device = link(1);
+    expect(ip("link", "add", device, "type", "veth", "peer", "name", `${device}p`).status).toBe(0);
+    try {
+      ip("addr", "add", "192.0.2.7/24", "dev", device);
+      ip("addr", "add", "2001:db8::7/64", "dev", device, "nodad");
+      configure(SHOW, (spec) => (spec.linux.netDevices = { [device]: { name: "inside0" } }));
+      const { code, stdout, stderr } = await run(MINKE_OCI);
+      expect(code, stderr).toBe(0);
+      expect(stdout).toMatch(/inside0\s+inet 192\.0\.2\.7\/24/);
+      expect(stdout).toMatch(/inside0\s+inet6 2001:db8::7\/64/);
+      await expect.poll(() => ip("link", "show", device).status, { timeout: 20_000 }).toBe(1);
+    } finally {
+      ip("link", "del", device);
+    }
+  });
+
+  test("a name with %d gets the first free number, and no name keeps the host's", async () => {
+    const [one, other] = [link(2), link(3)];
+    for (const device of [one, other])
+      expect(ip("link", "add", device, "type", "veth", "peer", "name", `${device}p`).status).toBe(0);
+    try {
+      configure(`${SHOW}; cat /sys/class/net/*/flags`, (spec) => {
+        spec.linux.netDevices = { [one]: { name: "net%d" }, [other]: {} };
+      });
+      const { code, stdout, stderr } = await run(MINKE_OCI);
+      expect(code, stderr).toBe(0);
+      expect(stdout).toMatch(/^ net0@/m);
+      expect(stdout).toMatch(new RegExp(`^ ${other}@`, "m"));
+    } finally {
+      for (const device of [one, other]) ip("link", "del", device);
+    }
+  });
+
+  test.each([
+    ["a device that does not exist", { nowhere0: {} }, "linux.netDevices.nowhere0: find the device: rtnetlink: ENODEV"],
+    [
+      "a name that the namespace has",
+      { [link(4)]: { name: "lo" } },
+      `linux.netDevices.${link(4)}: the container's network namespace has a device of that name: rtnetlink: EEXIST`,
+    ],
+    [
+      "a name of too many bytes",
+      { [link(4)]: { name: "x".repeat(16) } },
+      `linux.netDevices.${link(4)}.name is not a name for a network device`,
+    ],
+    ["lo", { lo: { name: "other0" } }, "linux.netDevices.lo: move the device: rtnetlink: EINVAL"],
+  ])("%s is refused, and what was moved is back as it was", async (_what, bad, message) => {
+    const first = link(4);
+    const moved = link(0); // sorts before the others: it has been moved when they fail
+    for (const device of [first, moved])
+      expect(ip("link", "add", device, "type", "veth", "peer", "name", `${device}p`).status).toBe(0);
+    try {
+      ip("link", "set", moved, "up");
+      ip("addr", "add", "192.0.2.9/24", "dev", moved);
+      const before = show(moved).replaceAll(/\s+\S*fe80\S*/g, "");
+      configure("true", (spec) => (spec.linux.netDevices = { [moved]: { name: "first0" }, ...bad }));
+      const { code, stderr } = await run(MINKE_OCI);
+      expect(stderr).toContain(`minke-oci: ${message}`);
+      expect(code).toBe(1);
+      expect(show(moved).replaceAll(/\s+\S*fe80\S*/g, "")).toBe(before);
+      expect(show(first)).not.toBe("");
+    } finally {
+      for (const device of [first, moved]) ip("link", "del", device);
+    }
+  });
+
+  test("without a network namespace it is refused", async () => {
+    configure("true", (spec) => {
+      spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== "network");
+      spec.linux.netDevices = { lo: {} };
+    });
+    expect((await run(MINKE_OCI)).stderr).toBe(
+      "minke-oci: linux.netDevices is set, but the container has no network namespace of its own\n",
+    );
+  });
+});
+
+describe("fields that need what this kernel may lack", () => {
+  test("intelRdt is refused by its path where resctrl is not mounted", async () => {
+    if (readFileSync("/proc/self/mountinfo", "utf8").includes(" - resctrl ")) return;
+    configure("true", (spec) => (spec.linux.intelRdt = { closID: "group", l3CacheSchema: "L3:0=f" }));
+    const { code, stderr } = await run(MINKE_OCI);
+    expect(stderr).toBe("minke-oci: linux.intelRdt is set, but no resctrl file system is mounted\n");
+    expect(code).toBe(1);
+  });
+
+  test("mountLabel is passed over with a warning where the kernel has no SELinux", async () => {
+    if (readFileSync("/proc/filesystems", "utf8").includes("selinuxfs")) return;
+    configure("echo ran", (spec) => (spec.linux.mountLabel = "system_u:object_r:container_file_t:s0"));
+    const { code, stdout, stderr } = await run(MINKE_OCI);
+    expect(stdout).toBe("ran\n");
+    expect(stderr).toContain("linux.mountLabel: ignoring the label: SELinux is not enabled in this kernel");
+    expect(code).toBe(0);
+  });
+});
+
+test("annotations and the bundle are in what state prints", async () => {
+  configure("true", (spec) => (spec.annotations = { "org.example.key": "value" }));
+  const own = id();
+  expect(await ociToFile(MINKE_OCI, "create", "--bundle", bundle, own)).toEqual({ code: 0, output: "" });
+  const state = JSON.parse((await oci(MINKE_OCI, "state", own)).stdout);
+  expect(state).toMatchObject({ annotations: { "org.example.key": "value" }, bundle, status: "created" });
+  await oci(MINKE_OCI, "delete", "--force", own);
+});
+
+test("cgroupsPath is where the container's process is", async () => {
+  const path = `/minke-effects-${process.pid}`;
+  configure(["sleep", "600"], (spec) => (spec.linux.cgroupsPath = path));
+  const own = id();
+  expect(await ociToFile(MINKE_OCI, "run", "--detach", "--bundle", bundle, own)).toEqual({ code: 0, output: "" });
+  const { pid } = JSON.parse((await oci(MINKE_OCI, "state", own)).stdout);
+  expect(readFileSync(`/proc/${pid}/cgroup`, "utf8")).toContain(`0::${path}\n`);
+  expect(readlinkSync(`/proc/${pid}/cwd`)).toBe("/");
+  await oci(MINKE_OCI, "delete", "--force", own);
+});
+
+test("a poststart hook that fails ends the container, and is named", async () => {
+  configure(["sleep", "600"], (spec) => {
+    spec.hooks = { poststart: [{ path: "/bin/sh", args: ["sh", "-c", "cat >/dev/null; exit 4"] }] };
+  });
+  const own = id();
+  const { code, output } = await ociToFile(MINKE_OCI, "run", "--detach", "--bundle", bundle, own);
+  expect(output).toContain('hook poststart "/bin/sh": ended with status 4');
+  expect(code).toBe(1);
+  expect((await oci(MINKE_OCI, "list", "--quiet")).stdout).not.toContain(own);
+});
+
+test("a hook has its env and nothing of the caller's", async () => {
+  const file = join(host.folder, "hook-env");
+  configure("true", (spec) => {
+    const args = ["sh", "-c", `cat >/dev/null; /usr/bin/env >${file}`];
+    spec.hooks = { createRuntime: [{ path: "/bin/sh", args, env: ["OF_IT=value"] }] };
+  });
+  expect(await run(MINKE_OCI)).toMatchObject({ code: 0 });
+  const names = readFileSync(file, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => line.split("=")[0]);
+  expect(names.filter((name) => !["_", "PWD", "SHLVL", "OLDPWD"].includes(name ?? ""))).toEqual(["OF_IT"]);
+});
+
+test("a poststart or poststop hook that takes longer than its timeout is ended", async () => {
+  const hook = { path: "/bin/sh", args: ["sh", "-c", "cat >/dev/null; sleep 300"], timeout: 1 };
+  configure("true", (spec) => (spec.hooks = { poststop: [hook] }));
+  const stopped = await run(MINKE_OCI);
+  expect(stopped.stderr).toContain('hook poststop "/bin/sh"');
+  expect(stopped.code).toBe(0);
+  configure("true", (spec) => (spec.hooks = { poststart: [hook] }));
+  const started = await run(MINKE_OCI);
+  expect(started.stderr).toContain('hook poststart "/bin/sh"');
+  expect(started.code).toBe(1);
+});

@@ -1,0 +1,219 @@
+/**
+ * CRI on a host with every controller and AppArmor: critest's specs that the test machine cannot run, every
+ * field of CRI's resources, and containers whose processes wait in the kernel and heed no signal. critest
+ * mostly sleeps, so it goes on beside the others.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { critestImages, runCritest, specsOfVm } from "./critest.js";
+import { loadImages, SLOW_MS, startDaemon, stopDaemon } from "./daemon.js";
+import { CHECKOUT } from "./machine/host.js";
+import { quoted } from "./quoted.js";
+import { sharedVm } from "./shared-vm.js";
+import { requiredTool } from "./tools.js";
+
+const vm = sharedVm();
+const LOG = "/tmp/minke-cri.log";
+const BUSYBOX = "minke.test/busybox:1";
+const MIB = 1 << 20;
+
+let critest: Promise<ReadonlyMap<string, string>>;
+
+const output = (command: string) => vm().output(command, { timeoutMs: SLOW_MS });
+const crictlLine = (...args: string[]) =>
+  [requiredTool("crictl"), "-r", "unix:///run/minke/cri.sock", "-t", "120s", ...args].map(quoted).join(" ");
+const crictl = async (...args: string[]) => (await output(crictlLine(...args))).trim();
+
+beforeAll(async () => {
+  requiredTool("crictl");
+  requiredTool("critest");
+  const images = critestImages();
+  await startDaemon(vm(), LOG);
+  await loadImages(vm(), `${CHECKOUT}/.cache/fixtures/layout`);
+  await loadImages(vm(), images);
+  critest = runCritest(vm(), 2 * SLOW_MS);
+  // Awaited by the last tests.
+  critest.catch(() => undefined);
+}, 4 * SLOW_MS);
+
+afterAll(async () => {
+  await critest?.catch(() => undefined);
+  await stopDaemon(vm());
+}, 3 * SLOW_MS);
+
+describe("CRI's resources", () => {
+  interface Seen {
+    readonly files: Readonly<Record<string, string>>;
+    readonly status: Readonly<Record<string, unknown>>;
+  }
+  let seen: Readonly<Record<"created" | "updated" | "later", Seen>> & {
+    readonly oomScoreAdj: string;
+    readonly psi: readonly boolean[];
+    readonly pod: string;
+    readonly left: number;
+  };
+  beforeAll(async () => {
+    await output("modprobe loop; [ -s /tmp/loop ] || { truncate -s 16M /tmp/loop && losetup /dev/loop0 /tmp/loop; }");
+    seen = JSON.parse(await output("node test/vm/guest/cri-resources.mjs")) as typeof seen;
+  }, SLOW_MS);
+
+  const created = {
+    "cpu.max": "10000 50000",
+    "cpu.weight": "174",
+    "memory.max": String(64 * MIB),
+    "memory.swap.max": String(32 * MIB),
+    "memory.high": String(48 * MIB),
+    "memory.oom.group": "1",
+    "cpuset.cpus": "0",
+    "cpuset.mems": "0",
+    "hugetlb.2MB.max": String(4 * MIB),
+    "pids.max": "23",
+    "io.max": "7:0 rbps=1048576 wbps=max riops=max wiops=max",
+  };
+  const told = {
+    cpuPeriod: "50000",
+    cpuQuota: "10000",
+    cpuShares: "2048",
+    memoryLimitInBytes: String(64 * MIB),
+    memorySwapLimitInBytes: String(96 * MIB),
+    oomScoreAdj: "500",
+    cpusetCpus: "0",
+    cpusetMems: "0",
+    hugepageLimits: [{ pageSize: "2MB", limit: String(4 * MIB) }],
+  };
+
+  test("of CreateContainer are in the cgroup's files and in the status", () => {
+    expect(seen.created.files).toMatchObject(created);
+    expect(seen.created.status).toMatchObject(told);
+    expect(seen.oomScoreAdj).toBe("500");
+  });
+
+  test("of UpdateContainerResources are, in place, and what was not named stays", () => {
+    expect(seen.updated.files).toMatchObject({
+      ...created,
+      "cpu.max": "30000 100000",
+      "cpu.weight": "59",
+      "memory.max": String(80 * MIB),
+      "memory.swap.max": "0",
+      "cpuset.cpus": "0-1",
+      "hugetlb.2MB.max": String(8 * MIB),
+      "pids.max": "42",
+    });
+    expect(seen.updated.status).toMatchObject({
+      ...told,
+      cpuPeriod: "100000",
+      cpuQuota: "30000",
+      cpuShares: "512",
+      memoryLimitInBytes: String(80 * MIB),
+      memorySwapLimitInBytes: String(80 * MIB),
+      cpusetCpus: "0-1",
+      hugepageLimits: [{ pageSize: "2MB", limit: String(8 * MIB) }],
+      unified: { "memory.high": String(48 * MIB), "pids.max": "42" },
+    });
+  });
+
+  test("of an update before the start are in force from the start", () => {
+    const changed = { "memory.max": String(72 * MIB), "memory.swap.max": String(24 * MIB) };
+    expect(seen.later.files).toMatchObject({ ...created, ...changed });
+    expect(seen.later.status).toMatchObject({ ...told, memoryLimitInBytes: String(72 * MIB) });
+  });
+
+  test("of UpdatePodSandboxResources leave the pod's cgroup to its caller", () => {
+    expect(seen.pod).toBe(String(256 * MIB));
+    expect(seen.left).toBe(0);
+  });
+
+  test("are beside PSI of cpu, memory and io in the container's stats", () => {
+    expect(seen.psi).toEqual([true, true, true]);
+  });
+});
+
+/** A file system that is frozen holds every writer in state D; SIGKILL waits until it is thawed. */
+describe("a container in state D", () => {
+  const MOUNT = "/mnt/frozen";
+  /** Its name is the file that it writes to for ever. */
+  const WRITER = "while sleep 0.2; do echo x >>/data/$0; done";
+  const isInD = (script: string) =>
+    `for i in $(seq 600); do grep -qs 'State:.D' $(pgrep -f ${quoted(script)} | sed 's,.*,/proc/&/status,') && exit; sleep 0.1; done; exit 1`;
+  let sandbox = "";
+  let pod = "";
+
+  const withJson = async (name: string, value: object) => {
+    await output(`cat >/tmp/${name}.json <<<${quoted(JSON.stringify(value))}`);
+    return `/tmp/${name}.json`;
+  };
+  const start = async (name: string, command: readonly string[]) => {
+    const mounts = [{ container_path: "/data", host_path: MOUNT }];
+    const config = { metadata: { name }, image: { image: BUSYBOX }, command, mounts };
+    const id = await crictl("create", "--no-pull", sandbox, await withJson(name, config), pod);
+    await crictl("start", id);
+    return id;
+  };
+
+  beforeAll(async () => {
+    await output(
+      `truncate -s 32M /tmp/frozen && mkfs.ext4 -q /tmp/frozen && mkdir -p ${MOUNT} && mount -o loop /tmp/frozen ${MOUNT}`,
+    );
+    const metadata = { name: "frozen", namespace: "vm", uid: "frozen", attempt: 0 };
+    pod = await withJson("frozen", { metadata, linux: {} });
+    sandbox = await crictl("runp", pod);
+  }, SLOW_MS);
+  afterAll(async () => {
+    await output(`fsfreeze -u ${MOUNT} 2>/dev/null || true`);
+    await crictl("rmp", "-f", sandbox);
+    await output(`umount ${MOUNT}`);
+  }, SLOW_MS);
+
+  test("is named by its stop with what it waits in, holds up nothing else, and is removed once it can end", {
+    timeout: 3 * SLOW_MS,
+  }, async () => {
+    const other = await start("other", ["sleep", "1000"]);
+    const id = await start("writer", ["sh", "-c", WRITER, "by-cri"]);
+    const container = { name: "main", image: BUSYBOX, command: ["sh", "-c", WRITER, "by-pod"] };
+    const volume = { name: "data", hostPath: { path: MOUNT } };
+    const containers = [{ ...container, volumeMounts: [{ name: "data", mountPath: "/data" }] }];
+    const spec = { terminationGracePeriodSeconds: 1, containers, volumes: [volume] };
+    const manifest = JSON.stringify({ apiVersion: "v1", kind: "Pod", metadata: { name: "stuck" }, spec });
+    const api = "curl -s --unix-socket /run/minke/api.sock";
+    const pods = "http://localhost/api/v1/namespaces/default/pods";
+    await output(`${api} -f -H 'content-type: application/json' -d ${quoted(manifest)} ${pods} >/dev/null
+      for i in $(seq 600); do [ -s ${MOUNT}/by-pod ] && [ -s ${MOUNT}/by-cri ] && exit; sleep 0.1; done; exit 1`);
+    await output(`fsfreeze -f ${MOUNT}`);
+    await output(isInD("[b]y-cri"));
+    await output(isInD("[b]y-pod"));
+
+    const stop = vm().run(crictlLine("stop", "--timeout", "1", id), { timeoutMs: SLOW_MS });
+    await output(`${api} -f -X DELETE ${pods}/stuck >/dev/null`);
+    expect(await crictl("exec", "--sync", "--timeout", "60", other, "echo", "alive")).toBe("alive");
+    const { code, stderr } = await stop;
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/outlive SIGKILL: pid \d+ \W*sh\W* is in state D, waiting in \w+/);
+    expect(await crictl("inspect", "-o", "go-template", "--template", "{{.status.state}}", id)).toBe(
+      "CONTAINER_RUNNING",
+    );
+    const events = "http://localhost/api/v1/namespaces/default/events";
+    await output(
+      `for i in $(seq 300); do ${api} ${events} | grep -q 'outlive SIGKILL: pid [0-9]* .*state D' && exit; sleep 0.2; done; ${api} ${events}; exit 1`,
+    );
+
+    await output(`fsfreeze -u ${MOUNT}`);
+    await crictl("stop", id);
+    expect(await crictl("inspect", "-o", "go-template", "--template", "{{.status.exitCode}}", id)).toBe("137");
+    await crictl("rm", id);
+    await output(
+      `for i in $(seq 600); do [ $(${api} -o /dev/null -w '%{http_code}' ${pods}/stuck) = 404 ] && exit; sleep 0.2; done; exit 1`,
+    );
+    expect(await output("pgrep -f '[b]y-cri|[b]y-pod' || true")).toBe("");
+  });
+});
+
+describe("critest:", () => {
+  const specs = specsOfVm();
+
+  test.each(specs)("%s", { timeout: 2 * SLOW_MS }, async (name) => {
+    expect((await critest).get(name)).toBe("passed");
+  });
+
+  test("no other spec ran", async () => {
+    expect([...(await critest).keys()].toSorted()).toEqual(specs.toSorted());
+  });
+});
