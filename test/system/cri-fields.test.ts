@@ -48,7 +48,11 @@ test("run_as_user, run_as_group, groups, capabilities, ambient ones included, an
   expect(line("Groups")).toBe("2000 3000");
   expect(line("NoNewPrivs")).toBe("1");
   for (const set of ["CapAmb", "CapEff", "CapPrm", "CapBnd"]) expect(Number.parseInt(line(set), 16)).toBe(NET_RAW);
-  expect((await bench.cri.status(id)).user?.linux).toEqual({ uid: 1000n, gid: 2000n, supplementalGroups: [2000n, 3000n] });
+  expect((await bench.cri.status(id)).user?.linux).toEqual({
+    uid: 1000n,
+    gid: 2000n,
+    supplementalGroups: [2000n, 3000n],
+  });
 });
 
 test("run_as_username has the image's user, and Merge the image's groups beside those asked for", async () => {
