@@ -9,6 +9,9 @@ import { processStat } from "../native/index.js";
 /** Far above what a loaded machine needs, far below the patience of a person. */
 export const ANSWER_DEADLINE_MS = 5_000;
 
+/** How long an answer may take its time before the monitor is asked whether it answers at all. */
+const PATIENCE_MS = 2_000;
+
 /** proc_pid_stat(5), field 3, in words. */
 const STATES: Readonly<Record<string, string>> = {
   T: "it is stopped, state T in ps: SIGCONT lets it go on",
@@ -55,7 +58,7 @@ export async function answerInTime<T>(monitor: MonitorClient, asked: Promise<T>)
   for (;;) {
     let timer: NodeJS.Timeout | undefined;
     const pause = new Promise<"paused">((resolve) => {
-      timer = setTimeout(() => resolve("paused"), ANSWER_DEADLINE_MS);
+      timer = setTimeout(() => resolve("paused"), PATIENCE_MS);
     });
     try {
       const outcome = await Promise.race([asked.then((answer) => ({ answer })), pause]);
