@@ -18,6 +18,7 @@ import { createCriServer } from "./cri/server.js";
 import { criVerbs } from "./cri/service.js";
 import { failureStatus } from "./cri/streams.js";
 import { runDoctor } from "./doctor/doctor.js";
+import { collectImages } from "./image/collect-images.js";
 import { ImageStore, type ImageStoreOptions } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
 import type { AttachmentRecord } from "./network/cni/cni-network.js";
@@ -244,7 +245,7 @@ async function open(
     images: () => images.list().length,
     nriPlugins: () => nri.plugins.length,
   });
-  const stopCollecting = collectImages(images, settings, log);
+  const stopCollecting = collectImages(images, settings.images.collection, log);
   parts.push("stop the collection of images", stopCollecting);
   daemon = { runtime, engine, runtimeHandlers, network, metrics, leavesNothing: false, onStop: () => undefined };
   if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
@@ -279,28 +280,6 @@ function podsWithImage(
     const uses = [...containers, ...volumes].some((name) => name !== undefined && idOf(name) === imageId);
     return uses ? [`pod ${metadata.namespace}/${metadata.name}`] : [];
   });
-}
-
-/** Looks at the images at every interval; the returned function waits for the pass that is under way. */
-function collectImages(images: ImageStore, settings: Settings, log: Logger): () => Promise<void> {
-  const collector = images.care.collector(settings.images.collection);
-  let pass: Promise<void> = Promise.resolve();
-  const run = () => {
-    pass = pass.then(async () => {
-      try {
-        for (const image of await collector.run()) log.info(image, "an unused image was collected");
-      } catch (err) {
-        const { kind, code, message } = toRuntimeError(err);
-        log.warn({ kind, code, message }, "could not collect images, trying again at the next interval");
-      }
-    });
-  };
-  const timer = setInterval(run, settings.images.collection.intervalMs).unref();
-  return async () => {
-    clearInterval(timer);
-    await pass;
-    await collector.save();
-  };
 }
 
 async function openNri(nri: Nri, socketPath: string, parts: CleanupStack): Promise<void> {
@@ -358,6 +337,7 @@ async function openSockets(
           runDir: paths.run,
           cgroupMount: host.cgroups.mount,
           cgroupControllers: [...host.cgroups.controllers],
+          seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
           // Without a controller, figures are sums over the processes that run now.
           figuresFrom: Object.fromEntries(
             ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),

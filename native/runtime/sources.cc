@@ -146,12 +146,20 @@ bool OpenLayers(const LaunchRequest& request, const Plan& plan, const PlanMount&
   return set || FailStep(Step::kMount, doing, set.failure(), problem);
 }
 
+bool IsRootDirectory(const std::string& path) {
+  struct stat root, other;
+  return ::stat("/", &root) == 0 && ::stat(path.c_str(), &other) == 0 && root.st_dev == other.st_dev &&
+         root.st_ino == other.st_ino;
+}
+
 // In a user namespace the child may not reach the source, and in one that it joins it would find
-// another. What is below /proc is a descriptor of some process, and of its mount namespace.
+// another. What is below /proc is a descriptor of some process, and of its mount namespace. On "/"
+// itself the child has attached the container's root, which a recursive clone would bring along.
 bool IsLeftToChild(const LaunchRequest& request, const Plan& plan, const PlanMount& mount,
                    const std::string& source) {
   return request.keeps_mount_order && !plan.has_userns && (plan.new_namespaces & CLONE_NEWNS) != 0 &&
-         mount.idmap == PlanMount::kNoIdmap && source.rfind("/proc/", 0) != 0;
+         mount.idmap == PlanMount::kNoIdmap && source.rfind("/proc/", 0) != 0 &&
+         !IsRootDirectory(source);
 }
 
 // Nothing is made where a source is missing.

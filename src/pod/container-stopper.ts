@@ -68,6 +68,7 @@ export class ContainerStopper {
         { containerId: id, kind, code, message },
         "a container could not be stopped, retrying in 2 s",
       );
+      this.#options.event({ type: "Warning", reason: "FailedKillPod", message, container: name });
       const retry = () => {
         if (this.#stops.get(name) === stop) this.#stops.delete(name);
         this.#options.kick();

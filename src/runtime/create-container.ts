@@ -317,6 +317,7 @@ async function lookUpDevices(wanted: readonly ContainerDevice[]): Promise<Allowe
       }
       return nodes.map((device) => ({
         device: { ...device, path: join(containerPath, relative(hostPath, device.path)) },
+        hostPath: device.path,
         access: permissions,
       }));
     }),

@@ -2,7 +2,7 @@
  * What this host and this daemon can give to containers, read once at start.
  */
 import type { Stats } from "node:fs";
-import { lstat, mkdir, readdir, readFile, rmdir, stat } from "node:fs/promises";
+import { access, lstat, mkdir, readdir, readFile, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasErrno } from "../base/errors.js";
 import { findCgroup2Mount, probeIdmappedLayers } from "../native/index.js";
@@ -48,6 +48,10 @@ export async function readHost(
       hasUserNamespaces: await makesUserNamespaces(paths),
       devices: await readDevices("/dev"),
       hasAppArmor: (await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "N")).startsWith("Y"),
+      hasSeLinux: await access("/sys/fs/selinux/enforce").then(
+        () => true,
+        () => false,
+      ),
     },
   };
 }

@@ -66,6 +66,10 @@ export interface ContainerSecurity {
   /** `undefined`: unconfined. Privileged containers are unconfined. */
   readonly seccomp?: SecurityProfile | undefined;
   readonly apparmor?: SecurityProfile | undefined;
+  /** Parts of an SELinux label, "" for what is left open; without effect where the kernel runs without SELinux. */
+  readonly selinux?:
+    | { readonly user: string; readonly role: string; readonly type: string; readonly level: string }
+    | undefined;
   /** `undefined`: the default lists. */
   readonly maskedPaths?: readonly string[] | undefined;
   readonly readonlyPaths?: readonly string[] | undefined;

@@ -43,6 +43,7 @@ export interface HostAbilities {
   /** Nodes of /dev for privileged containers. */
   readonly devices: readonly LinuxDevice[];
   readonly hasAppArmor: boolean;
+  readonly hasSeLinux: boolean;
   readonly hasUserNamespaces: boolean;
 }
 
@@ -79,6 +80,8 @@ export interface ImageVolume {
 
 export interface AllowedDevice {
   readonly device: LinuxDevice;
+  /** The node on the host; `device.path` is where the container finds it. */
+  readonly hostPath: string;
   /** Composed of `r`, `w`, `m`. */
   readonly access: string;
 }
@@ -102,7 +105,10 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const ambient = ambientCapabilities(security, capabilities);
   const seccomp = security.privileged ? undefined : seccompProfile(input, capabilities);
   const apparmor = security.privileged ? undefined : appArmorProfile(security, host);
+  const labels = host.hasSeLinux ? seLinuxLabels(security.selinux) : undefined;
   const devices = input.devices ?? [];
+  // In a user namespace no node can be made (mknod(2)): the host's own is bound, by its path there.
+  const [bound, made] = sandbox.usernsPath === undefined ? [[], devices] : [devices, []];
   const oom = clampedOomScoreAdj(config.resources.oomScoreAdj, host.lowestOomScoreAdj);
   const spec: Spec = {
     // crun 1.8 takes nothing but 1.0; what later versions added is optional to every runtime.
@@ -122,6 +128,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
         ...(ambient.length > 0 && { inheritable: ambient, ambient }),
       },
       ...(apparmor !== undefined && { apparmorProfile: apparmor }),
+      ...(labels && { selinuxLabel: labels.process }),
       noNewPrivileges: security.noNewPrivileges,
       ...(oom.value !== undefined && { oomScoreAdj: oom.value }),
     },
@@ -130,6 +137,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       ...sandboxMounts(sandbox, config),
       ...[
         ...(input.imageVolumes ?? []).map((volume) => toVolumeMount(volume, sandbox.usernsPath !== undefined)),
+        ...bound.map(toDeviceMount),
         ...config.mounts.map((mount) => toOciMount(mount, input)),
       ].sort(byDepth),
     ],
@@ -137,6 +145,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
     linux: {
       namespaces: containerNamespaces(sandbox, config),
       ...(seccomp && { seccomp }),
+      ...(labels && { mountLabel: labels.mount }),
       cgroupsPath: input.cgroupsPath,
       resources: {
         ...resources,
@@ -144,15 +153,17 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
           ? [{ allow: true, access: "rwm" }]
           : [...DEFAULT_DEVICE_RULES, ...devices.map(toDeviceRule)],
       },
-      ...((security.privileged || devices.length > 0) && {
-        devices: uniqueDevices([...(security.privileged ? host.devices : []), ...devices.map(({ device }) => device)]),
+      ...((security.privileged || made.length > 0) && {
+        devices: uniqueDevices([...(security.privileged ? host.devices : []), ...made.map(({ device }) => device)]),
       }),
       maskedPaths: security.privileged ? [] : [...(security.maskedPaths ?? DEFAULT_MASKED_PATHS)],
       readonlyPaths: security.privileged ? [] : [...(security.readonlyPaths ?? DEFAULT_READONLY_PATHS)],
       rootfsPropagation: rootfsPropagation(config.mounts),
     },
   };
-  const more = [oom.warning, appArmorWarning(security, host)].filter((warning) => warning !== undefined);
+  const more = [oom.warning, appArmorWarning(security, host), seLinuxWarning(security, host)].filter(
+    (warning) => warning !== undefined,
+  );
   return { spec, warnings: [...warnings, ...more] };
 }
 
@@ -198,8 +209,26 @@ function appArmorWarning(
   return "minke has no default AppArmor profile: the container is confined by capabilities, seccomp and masks alone";
 }
 
+/** What is left open is what policies for containers have (container-selinux, container_contexts). */
+function seLinuxLabels(asked: ContainerConfig["security"]["selinux"]): { process: string; mount: string } | undefined {
+  if (!asked) return undefined;
+  const level = asked.level || "s0";
+  return {
+    process: `${asked.user || "system_u"}:${asked.role || "system_r"}:${asked.type || "container_t"}:${level}`,
+    mount: `system_u:object_r:container_file_t:${level}`,
+  };
+}
+
+function seLinuxWarning({ selinux }: ContainerConfig["security"], { hasSeLinux }: HostAbilities): string | undefined {
+  return selinux && !hasSeLinux ? "ignoring the SELinux options: this host's kernel runs without SELinux" : undefined;
+}
+
 function toDeviceRule({ device, access }: AllowedDevice): LinuxDeviceCgroup {
   return { allow: true, type: device.type === "b" ? "b" : "c", major: device.major, minor: device.minor, access };
+}
+
+function toDeviceMount({ device: { path }, hostPath }: AllowedDevice): Mount {
+  return { destination: path, type: "bind", source: hostPath, options: ["bind", "rprivate", "nosuid", "noexec"] };
 }
 
 /** By path; the last one wins. */

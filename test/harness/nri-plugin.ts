@@ -1,7 +1,9 @@
 /**
  * An NRI plugin for tests: the other end of what src/nri speaks, with a function for each method.
  */
+import { writeFileSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
+import { join } from "node:path";
 import {
   ConfigureResponse,
   CreateContainerRequest,
@@ -151,4 +153,16 @@ export class NriPlugin {
     }
     return methods;
   }
+}
+
+/** A file in a folder of `cdi.spec-dirs`: the device `minke.test/thing=one`, for plugins to ask for. */
+export function writeCdiSpec(cdiDir: string): void {
+  writeFileSync(
+    join(cdiDir, "test.json"),
+    JSON.stringify({
+      cdiVersion: "0.6.0",
+      kind: "minke.test/thing",
+      devices: [{ name: "one", containerEdits: { env: ["CDI=injected"] } }],
+    }),
+  );
 }

@@ -1,10 +1,13 @@
 /** Fields of CRI's configurations, seen from inside the container: what was asked for is what it has. */
-import { existsSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmdirSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import {
   ContainerState,
+  ImageSpec,
   LinuxContainerResources,
+  MountPropagation,
   NamespaceMode,
   PodSandboxState,
   SupplementalGroupsPolicy,
@@ -290,4 +293,58 @@ test("every filter of every list, and of its stream, chooses as it says", async 
   const images = (await bench.cri.call("listImages", { filter })).images;
   expect(images.map(({ repoTags }) => repoTags)).toEqual([["minke.test/busybox:1"]]);
   expect((await bench.cri.all("streamImages", { filter })).flatMap((answer) => answer.images)).toEqual(images);
+});
+
+test("update_pod_sandbox_resources is taken, and refused by name where it is nonsense", async () => {
+  const podSandboxId = await bench.sandbox();
+  const of = (cpuShares: bigint) => LinuxContainerResources.fromPartial({ cpuShares });
+  await bench.cri.call("updatePodSandboxResources", { podSandboxId, overhead: of(2n), resources: of(512n) });
+  for (const [field, request] of [
+    ["overhead.cpu_shares", { overhead: of(-1n) }],
+    ["resources.cpu_shares", { resources: of(-1n) }],
+  ] as const) {
+    const refused = await bench.cri.refusal("updatePodSandboxResources", { podSandboxId, ...request });
+    expect([refused.status, refused.code, refused.message]).toEqual([
+      3,
+      "INVALID_FIELD",
+      expect.stringContaining(field),
+    ]);
+  }
+});
+
+test("an image of a runtime handler of its own is refused", async () => {
+  const image = ImageSpec.fromPartial({ image: "minke.test/busybox:1", runtimeHandler: "other" });
+  expect(await bench.cri.refusal("imageStatus", { image })).toMatchObject({ status: 3, code: "INVALID_FIELD" });
+});
+
+test("what is mounted on the host later is seen with HOST_TO_CONTAINER alone, and a submount is read-only where that is recursive", async () => {
+  const at = join(bench.folder, "shared");
+  const mount = (...args: string[]) => execFileSync("mount", args);
+  mkdirSync(at);
+  mount("--bind", at, at);
+  try {
+    mount("--make-shared", at);
+    for (const name of ["later", "sub"]) mkdirSync(join(at, name));
+    mount("-t", "tmpfs", "tmpfs", join(at, "sub"));
+    const of = (containerPath: string, fields: object) => ({ containerPath, hostPath: at, ...fields });
+    const id = await bench.container({
+      mounts: [
+        of("/slave", { propagation: MountPropagation.PROPAGATION_HOST_TO_CONTAINER }),
+        of("/private", {}),
+        of("/ro", { readonly: true }),
+        of("/rro", { readonly: true, recursiveReadOnly: true }),
+      ],
+    });
+    mount("-t", "tmpfs", "tmpfs", join(at, "later"));
+    writeFileSync(join(at, "later", "file"), "");
+    expect(await bench.cri.output(id, "ls", "/slave/later")).toBe("file\n");
+    expect(await bench.cri.output(id, "ls", "/private/later")).toBe("");
+    await bench.cri.output(id, "touch", "/ro/sub/new");
+    const cmd = ["touch", "/rro/sub/newer"];
+    const { exitCode, stderr } = await bench.cri.call("execSync", { containerId: id, cmd, timeout: 30n });
+    expect([exitCode, stderr.toString()]).toEqual([1, expect.stringContaining("Read-only file system")]);
+    await bench.cri.call("removeContainer", { containerId: id });
+  } finally {
+    execFileSync("umount", ["--recursive", at]);
+  }
 });

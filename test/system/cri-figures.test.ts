@@ -139,16 +139,18 @@ describe("stats", () => {
     expect(stats?.linux?.network?.defaultInterface?.name).toBe("eth0");
     expect(Number(stats?.linux?.process?.processCount?.value)).toBeGreaterThanOrEqual(1);
     expect(Number(stats?.linux?.memory?.workingSetBytes?.value)).toBeGreaterThan(100_000);
-    const own = stats?.linux?.containers.find(({ attributes }) => attributes?.id === container);
     const upper = join(daemon.root, "containers", container, "upper");
     const du = (...options: string[]) =>
-      BigInt(
-        execFileSync("du", ["-s", ...options, upper])
-          .toString()
-          .split("\t")[0] ?? "",
-      );
-    expect(own?.writableLayer?.usedBytes?.value).toBe(du("--block-size=1"));
-    expect(own?.writableLayer?.inodesUsed?.value).toBe(du("--inodes"));
+      Number.parseInt(execFileSync("du", ["-s", ...options, upper], { encoding: "utf8" }), 10);
+    const differences = async (): Promise<[number, number]> => {
+      const { linux } = (await cri.call("podSandboxStats", { podSandboxId: id })).stats ?? {};
+      const layer = linux?.containers.find(({ attributes }) => attributes?.id === container)?.writableLayer;
+      return [
+        Number(layer?.usedBytes?.value) - du("--block-size=1"),
+        Number(layer?.inodesUsed?.value) - du("--inodes"),
+      ];
+    };
+    await expect.poll(differences, { timeout: 30_000, interval: 300 }).toEqual([0, 0]);
     await cri.removeSandbox(id);
   });
 

@@ -1,4 +1,5 @@
 /** Sandboxes with a user namespace: over CRI with maps of the caller's, and pods with `hostUsers: false`. */
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import {
   chownSync,
   mkdirSync,
@@ -13,6 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { NamespaceMode } from "../../src/cri/generated/runtime/v1/api.js";
+import { MINKE } from "../harness/cli.js";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
@@ -135,6 +137,16 @@ describe("a container of a sandbox with a user namespace", () => {
     expect(statSync(join(folder, "data", "made")).uid).toBe(0);
   });
 
+  test("has a device by its path on the host, whatever it is called inside", async () => {
+    const container = await cri.startContainer(await sandbox(), {
+      devices: [{ hostPath: "/dev/zero", containerPath: "/dev/mine/zero", permissions: "rw" }],
+    });
+    expect(await cri.output(container, "stat", "-c", "%F %t:%T", "/dev/mine/zero")).toBe(
+      "character special file 1:5\n",
+    );
+    expect(await cri.output(container, "sh", "-c", "head -c 3 /dev/mine/zero | od -An -tx1")).toBe(" 00 00 00\n");
+  });
+
   test("gets the sysctls of its IPC and network namespaces", async () => {
     const sysctls = { "kernel.shm_rmid_forced": "1", "net.ipv4.ip_unprivileged_port_start": "7" };
     const container = await cri.startContainer(await sandbox({}, { sysctls }));
@@ -164,6 +176,40 @@ describe("a user namespace is refused", () => {
   ] as const)("with %s", async ([, options, more]) => {
     expect(await refusal(options, more)).toEqual([INVALID_ARGUMENT, "INVALID_FIELD"]);
   });
+});
+
+test("attach and port-forward lead into a pod with hostUsers false", async () => {
+  await daemon.runPod(`
+apiVersion: v1
+kind: Pod
+metadata: { name: reached }
+spec:
+  hostUsers: false
+  terminationGracePeriodSeconds: 0
+  containers:
+    - { name: echo, image: "minke.test/busybox:1", stdin: true, command: [sh, -c, 'while read -r line; do echo "heard $line"; done'] }
+    - { name: web, image: "minke.test/busybox:1", command: [httpd, -f, -p, "8080", -h, /etc] }
+`);
+  const env = { ...process.env, MINKE_ROOT: daemon.root, MINKE_RUN: daemon.run };
+  const live = (...args: string[]) => spawn(process.execPath, [MINKE, ...args], { env });
+  const printed = new Map<ChildProcessWithoutNullStreams, string>();
+  const [typing, forward] = [live("attach", "-i", "reached", "-c", "echo"), live("port-forward", "reached", ":8080")];
+  try {
+    for (const child of [typing, forward])
+      child.stdout.on("data", (chunk) => printed.set(child, (printed.get(child) ?? "") + String(chunk)));
+    // A line may be read before the answer could reach this client.
+    const heard = () => {
+      typing.stdin.write("one\n");
+      return printed.get(typing);
+    };
+    await expect.poll(heard, { timeout: 60_000, interval: 500 }).toContain("heard one\n");
+    await expect.poll(() => printed.get(forward), { timeout: 60_000 }).toMatch(/-> 8080\n/);
+    const port = /127\.0\.0\.1:(\d+)/.exec(printed.get(forward) ?? "")?.[1];
+    expect(await (await fetch(`http://127.0.0.1:${port}/hostname`)).text()).toBe("reached\n");
+  } finally {
+    for (const child of [typing, forward]) child.kill("SIGKILL");
+  }
+  await daemon.expect("delete", "pod", "reached");
 });
 
 test("pods with hostUsers false have ids that no other has, keep them over a kill, and own their volumes", async () => {

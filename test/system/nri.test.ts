@@ -9,7 +9,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
-import { NriPlugin, type NriPluginOptions } from "../harness/nri-plugin.js";
+import { NriPlugin, type NriPluginOptions, writeCdiSpec } from "../harness/nri-plugin.js";
 import { cgroup2Mount, missing, requires } from "../harness/requires.js";
 
 const REQUEST_TIMEOUT_MS = 2_000;
@@ -27,14 +27,7 @@ beforeEach(requires("root", "cgroup2", "overlayfs"));
 beforeAll(async () => {
   if (lacking) return;
   cdiDir = mkdtempSync(join(tmpdir(), "minke-nri-cdi-"));
-  writeFileSync(
-    join(cdiDir, "test.json"),
-    JSON.stringify({
-      cdiVersion: "0.6.0",
-      kind: "minke.test/thing",
-      devices: [{ name: "one", containerEdits: { env: ["CDI=injected"] } }],
-    }),
-  );
+  writeCdiSpec(cdiDir);
   daemon = await TestDaemon.startWithImages({
     tables: `[cdi]\nspec-dirs = ["${cdiDir}"]\n[nri]\nrequest-timeout-ms = ${REQUEST_TIMEOUT_MS}\nregistration-timeout-ms = 3000`,
   });

@@ -21,7 +21,7 @@ import { toSignalName } from "./signals.js";
 /** A kubelet rotates the logs of its containers itself. */
 const NEVER_ROTATED = { logMaxBytes: 0, logMaxFiles: 2 };
 
-/** @throws RuntimeError `invalid-argument` INVALID_FIELD, `failed-precondition` UNSUPPORTED_FIELD, PRIVILEGED_NOT_ALLOWED */
+/** @throws RuntimeError `invalid-argument` INVALID_FIELD, `failed-precondition` PRIVILEGED_NOT_ALLOWED */
 export function toContainerConfig(config: CriContainerConfig | undefined, sandbox: SandboxConfig): ContainerConfig {
   if (!config) throw invalidField("config", "is missing");
   const { metadata, image } = config;
@@ -100,7 +100,7 @@ function toMount(mount: Mount, index: number): ContainerMount {
     if (!MOUNT_OPTIONS.has(option))
       throw invalidField(`${path}.mount_options`, `"${option}" is none of ${[...MOUNT_OPTIONS].join(", ")}`);
   }
-  // selinux_relabel, which a kubelet sets on nearly all mounts, has no effect: no container has a label of its own.
+  // selinux_relabel, which a kubelet sets on nearly all mounts, has no effect: what is mounted keeps the labels that it has.
   // api.proto, Mount.recursive_read_only: an error if not readonly, or if the propagation is not private.
   if (mount.recursiveReadOnly && !mount.readonly) throw invalidField(`${path}.recursive_read_only`, "needs readonly");
   if (mount.recursiveReadOnly && propagation !== "private")

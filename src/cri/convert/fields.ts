@@ -8,11 +8,6 @@ export function invalidField(field: string, why: string): RuntimeError {
   return new RuntimeError(`${field}: ${why}`, { kind: "invalid-argument", code: "INVALID_FIELD" });
 }
 
-/** A value that CRI allows and this version cannot honour. */
-export function unsupportedField(field: string, why: string): RuntimeError {
-  return new RuntimeError(`${field}: ${why}`, { kind: "failed-precondition", code: "UNSUPPORTED_FIELD" });
-}
-
 /** An int64 as a number. @throws RuntimeError `invalid-argument` INVALID_FIELD beyond 2^53 or out of range */
 export function toNumber(
   value: bigint,

@@ -8,11 +8,12 @@ import {
   type LinuxContainerSecurityContext,
   NamespaceMode,
   type NamespaceOption,
+  type SELinuxOption,
   type SecurityProfile as CriProfile,
   SecurityProfile_ProfileType,
   SupplementalGroupsPolicy,
 } from "../generated/runtime/v1/api.js";
-import { absolutePath, invalidField, plainText, toId, unsupportedField } from "./fields.js";
+import { absolutePath, invalidField, plainText, toId } from "./fields.js";
 
 const PATH = "config.linux.security_context";
 
@@ -49,11 +50,10 @@ export function toSecurity(security: SecurityContext, sandbox: SandboxConfig): C
       code: "PRIVILEGED_NOT_ALLOWED",
     });
   }
-  if (selinuxOptions && Object.values(selinuxOptions).some((word) => word !== "")) {
-    throw unsupportedField(`${PATH}.selinux_options`, "SELinux labels are not available in this version");
-  }
   const { maskedPaths = [], readonlyPaths = [] } = security;
+  const selinux = toSeLinux(selinuxOptions);
   return {
+    ...(selinux && { selinux }),
     privileged,
     readonlyRootfs: security.readonlyRootfs ?? false,
     noNewPrivileges: security.noNewPrivs ?? false,
@@ -69,6 +69,16 @@ export function toSecurity(security: SecurityContext, sandbox: SandboxConfig): C
     apparmor:
       toProfile(security.apparmor, "apparmor") ?? toLegacyProfile(security.apparmorProfile ?? "", "apparmor_profile"),
   };
+}
+
+/** Parts of a context are separated by colons, and only a level has some of its own (SELinux Notebook, "Security Context"). */
+function toSeLinux(options: Partial<SELinuxOption> | undefined): ContainerSecurity["selinux"] {
+  const { user = "", role = "", type = "", level = "" } = options ?? {};
+  for (const [name, word] of Object.entries({ user, role, type, level })) {
+    if (!(name === "level" ? /^[\w.,:-]*$/ : /^\w*$/).test(word) || word.length > 255)
+      throw invalidField(`${PATH}.selinux_options.${name}`, `${JSON.stringify(word)} is no part of an SELinux label`);
+  }
+  return user || role || type || level ? { user, role, type, level } : undefined;
 }
 
 function toProfile(profile: CriProfile | undefined, field: string): Profile | undefined {

@@ -278,6 +278,19 @@ describe("delete", () => {
     await fixture.engine.waitGone(pod.metadata.uid);
   });
 
+  test("a container that could not be stopped is an event of its pod, and is stopped again", async () => {
+    const fixture = await openFixture();
+    const failure = { kind: "deadline-exceeded", code: "CONTAINER_STOP_TIMEOUT" } as const;
+    fixture.runtime.stopFails.set("c", new RuntimeError("pid 7 is in state D", failure));
+    await fixture.run(podYaml("p", '  containers: [{ name: c, image: "b:1" }]'));
+    const pod = await fixture.until("p", isReady);
+    await fixture.engine.delete("default", "p", { graceSeconds: 0 });
+    const told = () => fixture.engine.events().filter(({ reason }) => reason === "FailedKillPod");
+    await expect.poll(told).toMatchObject([{ type: "Warning", message: expect.stringContaining("state D") }]);
+    fixture.runtime.stopFails.clear();
+    await fixture.engine.waitGone(pod.metadata.uid);
+  });
+
   test("a pod that is not there is POD_NOT_FOUND", async () => {
     const fixture = await openFixture();
     await expect(fixture.engine.delete("default", "nope")).rejects.toMatchObject({

@@ -24,6 +24,8 @@ export class MemoryRuntime implements Runtime {
   sandboxFails: RuntimeError | undefined;
   /** Names of containers that do not react to the stop signal before their grace period is over. */
   readonly stubborn = new Set<string>();
+  /** What the stop of a container fails with, until it is taken out. */
+  readonly stopFails = new Map<string, RuntimeError>();
   readonly #listeners = new Set<(event: RuntimeEvent) => void>();
 
   async runSandbox(config: SandboxConfig): Promise<SandboxId> {
@@ -113,6 +115,8 @@ export class MemoryRuntime implements Runtime {
     if (!container || container.state !== "running") return;
     const { name } = container.config.metadata;
     this.calls.push(`stop ${name}`);
+    const failure = this.stopFails.get(name);
+    if (failure) throw failure;
     if (this.stubborn.has(name)) await new Promise((resolve) => setTimeout(resolve, graceMs));
     this.end(name, this.stubborn.has(name) ? 137 : 0);
   }
