@@ -6,4 +6,4 @@
  * generation, which holds the bytes of a pull, stays small. Neither can be said to a V8 that runs already
  * (`--no-concurrent-marking` then ends it at the next collection).
  */
-export const DAEMON_NODE_FLAGS: readonly string[] = ["--single-threaded-gc", "--max-semi-space-size=4"];
+export const DAEMON_NODE_FLAGS: readonly string[] = ["--single-threaded-gc", "--max-semi-space-size=2"];
