@@ -52,14 +52,14 @@ export async function removeShm(ctx: RuntimeContext, id: SandboxId): Promise<voi
     if (hasErrno(err, "ENOENT")) return;
     if (!hasErrno(err, "EBUSY")) throw err;
   }
-  // Another caller may be as far: EINVAL is "not a mount point" (umount(2)).
-  if (await isMountPoint(path)) await unmount(path, { detach: true }).catch(ignoring("EINVAL"));
+  // Another caller may be as far, EINVAL is "not a mount point" (umount(2)), or done, ENOENT.
+  if (await isMountPoint(path)) await unmount(path, { detach: true }).catch(ignoring("EINVAL", "ENOENT"));
   await rmdir(path).catch(ignoring("ENOENT"));
 }
 
-function ignoring(errno: string): (err: unknown) => void {
+function ignoring(...errnos: string[]): (err: unknown) => void {
   return (err) => {
-    if (!hasErrno(err, errno)) throw err;
+    if (!errnos.some((errno) => hasErrno(err, errno))) throw err;
   };
 }
 

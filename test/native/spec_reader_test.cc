@@ -136,8 +136,7 @@ TEST_CASE("ReadSpec refuses impossible network devices and groups of resctrl") {
   CHECK(linux_with(R"("intelRdt":{"memBwSchema":"L3:0=f"})") == "linux.intelRdt.memBwSchema");
   CHECK(linux_with(R"("intelRdt":{"enableCMT":true})") == "linux.intelRdt.enableCMT");
   CHECK(linux_with(R"("intelRdt":{"enableMBM":true})") == "linux.intelRdt.enableMBM");
-  CHECK(linux_with(R"("intelRdt":{"schemata":["L3:0=f
-"]})") == "linux.intelRdt.schemata[0]");
+  CHECK(linux_with(R"("intelRdt":{"schemata":["L3:0=f\n"]})") == "linux.intelRdt.schemata[0]");
 }
 
 TEST_CASE("MakePlan passes over a file system option of a bind mount, and refuses other words") {
