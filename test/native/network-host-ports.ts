@@ -154,14 +154,16 @@ export function describeHostPorts(
     test("an SCTP port answers, and is refused to a second pod", async (context) => {
       requires("sctp")(context);
       const pod = await addPod([port(20_320, "", "sctp", 80)]);
-      const server = `import socket
-  s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)
-  s.bind(("0.0.0.0", 80)); s.listen(); print("up", flush=True)
-  while True: s.accept()[0].send(b"sctp")`;
+      const socket = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)";
+      const server = [
+        socket,
+        's.bind(("0.0.0.0", 80)); s.listen(); print("up", flush=True)',
+        'while True: s.accept()[0].send(b"sctp")',
+      ].join("\n");
       await start(pod.namespaces, server, ["python3", "-c"]);
-      const client = `import socket
-  s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)
-  s.settimeout(10); s.connect(("127.0.0.1", 20320)); print(s.recv(9).decode())`;
+      const client = [socket, 's.settimeout(10); s.connect(("127.0.0.1", 20320)); print(s.recv(9).decode())'].join(
+        "\n",
+      );
       expect(run("python3", "-c", client)).toBe("sctp\n");
       await expect(addPod([port(20_320, "", "sctp", 80)])).rejects.toMatchObject({ code: "HOST_PORT_IN_USE" });
     });

@@ -1,6 +1,7 @@
 /**
  * Debian's crun and runc as runtime handlers, on a host with cgroup v2 alone as it wants it: through crictl
- * and as a pod. The whole behaviour is in test/system/runtime-handler.test.ts.
+ * and as a pod. The whole behaviour is in test/system/runtime-handler.test.ts; runc, whose command line crun's
+ * is, shows here that it runs, is limited and leaves nothing.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadImages, SLOW_MS, startDaemon, stopDaemon } from "./daemon.js";
@@ -108,6 +109,8 @@ describe.each(Object.keys(PROGRAMS))("%s", (handler) => {
     expect((await ended(id)).exitCode).toBe(143);
     await crictl("rm", id);
   });
+
+  if (handler === "runc") return;
 
   test("gives a terminal", { timeout: SLOW_MS }, async () => {
     const id = await start(sandbox, pod, "tty", { command: ["sh", "-c", "test -t 1 && stty -a"], tty: true });
