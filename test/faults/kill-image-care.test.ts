@@ -12,6 +12,7 @@ import { Paths } from "../../src/settings/paths.js";
 import { inMemory, runSteps, type Step } from "../harness/crash/crash-states.js";
 import { type SmallImage, smallImage, smallLayer } from "../harness/crash/images.js";
 import { examine, type Expected, PLATFORM, treesOf } from "../harness/crash/store-check.js";
+import { killedAt } from "../harness/crash/system-calls.js";
 import { pushLayout, type Registry, startRegistry } from "../harness/registry.js";
 import { missing, requires } from "../harness/requires.js";
 
@@ -169,16 +170,7 @@ test.each(shareOf(["mkdirat", "pwrite64", "syncfs"]))(
   async (call) => {
     const root = copyOf(prepared);
     await succeed(root, [{ op: "damage", ref: served, path: "one.d/empty", gives: {} }]);
-    const wrapper = [
-      "strace",
-      "-f",
-      "-o",
-      "/dev/null",
-      "-e",
-      `trace=${call}`,
-      "-e",
-      `inject=${call}:signal=KILL:when=1`,
-    ];
+    const wrapper = killedAt(call, 1);
     const { said, errors } = await runSteps(root, [{ op: "repair", ref: served, gives: {} }], { wrapper });
     expect(said, errors).toEqual(["begin 0", "failed NOT_REPAIRED 0"]);
     await expectWhole(root, expected({ [`layer ${own}`]: ["marked"] }));
@@ -222,7 +214,7 @@ test("a registry that goes away in the middle of a repair leaves the image marke
 
 test("a save that is killed leaves the store as it was", async () => {
   const root = copyOf(prepared);
-  const wrapper = ["strace", "-f", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:signal=KILL:when=40"];
+  const wrapper = killedAt("write", 40);
   const step: Step = { op: "save", ref: served, path: join(folder, "saved"), format: "docker-archive", gives: {} };
   await runSteps(root, [step], { wrapper });
   expect(await examine(root, expected({}), trees)).toEqual({ problems: [], dropped: [] });

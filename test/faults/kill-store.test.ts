@@ -14,6 +14,7 @@ import { Paths } from "../../src/settings/paths.js";
 import { expectedAfter, inMemory, runSteps, type Step } from "../harness/crash/crash-states.js";
 import { type SmallImage, smallImage, smallLayer } from "../harness/crash/images.js";
 import { examine, PLATFORM, treesOf } from "../harness/crash/store-check.js";
+import { killedAt } from "../harness/crash/system-calls.js";
 import { pushLayout, type Registry, startRegistry } from "../harness/registry.js";
 import { missing, requires } from "../harness/requires.js";
 
@@ -155,16 +156,7 @@ describe.each(isWhole ? WAYS_IN : WAYS_IN.slice(0, 1))("while an image comes by 
     "a minke-layer that is killed at its %s leaves nothing",
     async (call) => {
       const root = copyOf(roots.one);
-      const wrapper = [
-        "strace",
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        `trace=${call}`,
-        "-e",
-        `inject=${call}:signal=KILL:when=1`,
-      ];
+      const wrapper = killedAt(call, 1);
       const { said, errors } = await runSteps(root, [stepOf()], { wrapper });
       expect(said, errors).toEqual(["begin 0", "failed INTERNAL 0"]);
       const { problems, dropped } = await examine(root, expectedOf([], stepOf(), undefined), trees);
@@ -184,16 +176,7 @@ describe("while an image is removed", () => {
 
   test("a minke-layer that is killed at its unlinkat leaves only what the next start removes", async () => {
     const root = copyOf(roots.both);
-    const wrapper = [
-      "strace",
-      "-f",
-      "-o",
-      "/dev/null",
-      "-e",
-      "trace=unlinkat",
-      "-e",
-      "inject=unlinkat:signal=KILL:when=2",
-    ];
+    const wrapper = killedAt("unlinkat", 2);
     const { said, errors } = await runSteps(root, [remove()], { wrapper });
     expect(said, errors).toEqual(["begin 0", "failed INTERNAL 0"]);
     const { problems, dropped } = await examine(root, expectedOf(["done 0"], remove(), undefined), trees);

@@ -38,6 +38,15 @@ export function traceCommand(command: readonly string[], traceFile: string): Sys
   return parseTrace(readFileSync(traceFile, "latin1"));
 }
 
+/**
+ * A wrapper under which whoever makes the call for the given time is killed: the command, or what it starts.
+ *
+ * @param when the count of the call in each process; strace(1), "inject"
+ */
+export function killedAt(call: string, when: number): string[] {
+  return ["strace", "-f", "-o", "/dev/null", "-e", `trace=${call}`, "-e", `inject=${call}:signal=KILL:when=${when}`];
+}
+
 export function parseTrace(text: string): SystemCall[] {
   const calls: SystemCall[] = [];
   const begun = new Map<number, { text: string; after: number }>();
