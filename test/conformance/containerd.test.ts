@@ -3,23 +3,15 @@ import type { ChildProcess } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { missing, requires } from "../harness/requires.js";
-import { EngineHost, installPackages } from "./engines.js";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { useEngineHost } from "./engines.js";
 
-const lacking = missing("root", "cgroup2") ?? installPackages({ containerd: "containerd", busybox: "busybox-static" });
-let host: EngineHost;
+const host = useEngineHost({ containerd: "containerd" });
 let daemon: ChildProcess;
 let runtime: string;
 
-beforeEach(requires("root", "cgroup2"));
-beforeEach((context) => {
-  if (lacking) context.skip(`missing: ${lacking}`);
-});
 beforeAll(async () => {
-  if (lacking) return;
-  host = new EngineHost();
-  await host.isReady();
+  if (!host.isMade) return;
   runtime = host.toleratingRuntime(); // containerd always sets cpu.shares
   const config = join(host.folder, "config.toml");
   const settings = { root: join(host.folder, "root"), state: join(host.folder, "state") };
@@ -35,10 +27,9 @@ beforeAll(async () => {
   }
 }, 400_000);
 afterAll(async () => {
-  if (!host) return;
+  if (!host.isMade) return;
   daemon.kill("SIGTERM");
   await new Promise((resolve) => daemon.once("exit", resolve));
-  host.dispose();
 }, 60_000);
 
 const ctr = (...args: string[]) => host.run("ctr", ["-a", join(host.folder, "sock"), ...args]);

@@ -7,14 +7,40 @@ import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } fr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, beforeEach } from "vitest";
 import { type CommandResult, PROJECT, runCommand } from "../harness/cli.js";
+import { processesNaming } from "../harness/processes.js";
+import { missing, requires } from "../harness/requires.js";
 
 export const MINKE_OCI = `${PROJECT}build/Release/minke-oci`;
 
+const CLEANUP_MS = 30_000;
+
 const APPLETS = ["sh", "sleep", "cat", "id", "echo", "true", "touch", "grep"];
 
+/**
+ * A host for the tests of a file, and the Debian packages that they need, by program: `{ crun: "crun" }`.
+ * Without them the tests are skipped; where REQUIRE is set they fail.
+ */
+export function useEngineHost(programs: Readonly<Record<string, string>>): EngineHost {
+  const host = new EngineHost();
+  let lacking: string | undefined;
+  beforeAll(async () => {
+    if (missing("root", "cgroup2")) return;
+    lacking = installPackages({ ...programs, busybox: "busybox-static" });
+    if (!lacking) await host.make();
+  }, 400_000);
+  beforeEach(requires("root", "cgroup2"));
+  beforeEach((context) => {
+    if (lacking && process.env["REQUIRE"]) throw new Error(`required and missing: ${lacking}`);
+    if (lacking) context.skip(`missing: ${lacking}`);
+  });
+  afterAll(() => host.dispose(), 60_000);
+  return host;
+}
+
 /** Installs what is missing of these Debian packages, without a question. Answers what still is. */
-export function installPackages(programs: Readonly<Record<string, string>>): string | undefined {
+function installPackages(programs: Readonly<Record<string, string>>): string | undefined {
   const isHere = (program: string) => spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
   const lacking = Object.entries(programs).filter(([program]) => !isHere(program));
   if (lacking.length === 0) return undefined;
@@ -29,11 +55,25 @@ export function installPackages(programs: Readonly<Record<string, string>>): str
 
 /** A namespace that commands are run in, and a folder with a busybox rootfs. */
 export class EngineHost {
-  readonly folder = mkdtempSync(join(tmpdir(), "minke-engine-"));
-  readonly rootfs = join(this.folder, "rootfs");
-  readonly #holder: ChildProcess;
+  #folder: string | undefined;
+  #holder: ChildProcess | undefined;
 
-  constructor() {
+  /** Whether {@link make} is done. */
+  get isMade(): boolean {
+    return this.#folder !== undefined;
+  }
+
+  get folder(): string {
+    if (!this.#folder) throw new Error("the engine host is not made");
+    return this.#folder;
+  }
+
+  get rootfs(): string {
+    return join(this.folder, "rootfs");
+  }
+
+  async make(): Promise<void> {
+    this.#folder = mkdtempSync(join(tmpdir(), "minke-engine-"));
     const script = "mount -t cgroup2 none /sys/fs/cgroup && exec sleep 3600";
     this.#holder = spawn("unshare", ["-m", "--propagation", "private", "sh", "-c", script], { stdio: "ignore" });
     for (const name of ["bin", "proc", "dev", "sys", "tmp", "etc", "run", "var"]) {
@@ -42,19 +82,20 @@ export class EngineHost {
     cpSync("/bin/busybox", join(this.rootfs, "bin/busybox"));
     for (const name of APPLETS) symlinkSync("busybox", join(this.rootfs, "bin", name));
     writeFileSync(join(this.rootfs, "etc/passwd"), "root:x:0:0:root:/:/bin/sh\n");
+    await this.#isReady();
   }
 
   async run(program: string, args: readonly string[], env: Record<string, string> = {}): Promise<CommandResult> {
-    const enter = ["-t", String(this.#holder.pid), "-m", "--", program, ...args];
+    const enter = ["-t", String(this.#holder?.pid), "-m", "--", program, ...args];
     return runCommand("nsenter", enter, { env, timeoutMs: 90_000 });
   }
 
   /** A program that keeps running there, until dispose. */
   start(program: string, args: readonly string[]): ChildProcess {
-    return spawn("nsenter", ["-t", String(this.#holder.pid), "-m", "--", program, ...args], { stdio: "ignore" });
+    return spawn("nsenter", ["-t", String(this.#holder?.pid), "-m", "--", program, ...args], { stdio: "ignore" });
   }
 
-  async isReady(): Promise<void> {
+  async #isReady(): Promise<void> {
     for (let i = 0; i < 100; i++) {
       const { code } = await this.run("test", ["-e", "/sys/fs/cgroup/cgroup.procs"]);
       if (code === 0) return;
@@ -86,8 +127,16 @@ exec ${MINKE_OCI} "$@"
     return path;
   }
 
-  dispose(): void {
-    this.#holder.kill("SIGKILL");
-    rmSync(this.folder, { recursive: true, force: true });
+  /** Waits for what works on the folder by itself: conmon has podman clean up after the end of each container. */
+  async dispose(): Promise<void> {
+    if (!this.#folder) return;
+    const giveUpAt = Date.now() + CLEANUP_MS;
+    for (let left = processesNaming(this.#folder); left.length > 0; left = processesNaming(this.#folder)) {
+      if (Date.now() > giveUpAt) throw new Error(`still at work on ${this.#folder}: ${left.join("; ")}`);
+      await sleep(50);
+    }
+    this.#holder?.kill("SIGKILL");
+    rmSync(this.#folder, { recursive: true, force: true });
+    this.#folder = undefined;
   }
 }

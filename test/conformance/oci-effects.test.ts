@@ -7,13 +7,12 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { defaultSeccomp } from "../../src/spec/default-seccomp.js";
 import { MINKE_OCI, makeRootfs, type SampleSpec, sampleSpec } from "../harness/oci-bundle.js";
-import { missing, requires } from "../harness/requires.js";
-import { EngineHost, installPackages } from "./engines.js";
+import { useEngineHost } from "./engines.js";
 
-const lacking = missing("root", "cgroup2") ?? installPackages({ crun: "crun", busybox: "busybox-static" });
+const host = useEngineHost({ crun: "crun" });
 const MAPS = [{ containerID: 0, hostID: 100_000, size: 1000 }];
 
 interface Case {
@@ -321,27 +320,19 @@ const CASES: Case[] = [
   },
 ];
 
-let host: EngineHost;
 let bundle: string;
 let count = 0;
 
-beforeEach(requires("root", "cgroup2"));
-beforeEach((context) => {
-  if (lacking) context.skip(`missing: ${lacking}`);
-});
 beforeAll(async () => {
-  if (lacking) return;
-  host = new EngineHost();
-  await host.isReady();
+  if (!host.isMade) return;
   chmodSync(host.folder, 0o755);
   bundle = join(host.folder, "bundle");
   mkdirSync(bundle);
 }, 400_000);
 afterAll(async () => {
-  if (!host) return;
+  if (!host.isMade) return;
   // crun 1.8 leaves the cgroup of a container whose namespace it could not join.
   await host.run("sh", ["-c", `rmdir /sys/fs/cgroup/minke-effects-${process.pid}-* 2>/dev/null || true`]);
-  host.dispose();
 });
 
 /** A bundle with a rootfs of its own; answers a folder for sources. */

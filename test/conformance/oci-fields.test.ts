@@ -6,11 +6,10 @@ import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { missing, requires } from "../harness/requires.js";
-import { EngineHost, installPackages, MINKE_OCI } from "./engines.js";
+import { beforeAll, describe, expect, test } from "vitest";
+import { MINKE_OCI, useEngineHost } from "./engines.js";
 
-const lacking = missing("root", "cgroup2") ?? installPackages({ crun: "crun", busybox: "busybox-static" });
+const host = useEngineHost({ crun: "crun" });
 const KINDS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] as const;
 type Kind = (typeof KINDS)[number];
 
@@ -28,25 +27,17 @@ interface Config {
   linux: { seccomp?: object; resources?: object };
 }
 
-let host: EngineHost;
 let bundle: string;
 let sample: string;
 let count = 0;
 
-beforeEach(requires("root", "cgroup2"));
-beforeEach((context) => {
-  if (lacking) context.skip(`missing: ${lacking}`);
-});
 beforeAll(async () => {
-  if (lacking) return;
-  host = new EngineHost();
-  await host.isReady();
+  if (!host.isMade) return;
   bundle = join(host.folder, "bundle");
   mkdirSync(bundle);
   expect(await host.run(MINKE_OCI, ["spec", "--bundle", bundle])).toMatchObject({ code: 0 });
   sample = readFileSync(join(bundle, "config.json"), "utf8");
 }, 400_000);
-afterAll(() => host?.dispose());
 
 function configure(command: string, change: (config: Config) => void = () => {}) {
   const config: Config = JSON.parse(sample);

@@ -2,22 +2,14 @@
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { missing, requires } from "../harness/requires.js";
-import { EngineHost, installPackages, MINKE_OCI } from "./engines.js";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { MINKE_OCI, useEngineHost } from "./engines.js";
 
 const IMAGE = "localhost/busybox:test";
-const lacking = missing("root", "cgroup2") ?? installPackages({ podman: "podman", busybox: "busybox-static" });
-let host: EngineHost;
+const host = useEngineHost({ podman: "podman" });
 
-beforeEach(requires("root", "cgroup2"));
-beforeEach((context) => {
-  if (lacking) context.skip(`missing: ${lacking}`);
-});
 beforeAll(async () => {
-  if (lacking) return;
-  host = new EngineHost();
-  await host.isReady();
+  if (!host.isMade) return;
   // Its defaults ask for a pids limit and for more open files than this machine may give.
   const settings = '[containers]\npids_limit = 0\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n';
   writeFileSync(join(host.folder, "containers.conf"), settings);
@@ -26,9 +18,8 @@ beforeAll(async () => {
   expect(await podman("import", archive, IMAGE)).toMatchObject({ code: 0 });
 }, 400_000);
 afterAll(async () => {
-  if (!host) return;
+  if (!host.isMade) return;
   await podman("rm", "--all", "--force", "--time", "0");
-  host.dispose();
 }, 60_000);
 
 function podman(...args: string[]) {

@@ -1,5 +1,5 @@
-/** Whether a process still runs. */
-import { readFileSync } from "node:fs";
+/** Which processes still run. */
+import { readdirSync, readFileSync } from "node:fs";
 
 /** Linux include/linux/sched.h: "Getting shut down". */
 const PF_EXITING = 4;
@@ -20,4 +20,18 @@ export function isAlive(pid: number): boolean {
   } catch {
     return false;
   }
+}
+
+/** The living processes, without this one, whose command line holds the text: `PID COMMAND LINE`. */
+export function processesNaming(text: string): string[] {
+  return readdirSync("/proc").flatMap((name) => {
+    const pid = Number(name);
+    if (!pid || pid === process.pid || !isAlive(pid)) return [];
+    try {
+      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+      return command.includes(text) ? [`${pid} ${command}`] : [];
+    } catch {
+      return []; // ended meanwhile
+    }
+  });
 }
