@@ -33,6 +33,7 @@ import type { PodRecord } from "./pod/record.js";
 import { type Host, readHost, removeEmptyCgroups } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
 import { BUILT_IN_HANDLERS, readRuntimeHandlers, type RuntimeHandler } from "./runtime/runtime-handlers.js";
+import { rememberSettingsFile } from "./settings/last-settings-file.js";
 import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
@@ -73,6 +74,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const paths = new Paths(options.root, options.run);
   for (const dir of [paths.root, paths.run, paths.tmp, paths.tmpfs]) await mkdir(dir, { recursive: true, mode: 0o700 });
   const lock = await takeLock(paths);
+  await rememberSettingsFile(paths, options.config);
   // Newest first on the way down, also where a later part fails to start.
   const parts = new CleanupStack();
   parts.push("release the lock", () => lock.close());

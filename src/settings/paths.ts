@@ -129,6 +129,11 @@ export class Paths {
     return join(this.monitors, `${id}.sock`);
   }
 
+  /** Names the file that the last daemon's `--config` named. */
+  get lastSettingsFile(): string {
+    return join(this.run, "settings-file");
+  }
+
   /** Held with flock for as long as a daemon uses this root. */
   get lock(): string {
     return join(this.root, "lock");
