@@ -327,3 +327,16 @@ describe("sockets", () => {
     expect(replies.readUInt16LE(4)).toBe(16); // RTM_NEWLINK
   });
 });
+
+test("spreadSubdirectories marks a directory of ext4 as chattr +T does, and changes nothing elsewhere", () => {
+  native.spreadSubdirectories(dir);
+  const { stdout: fileSystem } = spawnSync("stat", ["-f", "-c", "%T", dir], { encoding: "utf8" });
+  if (fileSystem.trim() === "ext2/ext3") {
+    const { stdout } = spawnSync("lsattr", ["-d", dir], { encoding: "utf8" });
+    expect(stdout.split(" ")[0]).toContain("T");
+  }
+  native.spreadSubdirectories("/dev/shm");
+  expect(() => native.spreadSubdirectories(join(dir, "missing"))).toThrow(
+    expect.objectContaining({ syscall: { name: "openat", errno: "ENOENT" } }),
+  );
+});
