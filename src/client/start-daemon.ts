@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { RuntimeError } from "../base/errors.js";
-import { DAEMON_NODE_FLAGS } from "./node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "./node-flags.js";
 import { send } from "./transport.js";
 
 const POLL_MS = 20;
@@ -54,6 +54,7 @@ export async function startDaemon({ root, run, socketPath }: DaemonPlace): Promi
     const args = [...DAEMON_NODE_FLAGS, entry, "--root", root, "--run", run, "--api", socketPath, "daemon"];
     const child = spawn(process.execPath, args, {
       cwd: "/",
+      env: { ...process.env, ...DAEMON_ENV },
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
     });
