@@ -66,13 +66,18 @@ function refuse(name: string): AnyVerb {
 function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
-    const answer = async () => verb(call.request, { signal: signalOf(call) });
+    const caller = callerOf(call);
+    const answer = async () => verb(call.request, { signal: caller.signal });
     answer().then(
       (response) => {
+        caller.forget();
         logSuccess(witness, method, startNs);
         callback(null, response);
       },
-      (err: unknown) => callback(logFailure(witness, method, startNs, err)),
+      (err: unknown) => {
+        caller.forget();
+        callback(logFailure(witness, method, startNs, err));
+      },
     );
   };
 }
@@ -80,7 +85,7 @@ function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
 function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
     const startNs = monotonicNs();
-    const signal = signalOf(call);
+    const { signal } = callerOf(call);
     const pump = async () => {
       const responses = verb(call.request, { signal }) as AsyncIterable<unknown>;
       for await (const response of responses) {
@@ -102,13 +107,19 @@ function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   };
 }
 
-function signalOf(call: AnyCall): AbortSignal {
+interface Caller {
+  readonly signal: AbortSignal;
+  /** To be called once it has been answered: grpc-js says "cancelled" of calls that were answered too. */
+  readonly forget: () => void;
+}
+
+function callerOf(call: AnyCall): Caller {
   const controller = new AbortController();
   const abort = () =>
     controller.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
   if (call.cancelled) abort();
   else call.once("cancelled", abort);
-  return controller.signal;
+  return { signal: controller.signal, forget: () => void call.off("cancelled", abort) };
 }
 
 function logSuccess({ log, observe }: Witness, method: string, startNs: bigint): void {

@@ -18,7 +18,7 @@ import { request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
 import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
 import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
 import { missing } from "./requires.js";
@@ -191,7 +191,7 @@ ${tables}`,
       this.#settingsFile,
     ];
     const child = spawn(process.execPath, args, {
-      env: { ...process.env, ...this.#env, ...env },
+      env: { ...process.env, ...DAEMON_ENV, ...this.#env, ...env },
       stdio: ["ignore", log, log],
     });
     closeSync(log);
