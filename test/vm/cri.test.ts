@@ -5,14 +5,13 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { critestImages, runCritest, specsOfVm } from "./critest.js";
-import { loadImages, SLOW_MS, startDaemon, stopDaemon } from "./daemon.js";
-import { CHECKOUT } from "./machine/host.js";
+import { DAEMON_MS, loadImages, sharedDaemon, SLOW_MS } from "./daemon.js";
+import { LOOP_DEVICE } from "./loop-device.js";
 import { quoted } from "./quoted.js";
 import { sharedVm } from "./shared-vm.js";
 import { requiredTool } from "./tools.js";
 
 const vm = sharedVm();
-const LOG = "/tmp/minke-cri.log";
 const BUSYBOX = "minke.test/busybox:1";
 const MIB = 1 << 20;
 
@@ -27,17 +26,15 @@ beforeAll(async () => {
   requiredTool("crictl");
   requiredTool("critest");
   const images = critestImages();
-  await startDaemon(vm(), LOG);
-  await loadImages(vm(), `${CHECKOUT}/.cache/fixtures/layout`);
+  await sharedDaemon(vm());
   await loadImages(vm(), images);
   critest = runCritest(vm(), 2 * SLOW_MS);
   // Awaited by the last tests.
   critest.catch(() => undefined);
-}, 4 * SLOW_MS);
+}, DAEMON_MS + SLOW_MS);
 
 afterAll(async () => {
   await critest?.catch(() => undefined);
-  await stopDaemon(vm());
 }, 3 * SLOW_MS);
 
 describe("CRI's resources", () => {
@@ -52,7 +49,7 @@ describe("CRI's resources", () => {
     readonly left: number;
   };
   beforeAll(async () => {
-    await output("modprobe loop; [ -s /tmp/loop ] || { truncate -s 16M /tmp/loop && losetup /dev/loop0 /tmp/loop; }");
+    await output(LOOP_DEVICE);
     seen = JSON.parse(await output("node test/vm/guest/cri-resources.mjs")) as typeof seen;
   }, SLOW_MS);
 
