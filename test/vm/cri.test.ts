@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { critestImages, runCritest, specsOfVm } from "./critest.js";
 import { DAEMON_MS, loadImages, sharedDaemon, SLOW_MS } from "./daemon.js";
 import { LOOP_DEVICE } from "./loop-device.js";
+import { busyboxPod, podApi } from "./pod-api.js";
 import { quoted } from "./quoted.js";
 import { sharedVm } from "./shared-vm.js";
 import { requiredTool } from "./tools.js";
@@ -180,7 +181,10 @@ describe("a container in state D", () => {
 
     const stop = vm().run(crictlLine("stop", "--timeout", "1", id), { timeoutMs: SLOW_MS });
     await output(`${api} -f -X DELETE ${pods}/stuck >/dev/null`);
-    expect(await crictl("exec", "--sync", "--timeout", "60", other, "echo", "alive")).toBe("alive");
+    const script = "echo alive; cat /proc/self/attr/current";
+    expect(await crictl("exec", "--sync", "--timeout", "60", other, "sh", "-c", script)).toBe(
+      "alive\nminke-default (enforce)",
+    );
     const { code, stderr } = await stop;
     expect(code).not.toBe(0);
     expect(stderr).toMatch(/outlive SIGKILL: pid \d+ \W*sh\W* is in state D, waiting in \w+/);
@@ -201,6 +205,75 @@ describe("a container in state D", () => {
       `for i in $(seq 600); do [ $(${api} -o /dev/null -w '%{http_code}' ${pods}/stuck) = 404 ] && exit; sleep 0.2; done; exit 1`,
     );
     expect(await output("pgrep -f '[b]y-cri|[b]y-pod' || true")).toBe("");
+  });
+});
+
+/** Each try and what came of it, a line each. */
+const TRIES = `cat /proc/self/attr/current
+try() { "$@" >/dev/null 2>&1 && echo "$* allowed" || echo "$* denied"; }
+try mount -t tmpfs none /mnt
+try dd if=/dev/null of=/proc/sysrq-trigger count=0 conv=notrunc
+try dd if=/proc/kcore of=/dev/null bs=1 count=1
+try touch /new
+echo end; exec sleep 1000`;
+
+describe("the default AppArmor profile", () => {
+  const pods = podApi(vm);
+  const logs = new Map<string, string[]>();
+  beforeAll(async () => {
+    // Nothing but AppArmor may stand in the way.
+    const admin = {
+      capabilities: { add: ["SYS_ADMIN", "SYS_RAWIO"] },
+      seccompProfile: { type: "Unconfined" },
+      procMount: "Unmasked",
+    };
+    const containers = Object.entries({
+      default: { ...admin, appArmorProfile: { type: "RuntimeDefault" } },
+      unsaid: admin,
+      unconfined: { ...admin, appArmorProfile: { type: "Unconfined" } },
+      privileged: { privileged: true },
+    }).map(([name, securityContext]) => ({
+      name,
+      image: BUSYBOX,
+      command: ["sh", "-c", `mkdir -p /mnt; ${TRIES}`],
+      securityContext,
+    }));
+    await pods.create(busyboxPod("confined", "", { spec: { hostUsers: true, containers } }));
+    for (const { name } of containers) {
+      const text = await pods.until(`all that container ${name} says`, async () => {
+        const answer = await pods.ask("GET", `pods/confined/log?container=${name}`);
+        return answer.text.includes("\nend") ? answer.text : undefined;
+      });
+      logs.set(name, text.trim().split("\n"));
+    }
+    await pods.remove("confined");
+  }, 2 * SLOW_MS);
+
+  test.each(["default", "unsaid"])(
+    "is in force where %s says so, and denies mounts and writes to the kernel's controls",
+    (name) => {
+      expect(logs.get(name)).toEqual([
+        "minke-default (enforce)",
+        "mount -t tmpfs none /mnt denied",
+        "dd if=/dev/null of=/proc/sysrq-trigger count=0 conv=notrunc denied",
+        "dd if=/proc/kcore of=/dev/null bs=1 count=1 denied",
+        "touch /new allowed",
+        "end",
+      ]);
+    },
+  );
+
+  test("is neither an unconfined container's nor a privileged one's", () => {
+    const everything = [
+      "unconfined",
+      "mount -t tmpfs none /mnt allowed",
+      "dd if=/dev/null of=/proc/sysrq-trigger count=0 conv=notrunc allowed",
+      "dd if=/proc/kcore of=/dev/null bs=1 count=1 allowed",
+      "touch /new allowed",
+      "end",
+    ];
+    expect(logs.get("unconfined")).toEqual(everything);
+    expect(logs.get("privileged")).toEqual(everything);
   });
 });
 

@@ -55,6 +55,8 @@ describe("examples/web.yaml", () => {
     await killDaemon(vm());
     await startDaemon(vm());
     expect((await pod("web")).status.containerStatuses).toEqual(before);
+    // The profile of its containers is in the kernel, and they are still under it.
+    expect(await vm().output("cat /proc/$(pgrep -o nginx)/attr/current")).toBe("minke-default (enforce)\n");
     expect(await vm().output("/run/vm/busybox wget -q -O - http://127.0.0.1:8080/")).toMatch(/refreshed \d+ times/);
   });
 
