@@ -7,6 +7,8 @@ export interface BundleOptions {
   readonly args: readonly string[];
   /** Members of `process` besides args, cwd and env. */
   readonly process?: object;
+  /** Besides /proc and /dev. */
+  readonly mounts?: readonly object[];
   /** Members of `linux` besides namespaces and cgroupsPath. */
   readonly linux?: object;
 }
@@ -61,7 +63,7 @@ export async function deleteContainer(vm: Vm, id: string): Promise<void> {
 }
 
 /** The commands that write it. */
-function writeBundle(id: string, { args, process, linux }: BundleOptions): string {
+function writeBundle(id: string, { args, process, mounts = [], linux }: BundleOptions): string {
   const spec = {
     ociVersion: "1.2.0",
     root: { path: ROOTFS },
@@ -69,6 +71,7 @@ function writeBundle(id: string, { args, process, linux }: BundleOptions): strin
     mounts: [
       { destination: "/proc", type: "proc", source: "proc" },
       { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755"] },
+      ...mounts,
     ],
     linux: {
       namespaces: ["mount", "pid", "ipc", "uts", "cgroup"].map((type) => ({ type })),
