@@ -19,6 +19,7 @@ import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
 import { STATUS_BY_KIND } from "./status-codes.js";
 import type { Method, RequestContext, Verbs } from "./verbs.js";
+import { MalformedRequest } from "./wire.js";
 
 /** Trailers share HTTP/2's header list with the rest: a longer message could lose the whole status. */
 const MAX_MESSAGE_CHARACTERS = 4096;
@@ -66,7 +67,7 @@ function refuse(name: string): AnyVerb {
 function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
-    const answer = async () => verb(call.request, { signal: signalOf(call) });
+    const answer = async () => verb(readable(call.request), { signal: signalOf(call) });
     answer().then(
       (response) => {
         logSuccess(witness, method, startNs);
@@ -82,7 +83,7 @@ function streamCall(method: string, verb: AnyVerb, witness: Witness) {
     const startNs = monotonicNs();
     const signal = signalOf(call);
     const pump = async () => {
-      const responses = verb(call.request, { signal }) as AsyncIterable<unknown>;
+      const responses = verb(readable(call.request), { signal }) as AsyncIterable<unknown>;
       for await (const response of responses) {
         if (signal.aborted) break;
         if (!call.write(response)) await once(call, "drain", { signal });
@@ -100,6 +101,12 @@ function streamCall(method: string, verb: AnyVerb, witness: Witness) {
       },
     );
   };
+}
+
+/** @throws RuntimeError `invalid-argument` MALFORMED_REQUEST */
+function readable(request: unknown): unknown {
+  if (request instanceof MalformedRequest) throw request.error;
+  return request;
 }
 
 function signalOf(call: AnyCall): AbortSignal {
