@@ -9,7 +9,7 @@ import { dirname, isAbsolute, join, normalize, relative } from "node:path";
 import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
-import { RuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
