@@ -145,6 +145,11 @@ async function open(
   parts.push("remove empty cgroups", async () => {
     if (!daemon) await removeEmptyCgroups(host.cgroups);
   });
+  parts.push("stop loading the AppArmor profile", () => host.appArmor?.close());
+  // Beside the start, which it would hold up where the parser is slow; the first container waits for it.
+  void host.appArmor?.ready().then((found) => {
+    if ("why" in found) log.warn({ why: found.why }, "no default AppArmor profile: containers go on without one");
+  });
   const leases = await FileStore.open<NetworkRecord>({
     dir: paths.bootState("leases"),
     storeClass: "boot",
@@ -339,6 +344,7 @@ async function openSockets(
           runDir: paths.run,
           cgroupMount: host.cgroups.mount,
           cgroupControllers: [...host.cgroups.controllers],
+          appArmor: appArmorStatus(host),
           seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
           // Without a controller, figures are sums over the processes that run now.
           figuresFrom: Object.fromEntries(
@@ -380,6 +386,13 @@ async function openSockets(
     await rm(apiSocket, { force: true });
   });
   log.info({ version: VERSION, root: paths.root, run: paths.run }, "ready");
+}
+
+function appArmorStatus({ appArmor }: Host): string {
+  if (!appArmor) return "off";
+  const { last } = appArmor;
+  if (last === "loading") return "the default profile is being loaded";
+  return "profile" in last ? `on, by default ${last.profile}` : `on, without the default profile: ${last.why}`;
 }
 
 /** Waits for SIGTERM, SIGINT or the API's stop route. */

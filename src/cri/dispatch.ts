@@ -19,6 +19,7 @@ import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
 import { STATUS_BY_KIND } from "./status-codes.js";
 import type { Method, RequestContext, Verbs } from "./verbs.js";
+import { MalformedRequest } from "./wire.js";
 
 /** Trailers share HTTP/2's header list with the rest: a longer message could lose the whole status. */
 const MAX_MESSAGE_CHARACTERS = 4096;
@@ -67,7 +68,7 @@ function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
     const caller = callerOf(call);
-    const answer = async () => verb(call.request, { signal: caller.signal });
+    const answer = async () => verb(readable(call.request), { signal: caller.signal });
     answer().then(
       (response) => {
         caller.forget();
@@ -87,7 +88,7 @@ function streamCall(method: string, verb: AnyVerb, witness: Witness) {
     const startNs = monotonicNs();
     const { signal } = callerOf(call);
     const pump = async () => {
-      const responses = verb(call.request, { signal }) as AsyncIterable<unknown>;
+      const responses = verb(readable(call.request), { signal }) as AsyncIterable<unknown>;
       for await (const response of responses) {
         if (signal.aborted) break;
         if (!call.write(response)) await once(call, "drain", { signal });
@@ -105,6 +106,12 @@ function streamCall(method: string, verb: AnyVerb, witness: Witness) {
       },
     );
   };
+}
+
+/** @throws RuntimeError `invalid-argument` MALFORMED_REQUEST */
+function readable(request: unknown): unknown {
+  if (request instanceof MalformedRequest) throw request.error;
+  return request;
 }
 
 interface Caller {

@@ -102,6 +102,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     paths,
     bootId: await readBootId(),
     host: host.abilities,
+    appArmor: host.appArmor,
     cgroups: host.cgroups,
     sandboxes,
     containers,
