@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { RuntimeError } from "../base/errors.js";
-import { DAEMON_NODE_FLAGS } from "./node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "./node-flags.js";
 import { send } from "./transport.js";
 
 const POLL_MS = 20;
@@ -57,6 +57,7 @@ export async function startDaemon({ root, run, socketPath, config }: DaemonPlace
     if (config !== undefined) args.push("--config", config);
     const child = spawn(process.execPath, args, {
       cwd: "/",
+      env: { ...process.env, ...DAEMON_ENV },
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
     });

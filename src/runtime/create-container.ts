@@ -9,7 +9,7 @@ import { dirname, isAbsolute, join, normalize, relative } from "node:path";
 import { jsonToBytes } from "../base/byte-strings.js";
 import { CleanupStack } from "../base/cleanup.js";
 import { nowNs } from "../base/clock.js";
-import { RuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
@@ -311,6 +311,7 @@ async function lookUpDevices(wanted: readonly ContainerDevice[]): Promise<Allowe
   const found = await Promise.all(
     wanted.map(async ({ hostPath, containerPath, permissions }) => {
       const nodes = await devicesAt(hostPath).catch((err: unknown) => {
+        if (hasErrno(err, "ENOENT") || hasErrno(err, "ENOTDIR")) return [];
         throw withContext(err, `device "${hostPath}"`);
       });
       if (nodes.length === 0) {
@@ -329,13 +330,23 @@ async function lookUpDevices(wanted: readonly ContainerDevice[]): Promise<Allowe
   return found.flat();
 }
 
-/** @throws RuntimeError `invalid-argument` INVALID_LOG_PATH for one that leaves the log directory */
+/** linux/limits.h */
+const PATH_MAX = 4096;
+const NAME_MAX = 255;
+
+/** @throws RuntimeError `invalid-argument` INVALID_LOG_PATH for one that leaves the log directory, or that no file can have */
 function containerLogPath(sandbox: SandboxRecord, config: ContainerConfig): string {
   const { logDirectory } = sandbox.config;
   if (logDirectory === "" || config.logPath === "") return "";
   const path = normalize(join(logDirectory, config.logPath));
   if (!isAbsolute(logDirectory) || !path.startsWith(`${normalize(logDirectory)}/`)) {
     throw new RuntimeError(`log path "${config.logPath}" leaves the sandbox's log directory "${logDirectory}"`, {
+      kind: "invalid-argument",
+      code: "INVALID_LOG_PATH",
+    });
+  }
+  if (Buffer.byteLength(path) >= PATH_MAX || path.split("/").some((name) => Buffer.byteLength(name) > NAME_MAX)) {
+    throw new RuntimeError(`log path "${config.logPath}" is longer than the path of a file can be`, {
       kind: "invalid-argument",
       code: "INVALID_LOG_PATH",
     });

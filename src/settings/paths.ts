@@ -64,6 +64,11 @@ export class Paths {
     return join(this.root, "sandboxes", id);
   }
 
+  /** Each holds one directory for each sandbox, container or pod, made and removed with it. */
+  get ofPods(): readonly string[] {
+    return ["containers", "logs", "sandboxes", "volumes"].map((name) => join(this.root, name));
+  }
+
   get containers(): string {
     return join(this.root, "containers");
   }
