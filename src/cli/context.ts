@@ -2,7 +2,7 @@
  * What every command shares: its global options, the connection, and how it ends.
  */
 import type { MinkeClient } from "../client/index.js";
-import { type RuntimeError, toRuntimeError } from "../base/errors.js";
+import { type RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 
 export interface GlobalOptions {
   readonly root?: string;
@@ -32,7 +32,8 @@ export async function connectTo(
     run: options.run,
     api: options.api,
     startDaemon: behaviour.startDaemon,
-    onStart: ({ root, logPath }) => note(`no daemon is running, starting one (root ${root}, log ${logPath})`),
+    onStart: ({ root, logPath, config }) =>
+      note(`no daemon is running, starting one (root ${root}, log ${logPath}${config ? `, settings ${config}` : ""})`),
   });
 }
 
@@ -53,4 +54,11 @@ export function reportError(err: unknown): void {
   note(`error: ${first}`);
   for (const line of more) note(`       ${line}`);
   process.exitCode = exitCodeOf(error);
+}
+
+/** Of standard output: a reader that went away (`minke logs | head`) is a normal end, any other failure is none. */
+export function onBrokenOutput(err: NodeJS.ErrnoException): void {
+  if (err.code === "EPIPE") process.exit(EXIT.ok);
+  reportError(withContext(err, "write to standard output"));
+  process.exit();
 }

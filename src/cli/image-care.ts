@@ -6,7 +6,7 @@ import type { VerifiedPart } from "../client/images.js";
 import { connectTo, EXIT, type GlobalOptions, note, print } from "./context.js";
 import { printJson, shortDigest } from "./image-list.js";
 import { parseDuration } from "./logs.js";
-import { bytes, table } from "./table.js";
+import { bytes, counted, table } from "./table.js";
 
 type OutputOptions = GlobalOptions & { readonly output?: string };
 
@@ -51,8 +51,10 @@ export async function pruneImages(
   if (options.output === "json") return printJson(result);
   const would = result.dryRun ? "would be " : "";
   for (const { id, repoTags } of result.removed) print(`${would}removed ${repoTags.join(", ") || id}`);
-  if (result.quarantinedLayers > 0) print(`${would}removed from quarantine: ${result.quarantinedLayers} layers`);
-  print(`${result.removed.length} images, ${result.layers} layers: ${bytes(result.freedBytes)} ${would}freed`);
+  if (result.quarantinedLayers > 0)
+    print(`${would}removed from quarantine: ${counted(result.quarantinedLayers, "layer")}`);
+  const what = `${counted(result.removed.length, "image")}, ${counted(result.layers, "layer")}`;
+  print(`${what}: ${bytes(result.freedBytes)} ${would}freed`);
 }
 
 function untilOf(filter: string): Date {

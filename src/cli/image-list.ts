@@ -10,6 +10,11 @@ const COMMAND_WIDTH = 60;
 
 export const shortDigest = (digest: string) => digest.replace("sha256:", "").slice(0, 13);
 
+/** Builds that can be repeated date their images 1970, which says nothing. */
+function ago(created: string | undefined): string {
+  return created === undefined || !(Date.parse(created) > 0) ? "-" : `${age(created)} ago`;
+}
+
 export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 4));
 }
@@ -22,12 +27,7 @@ export async function listImages(options: OutputOptions & { readonly quiet?: boo
     return printLines(images.flatMap(({ id, repoTags }) => (repoTags.length > 0 ? repoTags : [id])));
   if (options.quiet) return printLines(images.map(({ id }) => id));
   const rows = images.flatMap(({ id, repoTags, created, sizeBytes }) =>
-    (repoTags.length > 0 ? repoTags : ["<none>"]).map((tag) => [
-      tag,
-      shortDigest(id),
-      created === undefined ? "" : `${age(created)} ago`,
-      bytes(sizeBytes),
-    ]),
+    (repoTags.length > 0 ? repoTags : ["<none>"]).map((tag) => [tag, shortDigest(id), ago(created), bytes(sizeBytes)]),
   );
   print(table(["IMAGE", "ID", "CREATED", "SIZE"], rows));
 }
@@ -51,7 +51,7 @@ export async function showHistory(name: string, options: OutputOptions & { reado
     const isCut = options.trunc !== false && command.length > COMMAND_WIDTH;
     return [
       diffId === undefined ? "<none>" : shortDigest(diffId),
-      created === "" ? "" : `${age(created)} ago`,
+      ago(created),
       isCut ? `${command.slice(0, COMMAND_WIDTH - 1)}…` : command,
       bytes(sizeBytes),
       comment,

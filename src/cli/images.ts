@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import type { PullExplanation } from "../image/pull-explanation.js";
 import { connectTo, EXIT, type GlobalOptions, print } from "./context.js";
 import { PullProgress } from "./pull-progress.js";
-import { bytes } from "./table.js";
+import { bytes, counted } from "./table.js";
 
 export async function pull(
   reference: string,
@@ -39,7 +39,7 @@ function explain(explanation: PullExplanation, isJson: boolean): void {
   for (const { address, subject, outcome: said } of steps) print(`asked ${address} for ${subject}: ${said}`);
   if ("code" in outcome) return print(`result: ${outcome.code}: ${outcome.message}`);
   const { id, layers, packedBytes } = outcome;
-  print(`result: image ${id}, ${layers} layers, ${bytes(packedBytes)} to fetch where none is here`);
+  print(`result: image ${id}, ${counted(layers, "layer")}, ${bytes(packedBytes)} to fetch where none is here`);
 }
 
 /** Ends with the code of an unreachable daemon where none runs: scripts ask so whether one does. */

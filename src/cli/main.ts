@@ -1,10 +1,10 @@
-#!/usr/bin/env -S node --single-threaded-gc --max-semi-space-size=2
+#!/usr/bin/env -S MALLOC_ARENA_MAX=1 node --single-threaded-gc --max-semi-space-size=2
 /**
  * The `minke` command: its words, options and help. What a command does is loaded when it is asked
  * for, so that `minke get pods` does not read what only `minke daemon` needs.
  */
 import { Command, CommanderError } from "commander";
-import { EXIT, reportError } from "./context.js";
+import { EXIT, onBrokenOutput, reportError } from "./context.js";
 import { addImageCommands } from "./image-commands.js";
 
 /** Runs a command with the global options merged in; reports what it throws. */
@@ -240,10 +240,7 @@ function allCommands(command: Command): Command[] {
   return command.commands.flatMap((child) => [child, ...allCommands(child)]);
 }
 
-// A reader that went away (`minke logs | head`) is a normal end.
-process.stdout.on("error", (err: NodeJS.ErrnoException) => {
-  process.exit(err.code === "EPIPE" ? EXIT.ok : EXIT.failed);
-});
+process.stdout.on("error", onBrokenOutput);
 
 try {
   await program.parseAsync();

@@ -17,13 +17,14 @@ export function table(header: readonly string[], rows: readonly (readonly string
 }
 
 const UNITS = [
+  ["y", 365 * 86_400],
   ["d", 86_400],
   ["h", 3_600],
   ["m", 60],
   ["s", 1],
 ] as const;
 
-/** `5s`, `3m12s`, `2h5m`, `4d` (apimachinery duration.HumanDuration, simplified). */
+/** `5s`, `3m12s`, `2h5m`, `4d`, `2y40d` (apimachinery duration.HumanDuration, simplified). */
 export function age(since: string | undefined, nowMs = Date.now()): string {
   if (!since) return "<unknown>";
   const seconds = Math.max(0, Math.floor((nowMs - Date.parse(since)) / 1000));
@@ -35,6 +36,11 @@ export function age(since: string | undefined, nowMs = Date.now()): string {
   if (!next || amount >= 10) return `${amount}${unit}`;
   const rest = Math.floor((seconds % size) / next[1]);
   return rest === 0 ? `${amount}${unit}` : `${amount}${unit}${rest}${next[0]}`;
+}
+
+/** `1 image`, `2 images`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** `1.5 MiB`. */

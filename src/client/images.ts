@@ -75,7 +75,10 @@ export class ImageClient {
       if (typeof status === "string") throw errorOfStatus(decodeURIComponent(status), 500);
       if (!response.complete) throw broken(undefined);
     };
-    return Readable.from(whole(), { objectMode: false });
+    const archive = Readable.from(whole(), { objectMode: false });
+    // Also where nobody has begun to read: the daemon would wait for a reader.
+    archive.once("close", () => response.destroy());
+    return archive;
   }
 
   /** Compares what is stored with what was unpacked. @param names none: every image */

@@ -67,13 +67,18 @@ function refuse(name: string): AnyVerb {
 function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
-    const answer = async () => verb(readable(call.request), { signal: signalOf(call) });
+    const caller = callerOf(call);
+    const answer = async () => verb(readable(call.request), { signal: caller.signal });
     answer().then(
       (response) => {
+        caller.forget();
         logSuccess(witness, method, startNs);
         callback(null, response);
       },
-      (err: unknown) => callback(logFailure(witness, method, startNs, err)),
+      (err: unknown) => {
+        caller.forget();
+        callback(logFailure(witness, method, startNs, err));
+      },
     );
   };
 }
@@ -81,7 +86,7 @@ function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
 function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
     const startNs = monotonicNs();
-    const signal = signalOf(call);
+    const { signal } = callerOf(call);
     const pump = async () => {
       const responses = verb(readable(call.request), { signal }) as AsyncIterable<unknown>;
       for await (const response of responses) {
@@ -109,13 +114,19 @@ function readable(request: unknown): unknown {
   return request;
 }
 
-function signalOf(call: AnyCall): AbortSignal {
+interface Caller {
+  readonly signal: AbortSignal;
+  /** To be called once it has been answered: grpc-js says "cancelled" of calls that were answered too. */
+  readonly forget: () => void;
+}
+
+function callerOf(call: AnyCall): Caller {
   const controller = new AbortController();
   const abort = () =>
     controller.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
   if (call.cancelled) abort();
   else call.once("cancelled", abort);
-  return controller.signal;
+  return { signal: controller.signal, forget: () => void call.off("cancelled", abort) };
 }
 
 function logSuccess({ log, observe }: Witness, method: string, startNs: bigint): void {

@@ -11,10 +11,18 @@ import type { ImageStore } from "./image-store.js";
 export function collectImages(images: ImageStore, settings: CollectionSettings, log: Logger): () => Promise<void> {
   const collector = images.care.collector(settings);
   let pass: Promise<void> = Promise.resolve();
+  let wasStarved = false;
   const run = () => {
     pass = pass.then(async () => {
       try {
         for (const image of await collector.run()) log.info(image, "an unused image was collected");
+        // Once, as it may last: whoever looks finds when it began.
+        if (collector.isStarved && !wasStarved)
+          log.warn(
+            { highPercent: settings.highPercent, lowPercent: settings.lowPercent },
+            "the disk stays above the low threshold: no image is left that may be collected (minke df says what it holds)",
+          );
+        wasStarved = collector.isStarved;
       } catch (err) {
         const { kind, code, message } = toRuntimeError(err);
         log.warn({ kind, code, message }, "could not collect images, trying again at the next interval");

@@ -85,13 +85,21 @@ async function openStream(source: Readable, path: string, tmpDir: string, signal
     await unpackInto(dir, unpacked(source, MAX_ARCHIVE_BYTES, signal)).catch((err: unknown) => {
       const cause = toRuntimeError(err);
       if (signal.aborted || cause.kind === "resource-exhausted" || cause.code === "CANCELLED") throw cause;
-      throw invalid(path, cause.message);
+      throw invalid(path, whatIsWrong(cause.message));
     });
     return { images: await imagesIn(dir), close };
   } catch (err) {
     await close();
     throw err;
   }
+}
+
+/** npm tar's words for what is no archive tell nobody what to do. */
+function whatIsWrong(message: string): string {
+  if (message.startsWith("TAR_BAD_ARCHIVE: Truncated")) return "it ends in the middle of an entry";
+  if (message.startsWith("TAR_BAD_ARCHIVE: Unrecognized")) return "it is empty, or no tar archive";
+  if (/^TAR_ENTRY_INVALID|base256/.test(message)) return `it is no tar archive: ${message.replace(/^\w+: /, "")}`;
+  return message;
 }
 
 /** Node's pipeline does not know npm tar's streams: their end is an event of their own. */

@@ -38,6 +38,7 @@ export class ImageCollector {
   #savedAtMs: number;
   readonly #usedPercent: () => Promise<number>;
   readonly #nowMs: () => number;
+  #isStarved = false;
 
   constructor(parts: StoreParts, settings: CollectionSettings, machine: Machine = {}) {
     this.#parts = parts;
@@ -48,6 +49,11 @@ export class ImageCollector {
     const saved = parts.uses?.get(RECORD);
     const downMs = Math.max(0, this.#startedAtMs - (saved?.atMs ?? 0));
     for (const [id, lastUseMs] of Object.entries(saved?.lastUseMs ?? {})) this.#usedAtMs.set(id, lastUseMs + downMs);
+  }
+
+  /** The last pass wanted more space than there was to be freed: what is left is in use, too young, or no image. */
+  get isStarved(): boolean {
+    return this.#isStarved;
   }
 
   /** One pass: notes what is in use, then removes what age and threshold ask for. */
@@ -71,6 +77,7 @@ export class ImageCollector {
       collected.push({ id: image.id, repoTags: image.repoTags, reason });
       if (isAbove) isAbove = (await this.#usedPercent()) > lowPercent;
     }
+    this.#isStarved = isAbove;
     return collected;
   }
 

@@ -17,10 +17,16 @@ import { readInLayers } from "../image/layer-lookup.js";
 import { removeTree, runFileSteps } from "../native/index.js";
 import type { LinuxSeccomp } from "../oci/index.js";
 import { specToJson } from "../oci/json.js";
-import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from "../spec/container-spec.js";
+import {
+  type AllowedDevice,
+  type SandboxSurroundings,
+  takesDefaultAppArmor,
+  toContainerSpec,
+} from "../spec/container-spec.js";
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
+import { loadedProfiles } from "./apparmor.js";
 import { withCdiDevices } from "./cdi-devices.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
 import {
@@ -151,11 +157,13 @@ async function build(
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: mounted.trees,
     imageVolumes: volumes.made,
+    defaultAppArmor: takesDefaultAppArmor(config.security) ? await ctx.appArmor?.ready() : undefined,
     forOtherRuntime: handler !== undefined,
   });
   const made = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
   const warnings = [...unforced, ...volumes.warnings];
-  await checkAppArmorProfile(made.process?.apparmorProfile);
+  // The default one has been looked for when it was chosen.
+  if (!takesDefaultAppArmor(config.security)) await checkAppArmorProfile(made.process?.apparmorProfile);
   const asked: ContainerRecord = {
     id,
     sandboxId: sandbox.id,
@@ -284,18 +292,14 @@ async function readLocalSeccomp({
   throw refused("it has no defaultAction");
 }
 
-/** A name and its mode a line: `minke-web (enforce)`. */
-const APPARMOR_PROFILES = "/sys/kernel/security/apparmor/profiles";
-
 /** @throws RuntimeError `failed-precondition` APPARMOR_MISSING for a profile that is not loaded */
 async function checkAppArmorProfile(name: string | undefined): Promise<void> {
   if (name === undefined || name === "unconfined") return;
-  const loaded = await readFile(APPARMOR_PROFILES, "utf8").catch((err: unknown) => {
-    // Without securityfs nobody can tell; the kernel refuses at start.
-    if (hasErrno(err, "ENOENT")) return undefined;
+  const loaded = await loadedProfiles().catch((err: unknown) => {
     throw withContext(err, `AppArmor profile "${name}"`);
   });
-  if (loaded === undefined || loaded.split("\n").some((line) => line.startsWith(`${name} (`))) return;
+  // Where nobody can tell, the kernel refuses at start.
+  if (loaded === undefined || loaded.has(name)) return;
   throw new RuntimeError(`AppArmor profile "${name}" is not loaded in the kernel`, {
     kind: "failed-precondition",
     code: "APPARMOR_MISSING",

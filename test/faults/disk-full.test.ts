@@ -2,7 +2,11 @@
  * The daemon's root on a file system of its own that fills up: new work is refused with NO_SPACE,
  * what runs goes on and ends with its exit code, and deleting needs no space and gives it back.
  */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { smallImage, smallLayer } from "../harness/crash/images.js";
 import { codeOf, FaultDaemon, isRunning } from "../harness/fault-daemon.js";
 import { missing, requires } from "../harness/requires.js";
 import { SmallDisk } from "../harness/small-disk.js";
@@ -136,4 +140,36 @@ test("a container that fills the disk itself can be deleted, which frees the dis
   await daemon().run("next");
   await daemon().delete("next");
   await daemon().expectNothingLeft();
+});
+
+test("without any space an image is removed, others are pruned, a pod is deleted, and the store is whole", async () => {
+  const { client } = daemon();
+  const folder = mkdtempSync(join(tmpdir(), "minke-full-images-"));
+  try {
+    const [first, second] = ["first", "second"].map((name) =>
+      smallImage(folder, `${name}.example/image:1`, [smallLayer(name, 200_000)]),
+    );
+    if (!first || !second) throw new Error("two images were made");
+    for (const { layout } of [first, second]) await client.loadImages(layout);
+    await daemon().run("old");
+    disk?.fill();
+    expect(disk?.freeBlocks).toBe(0);
+    expect(await codeOf(client.image.remove("minke.test/busybox:1"))).toBe("IMAGE_IN_USE");
+    expect(await client.image.remove(first.ref)).toMatchObject({ id: first.id, isRemoved: true });
+    expect(disk?.freeBlocks).toBeGreaterThan(100);
+    disk?.fill();
+    const { removed } = await client.image.prune({ all: true, until: new Date(Date.now() + 60_000) });
+    expect(removed.map(({ id }) => id)).toContain(second.id);
+    expect((await client.images()).flatMap(({ repoTags }) => repoTags)).toEqual(["minke.test/busybox:1"]);
+    disk?.fill();
+    expect(await codeOf(client.loadImages(first.layout))).toBe("NO_SPACE");
+    await daemon().delete("old");
+    disk?.free();
+    await client.loadImages(first.layout);
+    for await (const { state } of client.image.verify()) expect(state).toBe("sound");
+    await client.image.remove(first.ref);
+    await daemon().expectNothingLeft();
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });

@@ -11,6 +11,7 @@ import {
   openSync,
   rmSync,
   statfsSync,
+  statSync,
   truncateSync,
   writeSync,
 } from "node:fs";
@@ -56,11 +57,10 @@ export class SmallDisk {
   /** Writes until not one block is free. @param leaveBlocks then gives so many back, of 1 KiB */
   fill(leaveBlocks = 0): void {
     const file = openSync(join(this.path, "filler"), "a");
-    let written = 0;
     try {
       for (let size = 1024 * 1024; size >= 512; ) {
         try {
-          written += writeSync(file, Buffer.alloc(size));
+          writeSync(file, Buffer.alloc(size));
           // What ext4 needs to keep track of the blocks is only taken when they are written.
           if (size <= 1024) fsyncSync(file);
         } catch (err) {
@@ -71,7 +71,8 @@ export class SmallDisk {
     } finally {
       closeSync(file);
     }
-    if (leaveBlocks > 0) truncateSync(join(this.path, "filler"), Math.max(0, written - leaveBlocks * 1024));
+    const filler = join(this.path, "filler");
+    if (leaveBlocks > 0) truncateSync(filler, Math.max(0, statSync(filler).size - leaveBlocks * 1024));
     spawnSync("sync", ["-f", this.path]);
   }
 

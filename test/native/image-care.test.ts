@@ -286,6 +286,22 @@ describe("collection", () => {
     clock.percent = 90;
     expect(await collector.run()).toEqual([expect.objectContaining({ repoTags: [ref("nginx")], reason: "threshold" })]);
     expect(names()).toEqual([ref("busybox"), ref("probe")].sort());
+    expect(collector.isStarved).toBe(false);
+  });
+
+  test("by threshold knows where nothing is left that may go, and when that is over", async () => {
+    const { collector, clock } = collecting({ highPercent: 85, lowPercent: 50 });
+    clock.nowMs += 5000;
+    users.set(idOf("probe"), ["pod default/b"]);
+    clock.percent = 90;
+    expect(await collector.run()).toHaveLength(2);
+    expect([names(), collector.isStarved]).toEqual([[ref("probe")], true]);
+    clock.percent = 110;
+    expect(await collector.run()).toEqual([]);
+    expect(collector.isStarved).toBe(true);
+    clock.percent = 70;
+    await collector.run();
+    expect(collector.isStarved).toBe(false);
   });
 
   test("by age takes what nobody has used for so long, counted from the start at the earliest", async () => {

@@ -2,14 +2,15 @@
  * The image commands as a user types them, against a real daemon with a pod that runs.
  */
 import { execFile, execFileSync, spawn } from "node:child_process";
-import { createReadStream, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createReadStream, existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { connect } from "../../src/client/index.js";
-import { MINKE } from "../harness/cli.js";
+import { MINKE, PROJECT, runCommand } from "../harness/cli.js";
 import { FIXTURE_LAYOUT, TestDaemon } from "../harness/daemon.js";
 import { missing, requires } from "../harness/requires.js";
+import { SmallDisk } from "../harness/small-disk.js";
 
 const BUSYBOX = "minke.test/busybox:1";
 const NGINX = "minke.test/nginx:1";
@@ -37,6 +38,12 @@ const json = async <T>(...args: string[]): Promise<T> => {
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   return JSON.parse(stdout) as T;
 };
+/** Where nginx is stored. */
+function nginxProgram(): string {
+  const layers = join(daemon.root, "layers");
+  const paths = readdirSync(layers).map((name) => join(layers, name, "fs/usr/sbin/nginx"));
+  return paths.find((path) => existsSync(path)) ?? "";
+}
 const global = () => ["--root", daemon.root, "--run", daemon.run];
 
 describe("minke image", () => {
@@ -79,9 +86,7 @@ describe("minke image", () => {
   });
 
   test("verify finds planted damage and exits with 1; no container starts from it; load mends it", async () => {
-    const layers = join(daemon.root, "layers");
-    const hit = readdirSync(layers).find((name) => existsSync(join(layers, name, "fs/usr/sbin/nginx"))) ?? "";
-    writeFileSync(join(layers, hit, "fs/usr/sbin/nginx"), "damaged");
+    writeFileSync(nginxProgram(), "damaged");
     const { code, stdout } = await daemon.minke(["image", "verify"]);
     expect(code).toBe(1);
     expect(stdout).toContain("usr/sbin/nginx: content");
@@ -121,6 +126,97 @@ describe("minke save and load", () => {
     const file = join(daemon.folder, "none.tar");
     expect((await daemon.minke(["save", "no/such:1", "-o", file])).code).toBe(3);
     expect(readdirSync(daemon.folder).filter((name) => name.startsWith("none"))).toEqual([]);
+  });
+
+  describe("to a target that is not to be had", () => {
+    const whole = ["minke.test/probe:1", NGINX];
+    const stdout = (redirect: string) =>
+      runCommand("bash", [
+        "-c",
+        `set -o pipefail; node ${MINKE} ${global().join(" ")} save ${whole.join(" ")} ${redirect}`,
+      ]);
+
+    test.for(["docker-archive", "oci-dir"])(
+      "a full disk is named, and left as it was: %s",
+      async (format, { skip }) => {
+        let whyNot = "";
+        const disk = SmallDisk.make(4 * 1024 * 1024, (reason) => (whyNot = reason));
+        if (!disk) {
+          skip(`missing: ${whyNot}`);
+          return;
+        }
+        try {
+          const free = disk.freeBlocks;
+          const target = join(disk.path, "saved");
+          writeFileSync(join(disk.path, "saved.before"), "");
+          const { code, stderr } = await daemon.minke(["save", ...whole, "--format", format, "-o", target]);
+          expect({ code, stderr }).toEqual({ code: 1, stderr: `error: save to "${target}": write: ENOSPC\n` });
+          expect(readdirSync(disk.path).sort()).toEqual(["lost+found", "saved.before"]);
+          expect(disk.freeBlocks).toBe(free);
+        } finally {
+          disk.remove();
+        }
+      },
+    );
+
+    test("a file that was there stays as it was", async () => {
+      const file = join(daemon.folder, "before.tar");
+      writeFileSync(file, "before");
+      const name = nginxProgram();
+      const bytes = readFileSync(name);
+      const { atime, mtime } = statSync(name);
+      writeFileSync(name, "damaged");
+      try {
+        const { code, stderr } = await daemon.minke(["save", NGINX, "-o", file]);
+        expect(code).toBe(1);
+        expect(stderr).toContain(`save to "${file}": `);
+      } finally {
+        writeFileSync(name, bytes);
+        utimesSync(name, atime, mtime);
+      }
+      expect(readFileSync(file, "utf8")).toBe("before");
+      expect((await daemon.minke(["image", "verify", NGINX])).code).toBe(0);
+      expect(readdirSync(daemon.folder).filter((entry) => entry.startsWith("before"))).toEqual(["before.tar"]);
+    });
+
+    test("a reader that goes away, and a full device, are errors of standard output", async () => {
+      const { code, stderr } = await stdout("| head -c 1000 >/dev/null");
+      expect({ code, stderr }).toEqual({ code: 1, stderr: "error: save to standard output: write: EPIPE\n" });
+      expect(await stdout(">/dev/full")).toMatchObject({
+        code: 1,
+        stderr: "error: save to standard output: write: ENOSPC\n",
+      });
+    });
+
+    test("an interrupt leaves no file", async () => {
+      const file = join(daemon.folder, "interrupted.tar");
+      const entries = () => readdirSync(daemon.folder).filter((entry) => entry.startsWith("interrupted"));
+      const program = `const { saveTarget } = await import("${PROJECT}dist/cli/save-target.js");
+        await (await saveTarget(${JSON.stringify(file)}, false))(process.stdin);`;
+      const save = spawn("node", ["--input-type=module", "-e", program], { stdio: ["pipe", "ignore", "ignore"] });
+      save.stdin.write("the beginning of an archive");
+      const ended = new Promise((resolve) => save.once("close", (code, signal) => resolve(signal ?? code)));
+      await expect.poll(entries, { timeout: 60_000 }).toHaveLength(1);
+      save.kill("SIGTERM");
+      expect(await ended).toBe("SIGTERM");
+      expect(entries()).toEqual([]);
+    });
+  });
+
+  test("load of a stream that ends in the middle is an error, and leaves nothing", async () => {
+    const all = readFileSync(join(daemon.folder, "n.tgz"));
+    const file = join(daemon.folder, "half.tgz");
+    writeFileSync(file, all.subarray(0, all.length / 2));
+    for (const from of [`< ${file}`, file, "< /dev/null"]) {
+      const { code, stderr, stdout } = await runCommand("bash", [
+        "-c",
+        `node ${MINKE} ${global().join(" ")} load ${from}`,
+      ]);
+      expect({ from, code, stdout }).toEqual({ from, code: 2, stdout: "" });
+      expect(stderr).toMatch(/^error: open image archive "/);
+    }
+    expect(readdirSync(join(daemon.root, "tmp"))).toEqual([]);
+    expect(await daemon.isServing()).toBe(true);
   });
 
   test("a client that goes away in the middle leaves no process and no pin", async () => {

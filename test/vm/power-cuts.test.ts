@@ -26,10 +26,14 @@ import { bootVm, type Vm } from "./machine/boot.js";
 import { CACHE, CHECKOUT, output } from "./machine/host.js";
 import { requiredTool } from "./tools.js";
 
+/** Vitest holds back what a test says until it ends. */
+const progress = (text: string) => process.stderr.write(`power-cuts: ${text}\n`);
 const CUTS = Number(process.env["MINKE_POWER_CUTS"] ?? 20);
 /** How often more the machine is started on what the last kill left, and killed at its work. */
 const KILLS = Number(process.env["MINKE_POWER_CUT_KILLS"] ?? (CUTS > 20 ? 3 : 0));
 const SEED = Number(process.env["MINKE_POWER_CUT_SEED"] ?? 1);
+/** Of one disk made, mounted and examined; some hundred ms on a quiet host. */
+const CUT_LIMIT_MS = 60_000;
 /** How long the machine works, and longer where it has done too little by then: the host may be busy. */
 const WORK_MS = Math.max(30_000, CUTS * 300);
 const MIB = 1024 * 1024;
@@ -178,13 +182,16 @@ async function problemsOn(file: string, expected: Expected): Promise<readonly st
 }
 
 test(`${CUTS} power cuts at any write cost nothing that was promised`, {
-  timeout: WORK_MS + CUTS * 10_000 + 2 * START_MS + 600_000,
+  timeout: WORK_MS + CUTS * 30_000 + 2 * START_MS + 600_000,
 }, async () => {
   const vm = await bootVm({ ...BOOT, disk: disk.now, diskLog: disk.log });
   try {
+    progress("the machine runs, starting the daemon");
     await startDaemon(vm);
+    progress("the daemon runs, loading images");
     const load = `curl -sf --unix-socket /run/minke/api.sock -H 'content-type: application/json' -d '{"path":"${FIXTURES}"}' http://x/minke/v1/images/load`;
     await vm.output(load, { timeoutMs: START_MS });
+    progress(`it works for ${WORK_MS / 1000} s`);
     await workAndCut(vm, disk.log, WORK_MS);
   } finally {
     await vm.powerCut();
@@ -199,6 +206,7 @@ test(`${CUTS} power cuts at any write cost nothing that was promised`, {
   );
   const scratch = mkdtempSync(join(inMemory(), "minke-power-cuts-"));
   const problems: string[] = [];
+  let slowestMs = 0;
   try {
     const file = join(scratch, "disk");
     // The disk of the beginning does not keep the promises of the end: what is lost is seen.
@@ -210,14 +218,24 @@ test(`${CUTS} power cuts at any write cost nothing that was promised`, {
       const before = writes.slice(0, cut).filter((write) => !isNote(write));
       const losesCache = index % 2 === 1;
       applyWrites(file, disk.log, losesCache ? survivors(before, random) : before);
+      const startedAt = Date.now();
       const found = await problemsOn(file, expectedAt(cut, notes));
+      slowestMs = Math.max(slowestMs, Date.now() - startedAt);
+      if (slowestMs > CUT_LIMIT_MS) throw new Error(`cut ${index + 1} at write ${cut} took ${slowestMs} ms`);
+      if ((index + 1) % 10 === 0 || index + 1 === CUTS || found.length > 0)
+        progress(
+          `cut ${index + 1} of ${CUTS}, at write ${cut} of ${writes.length}: ${problems.length + found.length} problems`,
+        );
       problems.push(...found.map((problem) => `cut ${cut}${losesCache ? ", cache lost" : ""}: ${problem}`));
     }
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
   const flushes = writes.filter(({ isFlush }) => isFlush).length;
-  console.log(`${points.length} cuts among ${writes.length - begun} writes, ${flushes} flushes, ${notes.length} notes`);
+  progress(
+    `${points.length} cuts among ${writes.length - begun} writes, ${flushes} flushes, ${notes.length} notes: ` +
+      `${problems.length} problems; the slowest disk was opened and examined in ${slowestMs} ms`,
+  );
   expect(problems.slice(0, 20)).toEqual([]);
 });
 
@@ -265,6 +283,6 @@ test(`after the kill, and ${KILLS} more of a machine started on what the last on
     const copy = join(folder, "copy");
     output("cp", ["--sparse=always", disk.now, copy]);
     expect(await problemsOn(copy, expected), `after kill ${round + 1}`).toEqual([]);
-    console.log(`kill ${round + 1}: ${writes.length} writes, ${notesIn(log, writes).length} notes`);
+    progress(`kill ${round + 1} of ${KILLS}: ${writes.length} writes, ${notesIn(log, writes).length} notes`);
   }
 });

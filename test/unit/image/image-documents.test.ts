@@ -127,6 +127,17 @@ test.each([
   expect(createdAtNsOf({ created, architecture: "", os: "", rootfs: { type: "layers", diff_ids: [] } })).toBe(expected);
 });
 
+test.each([
+  [[{ created: "2020-01-01T00:00:00Z" }, { created: "2023-05-18T22:34:17Z" }], "1684449257000000000"],
+  [[{ created: 5 }], "0"],
+  [[null], "0"],
+  [[], "0"],
+  ["nonsense", "0"],
+])("createdAtNsOf an image without a date, of the history %j, is %s", (history, expected) => {
+  const config = { architecture: "", os: "", rootfs: { type: "layers" as const, diff_ids: [] }, history };
+  expect(createdAtNsOf(config as never)).toBe(expected);
+});
+
 describe("resolveImage", () => {
   const amd64 = { os: "linux", architecture: "amd64" };
   const ownConfig = { ...amd64, rootfs: { type: "layers", diff_ids: [layer.digest] } };
