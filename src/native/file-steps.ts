@@ -27,12 +27,7 @@ const KINDS = { directory: 0, directories: 1, file: 2, write: 3, copy: 4 } as co
 export async function runFileSteps(steps: readonly FileStep[]): Promise<void> {
   const failure = await callAsync("write files", (native) =>
     native.runFileSteps(
-      ...steps.flatMap((step) => [
-        KINDS[step.make],
-        step.path,
-        "mode" in step ? step.mode : 0,
-        bytesOf(step),
-      ]),
+      ...steps.flatMap((step) => [KINDS[step.make], step.path, "mode" in step ? step.mode : 0, bytesOf(step)]),
     ),
   );
   if (!failure) return;

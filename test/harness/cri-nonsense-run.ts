@@ -97,8 +97,13 @@ export class NonsenseRun {
       const refused = ({ code, details, metadata }: ServiceError): void =>
         resolve({ status: code, code: String(metadata.get("minke-code")[0] ?? ""), message: details });
       if (!streams) {
-        this.#raw.makeUnaryRequest(path, write, (value) => value, Buffer.from(bytes), { deadline }, (err, answer) =>
-          err ? refused(err) : resolve({ status: OK, code: "", message: "", bytes: answer }),
+        this.#raw.makeUnaryRequest(
+          path,
+          write,
+          (value) => value,
+          Buffer.from(bytes),
+          { deadline },
+          (err, answer) => (err ? refused(err) : resolve({ status: OK, code: "", message: "", bytes: answer })),
         );
         return;
       }

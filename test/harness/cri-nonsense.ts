@@ -174,6 +174,7 @@ export function randomFrom(seed: number): () => number {
 /** Some of them, by chance. */
 export function sample<T>(all: readonly T[], count: number, random: () => number): T[] {
   const left = [...all];
-  return Array.from({ length: Math.min(count, all.length) }, () => left.splice(Math.floor(random() * left.length), 1))
-    .flat();
+  return Array.from({ length: Math.min(count, all.length) }, () =>
+    left.splice(Math.floor(random() * left.length), 1),
+  ).flat();
 }

@@ -58,8 +58,9 @@ export class Proto {
       const value = tree[field.name];
       if (value === undefined) continue;
       if (field.many === "map") this.#entries(writer, field, value as readonly (readonly [unknown, unknown])[]);
-      else for (const one of field.many === "repeated" && Array.isArray(value) ? value : [value])
-        this.#value(writer, field.number, field.type, one);
+      else
+        for (const one of field.many === "repeated" && Array.isArray(value) ? value : [value])
+          this.#value(writer, field.number, field.type, one);
     }
     return writer.finish();
   }

@@ -47,7 +47,10 @@ subnet-ipv6 = "fd6d:696e:6b65:beef::/64"
     "--config",
     config,
   ];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", log, log], env: { ...process.env, ...DAEMON_ENV, ...env } });
+  const child = spawn(process.execPath, args, {
+    stdio: ["ignore", log, log],
+    env: { ...process.env, ...DAEMON_ENV, ...env },
+  });
   closeSync(log);
   const clientEnv = { ...process.env, MINKE_ROOT: join(folder, "root"), MINKE_RUN: run };
   undo.push(async () => {

@@ -12,14 +12,18 @@ const bench = useCriDaemon();
 /** Another number is another sample. */
 const seed = Number(process.env["MINKE_NONSENSE_SEED"] ?? 2721727172);
 
-test.each(PROTO.methods)("$path answers every nonsense with a status of its own", async (method) => {
-  const all = nonsenseCases(method);
-  const chosen = sample(all, scaled(all.length), randomFrom(seed));
-  console.log(`${method.path}: ${chosen.length} of ${all.length}, MINKE_NONSENSE_SEED=${seed}`);
-  const run = await NonsenseRun.start(bench.daemon);
-  try {
-    expect(await run.complaints(chosen)).toEqual([]);
-  } finally {
-    await run.close();
-  }
-}, 1_200_000);
+test.each(PROTO.methods)(
+  "$path answers every nonsense with a status of its own",
+  async (method) => {
+    const all = nonsenseCases(method);
+    const chosen = sample(all, scaled(all.length), randomFrom(seed));
+    console.log(`${method.path}: ${chosen.length} of ${all.length}, MINKE_NONSENSE_SEED=${seed}`);
+    const run = await NonsenseRun.start(bench.daemon);
+    try {
+      expect(await run.complaints(chosen)).toEqual([]);
+    } finally {
+      await run.close();
+    }
+  },
+  1_200_000,
+);

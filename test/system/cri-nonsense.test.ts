@@ -77,10 +77,7 @@ test("a sandbox of fields that exclude each other is INVALID_ARGUMENT", async ()
 
 const MOUNT = { containerPath: "/mnt", hostPath: "/usr/share" };
 const CONTAINER: readonly [string, Parameters<typeof ContainerConfig.fromPartial>[0]][] = [
-  [
-    "a uid beside a user name",
-    { linux: { securityContext: { runAsUser: { value: 1n }, runAsUsername: "root" } } },
-  ],
+  ["a uid beside a user name", { linux: { securityContext: { runAsUser: { value: 1n }, runAsUsername: "root" } } }],
   ["a group without a user", { linux: { securityContext: { runAsGroup: { value: 1n } } } }],
   ["the host's network in a pod's own", { linux: { securityContext: { namespaceOptions: { network: 2 } } } }],
   ["no target for its PID namespace", { linux: { securityContext: { namespaceOptions: { pid: 3 } } } }],
