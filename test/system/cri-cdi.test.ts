@@ -113,7 +113,11 @@ test("while a hook of one container runs, others of its sandbox start, answer an
         name: "0",
         containerEdits: {
           hooks: [
-            { hookName: "createRuntime", path: "/bin/sh", args: ["sh", "-c", `echo $$ >${folder}/pid; exec sleep 4713`] },
+            {
+              hookName: "createRuntime",
+              path: "/bin/sh",
+              args: ["sh", "-c", `echo $$ >${folder}/pid; exec sleep 4713`],
+            },
           ],
         },
       },
