@@ -17,7 +17,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DAEMON_NODE_FLAGS } from "../dist/client/node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "../dist/client/node-flags.js";
 
 const MINKE = "dist/cli/main.js";
 const ROOT = "/var/lib/minke";
@@ -83,6 +83,7 @@ async function startDaemon() {
   const log = openSync(LOG, "a", 0o600);
   const daemon = spawn(process.execPath, [...DAEMON_NODE_FLAGS, MINKE, "daemon", ...settingsArguments()], {
     detached: true,
+    env: { ...process.env, ...DAEMON_ENV },
     stdio: ["ignore", log, log],
   });
   closeSync(log);

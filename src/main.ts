@@ -33,6 +33,7 @@ import type { PodRecord } from "./pod/record.js";
 import { type Host, readHost, removeEmptyCgroups } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
 import { BUILT_IN_HANDLERS, readRuntimeHandlers, type RuntimeHandler } from "./runtime/runtime-handlers.js";
+import { rememberSettingsFile } from "./settings/last-settings-file.js";
 import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
@@ -73,6 +74,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const paths = new Paths(options.root, options.run);
   for (const dir of [paths.root, paths.run, paths.tmp, paths.tmpfs]) await mkdir(dir, { recursive: true, mode: 0o700 });
   const lock = await takeLock(paths);
+  await rememberSettingsFile(paths, options.config);
   // Newest first on the way down, also where a later part fails to start.
   const parts = new CleanupStack();
   parts.push("release the lock", () => lock.close());
@@ -142,6 +144,11 @@ async function open(
   const host = await readHost(settings, paths);
   parts.push("remove empty cgroups", async () => {
     if (!daemon) await removeEmptyCgroups(host.cgroups);
+  });
+  parts.push("stop loading the AppArmor profile", () => host.appArmor?.close());
+  // Beside the start, which it would hold up where the parser is slow; the first container waits for it.
+  void host.appArmor?.ready().then((found) => {
+    if ("why" in found) log.warn({ why: found.why }, "no default AppArmor profile: containers go on without one");
   });
   const leases = await FileStore.open<NetworkRecord>({
     dir: paths.bootState("leases"),
@@ -337,6 +344,7 @@ async function openSockets(
           runDir: paths.run,
           cgroupMount: host.cgroups.mount,
           cgroupControllers: [...host.cgroups.controllers],
+          appArmor: appArmorStatus(host),
           seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
           // Without a controller, figures are sums over the processes that run now.
           figuresFrom: Object.fromEntries(
@@ -378,6 +386,13 @@ async function openSockets(
     await rm(apiSocket, { force: true });
   });
   log.info({ version: VERSION, root: paths.root, run: paths.run }, "ready");
+}
+
+function appArmorStatus({ appArmor }: Host): string {
+  if (!appArmor) return "off";
+  const { last } = appArmor;
+  if (last === "loading") return "the default profile is being loaded";
+  return "profile" in last ? `on, by default ${last.profile}` : `on, without the default profile: ${last.why}`;
 }
 
 /** Waits for SIGTERM, SIGINT or the API's stop route. */

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "addon/async_op.h"
@@ -15,7 +16,9 @@
 namespace addon {
 namespace {
 
-enum Kind { kMakeDirectory = 0, kMakeDirectories = 1, kWrite = 2, kWriteExisting = 3 };
+enum Kind { kMakeDirectory = 0, kMakeDirectories = 1, kWrite = 2, kWriteExisting = 3, kCopy = 4 };
+
+constexpr size_t kMaxCopiedBytes = 1 << 20;
 
 struct Step {
   int kind;
@@ -50,11 +53,17 @@ sys::Result<void> MakeDirectories(const std::string& path, mode_t mode) {
 }
 
 // O_TRUNC without O_EXCL: what a step writes is read by nobody before the batch ends.
-sys::Result<void> Write(const Step& step) {
+sys::Result<void> Write(const Step& step, std::string_view bytes) {
   sys::Result<sys::UniqueFd> file =
       sys::open_at(AT_FDCWD, step.path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, step.mode);
   if (!file) return file.failure();
-  return sys::WriteAll(file->get(), step.bytes);
+  return sys::WriteAll(file->get(), bytes);
+}
+
+// `bytes` is the path to copy from: what cannot be read there is taken for empty.
+sys::Result<void> Copy(const Step& step) {
+  sys::Result<std::string> text = sys::ReadFileAt(AT_FDCWD, step.bytes.c_str(), kMaxCopiedBytes);
+  return Write(step, text ? *text : std::string());
 }
 
 sys::Result<void> Run(const Step& step) {
@@ -64,9 +73,11 @@ sys::Result<void> Run(const Step& step) {
     case kMakeDirectories:
       return MakeDirectories(step.path, step.mode);
     case kWrite:
-      return Write(step);
+      return Write(step, step.bytes);
     case kWriteExisting:
       return sys::WriteFileAt(AT_FDCWD, step.path.c_str(), step.bytes);
+    case kCopy:
+      return Copy(step);
     default:
       return sys::Failure{"runFileSteps", EINVAL};
   }

@@ -2,8 +2,10 @@
 // descriptor; and kernel features asked for by trying.
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -53,6 +55,48 @@ Napi::Value WriteAtomically(const Napi::CallbackInfo& info) {
         return Nothing{};
       },
       NothingToValue);
+}
+
+// writeThroughSpare(path, bytes, mode, spare) -> Promise<bool>: whether the spare is there again
+Napi::Value WriteThroughSpare(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  const Napi::Buffer<char> buffer = info[1].As<Napi::Buffer<char>>();
+  const std::string bytes(buffer.Data(), buffer.Length());
+  const mode_t mode = static_cast<mode_t>(IntArgument(info, 2));
+  const std::string spare = StringArgument(info, 3);
+  return SettleOnPool<bool>(
+      info.Env(),
+      [path, bytes, mode, spare] {
+        return sys::WriteThroughSpare(AT_FDCWD, path.c_str(), bytes, mode, spare.c_str());
+      },
+      [](Napi::Env env, bool& isThere) -> Napi::Value { return Napi::Boolean::New(env, isThere); });
+}
+
+// retireToSpare(path, spare) -> Promise
+Napi::Value RetireToSpare(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  const std::string spare = StringArgument(info, 1);
+  return SettleOnPool<Nothing>(
+      info.Env(),
+      [path, spare]() -> sys::Result<Nothing> {
+        sys::Result<void> retired = sys::RetireToSpare(AT_FDCWD, path.c_str(), spare.c_str());
+        if (!retired) return retired.failure();
+        return Nothing{};
+      },
+      NothingToValue);
+}
+
+// spreadSubdirectories(path) -> undefined: see FS_TOPDIR_FL in chattr(1), "T". Other file systems than ext4 refuse it.
+Napi::Value SpreadSubdirectories(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  sys::Result<sys::UniqueFd> directory =
+      sys::open_at(AT_FDCWD, path.c_str(), O_RDONLY | O_DIRECTORY);
+  if (!directory) return Throw(info.Env(), directory.failure());
+  int flags = 0;
+  if (::ioctl(directory->get(), FS_IOC_GETFLAGS, &flags) < 0) return info.Env().Undefined();
+  flags |= FS_TOPDIR_FL;
+  (void)::ioctl(directory->get(), FS_IOC_SETFLAGS, &flags);
+  return info.Env().Undefined();
 }
 
 // lockFile(path) -> Promise<fd>: exclusive flock(2), held until the descriptor is closed.
@@ -169,6 +213,9 @@ Napi::Value ProbeKernel(const Napi::CallbackInfo& info) {
 void RegisterFiles(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "sealedExecutable", SealedExecutable);
   Export(env, exports, "writeAtomically", WriteAtomically);
+  Export(env, exports, "writeThroughSpare", WriteThroughSpare);
+  Export(env, exports, "retireToSpare", RetireToSpare);
+  Export(env, exports, "spreadSubdirectories", SpreadSubdirectories);
   Export(env, exports, "lockFile", LockFile);
   Export(env, exports, "readXattr", ReadXattr);
   Export(env, exports, "openDirectory", OpenDirectory);

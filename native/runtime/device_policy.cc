@@ -25,6 +25,8 @@ constexpr DeviceRule kDefaults[] = {
     {true, 'c', 136, -1, true, true, true},   // pts
 };
 
+constexpr int kLoadAttempts = 128;
+
 // Registers: the type, the access, major and minor of the request; a scratch; the result.
 constexpr uint8_t kResult = 0, kScratch = 1, kType = 2, kAccess = 3, kMajor = 4, kMinor = 5;
 
@@ -114,8 +116,7 @@ std::vector<struct bpf_insn> DeviceProgram(const std::vector<DeviceRule>& rules)
   return program;
 }
 
-bool AttachDevicePolicy(const std::vector<DeviceRule>& rules, int cgroup, Problem* problem) {
-  if (rules.empty() || AllowsAll(rules.back())) return true;
+sys::UniqueFd LoadDeviceProgram(const std::vector<DeviceRule>& rules, Problem* problem) {
   const std::vector<struct bpf_insn> program = DeviceProgram(rules);
   union bpf_attr attributes;
   memset(&attributes, 0, sizeof attributes);
@@ -123,9 +124,23 @@ bool AttachDevicePolicy(const std::vector<DeviceRule>& rules, int cgroup, Proble
   attributes.insns = reinterpret_cast<uint64_t>(program.data());
   attributes.insn_cnt = static_cast<uint32_t>(program.size());
   attributes.license = reinterpret_cast<uint64_t>("Apache-2.0");
-  sys::UniqueFd loaded(static_cast<int>(
-      ::syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes)));
-  if (!loaded.valid()) return Fail("load device policy", problem);
+  for (int attempt = 0;; ++attempt) {
+    sys::UniqueFd loaded(static_cast<int>(
+        ::syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes)));
+    if (loaded.valid()) return loaded;
+    // The verifier gives up where a signal is pending, as a child's end (kernel/bpf/verifier.c, do_check).
+    if (errno != EAGAIN || attempt == kLoadAttempts) {
+      Fail("load device policy", problem);
+      return loaded;
+    }
+  }
+}
+
+bool AttachDevicePolicy(const std::vector<DeviceRule>& rules, int cgroup, Problem* problem) {
+  if (rules.empty() || AllowsAll(rules.back())) return true;
+  const sys::UniqueFd loaded = LoadDeviceProgram(rules, problem);
+  if (!loaded.valid()) return false;
+  union bpf_attr attributes;
   memset(&attributes, 0, sizeof attributes);
   attributes.target_fd = static_cast<uint32_t>(cgroup);
   attributes.attach_bpf_fd = static_cast<uint32_t>(loaded.get());

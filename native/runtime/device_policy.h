@@ -7,6 +7,7 @@
 
 #include "runtime/container.h"
 #include "runtime/spec.h"
+#include "sys/unique_fd.h"
 
 namespace runtime {
 
@@ -14,6 +15,10 @@ namespace runtime {
 // After the spec's rules come those for the default devices and for mknod, which every
 // container has (runtime-spec config-linux.md, "Default Devices"). Pure.
 std::vector<struct bpf_insn> DeviceProgram(const std::vector<DeviceRule>& rules);
+
+// The program in the kernel; not valid where it refuses, with the problem. Expect EPERM.
+[[nodiscard]] sys::UniqueFd LoadDeviceProgram(const std::vector<DeviceRule>& rules,
+                                              Problem* problem);
 
 // Attaches the policy to a cgroup. Nothing is attached where the spec has no rules, or where
 // they allow everything. The program lives as long as the cgroup.

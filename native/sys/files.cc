@@ -180,4 +180,49 @@ Result<void> WriteAtomically(int dirfd, const char* name, std::string_view text,
   return {};
 }
 
+namespace {
+
+// Not 0: ext4 takes that for the first half of an overwrite and writes the second to the disk at
+// once (ext4(5), "auto_da_alloc").
+constexpr off_t kSpareBytes = 1;
+
+// False where it could not be, and is gone instead: nothing of what it held stays. A directory is EISDIR.
+Result<bool> EmptySpare(int dirfd, const char* spare) {
+  Result<UniqueFd> fd = open_at(dirfd, spare, O_WRONLY | O_NOFOLLOW);
+  if (fd && ::ftruncate(fd->get(), kSpareBytes) == 0) return true;
+  if (::unlinkat(dirfd, spare, 0) < 0 && errno == EISDIR) return FailedWithErrno("rename");
+  return false;
+}
+
+Result<bool> ExchangeSpare(int dirfd, const char* spare, const char* name) {
+  if (::renameat2(dirfd, spare, dirfd, name, RENAME_EXCHANGE) == 0) {
+    Result<bool> emptied = EmptySpare(dirfd, spare);
+    if (!emptied) (void)::renameat2(dirfd, spare, dirfd, name, RENAME_EXCHANGE);
+    return emptied;
+  }
+  // ENOENT: there is no old one. EINVAL: the file system cannot exchange.
+  if (errno != ENOENT && errno != EINVAL) return FailedWithErrno("rename");
+  Result<void> renamed = Rename(dirfd, spare, name);
+  if (!renamed) return renamed.failure();
+  return false;
+}
+
+}  // namespace
+
+Result<bool> WriteThroughSpare(int dirfd, const char* name, std::string_view text, mode_t mode,
+                               const char* spare) {
+  Result<UniqueFd> fd = open_at(dirfd, spare, O_WRONLY | O_CREAT | O_NOFOLLOW, mode);
+  if (!fd) return fd.failure();
+  Result<void> written = WriteAll(fd->get(), text);
+  Result<bool> done = written ? ExchangeSpare(dirfd, spare, name) : Result<bool>(written.failure());
+  if (!done) ::unlinkat(dirfd, spare, 0);
+  return done;
+}
+
+Result<void> RetireToSpare(int dirfd, const char* name, const char* spare) {
+  Result<void> renamed = Rename(dirfd, name, spare);
+  if (renamed) (void)EmptySpare(dirfd, spare);
+  return renamed;
+}
+
 }  // namespace sys

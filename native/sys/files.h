@@ -48,4 +48,16 @@ Result<void> WriteFileAt(int dirfd, const char* path, std::string_view text);
 Result<void> WriteAtomically(int dirfd, const char* name, std::string_view text, mode_t mode,
                              bool durable);
 
+// As WriteAtomically without `durable`, by way of a spare file of the same directory that is made
+// where it is missing: making an inode is what costs, on ext4 the more of them were deleted lately,
+// as it does not take those again for minutes and looks at each of them. A spare holds nothing but
+// one byte, and `text` is longer. On failure it is gone.
+//
+// Returns true where the spare is there again: it was the old file.
+Result<bool> WriteThroughSpare(int dirfd, const char* name, std::string_view text, mode_t mode,
+                               const char* spare);
+
+// Removes a file by making it a spare. Expect ENOENT.
+Result<void> RetireToSpare(int dirfd, const char* name, const char* spare);
+
 }  // namespace sys

@@ -88,6 +88,7 @@ export const ERROR_CODES = {
   LOCKED: "another process holds the lock; two daemons cannot share one root",
   LOG_NOT_FOUND: "a container has not written a log yet, or its log is gone",
   LOG_REOPEN_FAILED: "the container's log could not be opened again; the old file is written on",
+  MALFORMED_REQUEST: "a request's bytes are no such message, or a text in it is not UTF-8",
   MANIFEST_TOO_LARGE: "a manifest is over 4 MiB",
   MONITOR_HUNG: "the monitor of a sandbox runs and does not answer: it is stopped, or it hangs",
   MONITOR_PROTOCOL: "the monitor speaks a protocol that this daemon does not",

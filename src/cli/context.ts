@@ -32,7 +32,8 @@ export async function connectTo(
     run: options.run,
     api: options.api,
     startDaemon: behaviour.startDaemon,
-    onStart: ({ root, logPath }) => note(`no daemon is running, starting one (root ${root}, log ${logPath})`),
+    onStart: ({ root, logPath, config }) =>
+      note(`no daemon is running, starting one (root ${root}, log ${logPath}${config ? `, settings ${config}` : ""})`),
   });
 }
 

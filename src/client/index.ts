@@ -14,6 +14,7 @@ import type { PullExplanation } from "../image/pull-explanation.js";
 import type { EventJson } from "../pod/events.js";
 import type { PodManifest } from "../pod/manifest/schema.js";
 import type { PodJson } from "../pod/status.js";
+import { lastSettingsFile } from "../settings/last-settings-file.js";
 import { Paths } from "../settings/paths.js";
 import type { Duplex } from "node:stream";
 import { openPort } from "./port-forward.js";
@@ -37,8 +38,8 @@ export interface ConnectOptions {
   readonly api?: string | undefined;
   /** Starts a daemon where none answers; true unless said otherwise. */
   readonly startDaemon?: boolean | undefined;
-  /** Called before a daemon is started. */
-  readonly onStart?: ((place: { readonly root: string; readonly logPath: string }) => void) | undefined;
+  /** Called before a daemon is started; `config` is the settings file of the last one there, or MINKE_CONFIG's. */
+  readonly onStart?: ((place: { root: string; logPath: string; config: string | undefined }) => void) | undefined;
 }
 
 export interface LogRequest {
@@ -88,10 +89,12 @@ export interface CreatedPod {
 export async function connect(options: ConnectOptions = {}): Promise<MinkeClient> {
   const root = resolve(options.root ?? process.env.MINKE_ROOT ?? DEFAULT_ROOT);
   const run = resolve(options.run ?? process.env.MINKE_RUN ?? DEFAULT_RUN);
-  const socketPath = options.api ? resolve(options.api) : new Paths(root, run).apiSocket;
+  const paths = new Paths(root, run);
+  const socketPath = options.api ? resolve(options.api) : paths.apiSocket;
   if (options.startDaemon !== false && !(await isDaemonUp(socketPath))) {
-    options.onStart?.({ root, logPath: `${root}/daemon.log` });
-    await startDaemon({ root, run, socketPath });
+    const config = process.env.MINKE_CONFIG ?? (await lastSettingsFile(paths));
+    options.onStart?.({ root, logPath: `${root}/daemon.log`, config });
+    await startDaemon({ root, run, socketPath, config: config && resolve(config) });
   }
   return new MinkeClient(socketPath);
 }

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { RuntimeError } from "../base/errors.js";
-import { DAEMON_NODE_FLAGS } from "./node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "./node-flags.js";
 import { send } from "./transport.js";
 
 const POLL_MS = 20;
@@ -20,6 +20,8 @@ export interface DaemonPlace {
   readonly root: string;
   readonly run: string;
   readonly socketPath: string;
+  /** Absolute; `undefined`: MINKE_CONFIG's, or the default one. */
+  readonly config: string | undefined;
 }
 
 /** True where a daemon answers on the socket. */
@@ -38,7 +40,7 @@ export async function isDaemonUp(socketPath: string): Promise<boolean> {
  *
  * @throws RuntimeError `permission-denied` PERMISSION_DENIED: not root; `unavailable` DAEMON_START_FAILED
  */
-export async function startDaemon({ root, run, socketPath }: DaemonPlace): Promise<void> {
+export async function startDaemon({ root, run, socketPath, config }: DaemonPlace): Promise<void> {
   if (process.geteuid?.() !== 0) {
     throw new RuntimeError("start the daemon: minke runs containers as root; try again with sudo", {
       kind: "permission-denied",
@@ -52,8 +54,10 @@ export async function startDaemon({ root, run, socketPath }: DaemonPlace): Promi
   try {
     const entry = fileURLToPath(new URL("../cli/main.js", import.meta.url));
     const args = [...DAEMON_NODE_FLAGS, entry, "--root", root, "--run", run, "--api", socketPath, "daemon"];
+    if (config !== undefined) args.push("--config", config);
     const child = spawn(process.execPath, args, {
       cwd: "/",
+      env: { ...process.env, ...DAEMON_ENV },
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
     });

@@ -2,13 +2,13 @@
  * The verbs of containers but streams and figures.
  */
 import { stat } from "node:fs/promises";
-import { withContext } from "../base/errors.js";
+import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { ImageStore } from "../image/image-store.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { ContainerConfig, ContainerStatus } from "../state/container.js";
 import { inBatches } from "./batches.js";
 import { toContainerConfig } from "./convert/container-config.js";
-import { invalidField, toNumber } from "./convert/fields.js";
+import { checkCommand, invalidField, toNumber } from "./convert/fields.js";
 import { toResources } from "./convert/resources.js";
 import { toContainer, toContainerState, toContainerStatus, toInfo } from "./convert/status.js";
 import type { ContainerFilter } from "./generated/runtime/v1/api.js";
@@ -67,7 +67,7 @@ export function containerVerbs(runtime: Runtime, images: Pick<ImageStore, "resol
       return {};
     },
     execSync: async ({ containerId, cmd, timeout }, { signal }) => {
-      if (cmd.length === 0) throw invalidField("cmd", "is empty");
+      checkCommand(cmd);
       const { id } = requireContainer(runtime, containerId);
       const timeoutMs = toNumber(timeout, "timeout", 0, MAX_TIMEOUT_S) * 1000;
       const { exitCode, stdout, stderr } = await runtime.execSync(id, cmd, timeoutMs, signal);
@@ -97,7 +97,13 @@ async function checkMountSources(config: ContainerConfig): Promise<void> {
     config.mounts.map(async ({ hostPath, image }, index) =>
       image === undefined
         ? stat(hostPath).catch((err: unknown) => {
-            throw withContext(err, `config.mounts[${index}].host_path "${hostPath}"`);
+            const { message, syscall } = toRuntimeError(err);
+            throw new RuntimeError(`config.mounts[${index}].host_path "${hostPath}": ${message}`, {
+              kind: "failed-precondition",
+              code: "MOUNT_SOURCE_INVALID",
+              syscall,
+              cause: err,
+            });
           })
         : undefined,
     ),

@@ -19,6 +19,7 @@ import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
 import { STATUS_BY_KIND } from "./status-codes.js";
 import type { Method, RequestContext, Verbs } from "./verbs.js";
+import { MalformedRequest } from "./wire.js";
 
 /** Trailers share HTTP/2's header list with the rest: a longer message could lose the whole status. */
 const MAX_MESSAGE_CHARACTERS = 4096;
@@ -66,13 +67,18 @@ function refuse(name: string): AnyVerb {
 function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
-    const answer = async () => verb(call.request, { signal: signalOf(call) });
+    const caller = callerOf(call);
+    const answer = async () => verb(readable(call.request), { signal: caller.signal });
     answer().then(
       (response) => {
+        caller.forget();
         logSuccess(witness, method, startNs);
         callback(null, response);
       },
-      (err: unknown) => callback(logFailure(witness, method, startNs, err)),
+      (err: unknown) => {
+        caller.forget();
+        callback(logFailure(witness, method, startNs, err));
+      },
     );
   };
 }
@@ -80,9 +86,9 @@ function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
 function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
     const startNs = monotonicNs();
-    const signal = signalOf(call);
+    const { signal } = callerOf(call);
     const pump = async () => {
-      const responses = verb(call.request, { signal }) as AsyncIterable<unknown>;
+      const responses = verb(readable(call.request), { signal }) as AsyncIterable<unknown>;
       for await (const response of responses) {
         if (signal.aborted) break;
         if (!call.write(response)) await once(call, "drain", { signal });
@@ -102,13 +108,25 @@ function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   };
 }
 
-function signalOf(call: AnyCall): AbortSignal {
+/** @throws RuntimeError `invalid-argument` MALFORMED_REQUEST */
+function readable(request: unknown): unknown {
+  if (request instanceof MalformedRequest) throw request.error;
+  return request;
+}
+
+interface Caller {
+  readonly signal: AbortSignal;
+  /** To be called once it has been answered: grpc-js says "cancelled" of calls that were answered too. */
+  readonly forget: () => void;
+}
+
+function callerOf(call: AnyCall): Caller {
   const controller = new AbortController();
   const abort = () =>
     controller.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
   if (call.cancelled) abort();
   else call.once("cancelled", abort);
-  return controller.signal;
+  return { signal: controller.signal, forget: () => void call.off("cancelled", abort) };
 }
 
 function logSuccess({ log, observe }: Witness, method: string, startNs: bigint): void {

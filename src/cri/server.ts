@@ -11,6 +11,7 @@ import { type Observe, toImplementation } from "./dispatch.js";
 import { ImageServiceService, RuntimeServiceService } from "./generated/runtime/v1/api.js";
 import { openBindable, removeStaleSocket } from "./socket-file.js";
 import type { Verbs } from "./verbs.js";
+import { readStrictly } from "./wire.js";
 
 /** What the kubelet's CRI client sends at most (cri-client, "maxMsgSize"). */
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -47,8 +48,8 @@ export async function createCriServer({ socketPath, verbs, log, observe }: CriSe
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_connection_idle_ms": MAX_IDLE_MS,
   });
-  server.addService(RuntimeServiceService, toImplementation(RuntimeServiceService, verbs, log, observe));
-  server.addService(ImageServiceService, toImplementation(ImageServiceService, verbs, log, observe));
+  for (const service of [RuntimeServiceService, ImageServiceService])
+    server.addService(readStrictly(service), toImplementation(service, verbs, log, observe));
 
   const bindable = await openBindable(socketPath);
   try {

@@ -3,7 +3,7 @@
  */
 import type { Runtime } from "../runtime/runtime.js";
 import type { StreamingServer } from "../streaming/streaming-server.js";
-import { invalidField } from "./convert/fields.js";
+import { checkCommand, invalidField } from "./convert/fields.js";
 import { requireContainer, requireSandbox } from "./lookup.js";
 import { RuntimeError } from "../base/errors.js";
 import type { Verbs } from "./verbs.js";
@@ -11,7 +11,7 @@ import type { Verbs } from "./verbs.js";
 export function streamVerbs(runtime: Runtime, streaming: StreamingServer): Verbs {
   return {
     exec: ({ containerId, cmd, tty, stdin, stdout, stderr }) => {
-      if (cmd.length === 0) throw invalidField("cmd", "is empty");
+      checkCommand(cmd);
       checkStreams({ tty, stdin, stdout, stderr });
       const { id } = requireRunning(runtime, containerId);
       const selection = { stdin, stdout, stderr };

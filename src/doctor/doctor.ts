@@ -195,9 +195,16 @@ async function checkSecurityModules(): Promise<Check[]> {
   return [
     checked("seccomp", seccomp, "warn", seccomp ? "there" : "not in this kernel", "no system call filters"),
     checked("AppArmor", appArmor, "warn", modules, "AppArmor profiles of pods are refused"),
+    ...(appArmor ? [await checkAppArmorParser()] : []),
     // No warning: most hosts have one of the two.
     { name: "SELinux", status: "ok", found: seLinux ? "on" : "off", costs: seLinux ? "" : "labels have no effect" },
   ];
+}
+
+async function checkAppArmorParser(): Promise<Check> {
+  const path = (await whereIs("apparmor_parser")) ?? (await whereIs("apparmor_parser", "/usr/sbin:/sbin"));
+  const costs = "no default AppArmor profile: containers of RuntimeDefault run without one; package apparmor";
+  return checked("AppArmor parser", path !== undefined, "warn", path ?? "not installed", costs);
 }
 
 async function checkExecutables(): Promise<Check[]> {
@@ -227,8 +234,8 @@ async function checkTools(): Promise<Check[]> {
   );
 }
 
-async function whereIs(program: string): Promise<string | undefined> {
-  for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
+async function whereIs(program: string, folders = process.env["PATH"] ?? ""): Promise<string | undefined> {
+  for (const folder of folders.split(delimiter)) {
     const path = join(folder, program);
     if (folder !== "" && (await exists(path, constants.X_OK))) return path;
   }

@@ -109,7 +109,7 @@ export class MonitorClient {
     this.#events.on("close", listener);
   }
 
-  /** @throws RuntimeError `internal` CONTAINER_START_FAILED, with the `step`; others by errno */
+  /** @throws RuntimeError `internal` CONTAINER_START_FAILED, with the `step`: `invalid-argument` where the spec is refused; others by errno */
   start(params: StartParams): Promise<StartResult> {
     return this.#request("start", params) as Promise<StartResult>;
   }

@@ -31,6 +31,12 @@ const BY_ERRNO: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
   ENFILE: ["resource-exhausted", "TOO_MANY_FILES"],
 };
 
+/** Paths and arguments of whoever asked that no file and no program can have (path_resolution(7), execve(2)). */
+const IMPOSSIBLE: ReadonlySet<string> = new Set(["E2BIG", "ELOOP", "ENAMETOOLONG"]);
+
+/** Places in the container or on the host that are not as a spec needs them. */
+const UNFIT: ReadonlySet<string> = new Set(["EEXIST", "EISDIR", "ENOENT", "ENOTDIR", "EROFS"]);
+
 /** A request that the monitor refused, or an operation of its that failed. */
 export class MonitorRequestError extends RuntimeError {
   /** Where a start or exec failed: `"spec"`, `"mount"`, `"exec"`, …; `undefined` elsewhere. */
@@ -40,7 +46,8 @@ export class MonitorRequestError extends RuntimeError {
 
   constructor({ code, message, step, syscall, errno, jsonPath }: MonitorFailure) {
     const byErrno = errno === undefined ? undefined : BY_ERRNO[errno];
-    const [kind, ourCode] = byErrno ?? BY_CODE[code] ?? ["internal", "INTERNAL"];
+    const [kindOfCode, ourCode] = byErrno ?? BY_CODE[code] ?? ["internal", "INTERNAL"];
+    const kind = step === undefined || byErrno ? kindOfCode : (kindOfStep(step, errno) ?? kindOfCode);
     super(jsonPath ? `${message} (at "${jsonPath}")` : message, {
       kind,
       code: ourCode,
@@ -49,6 +56,13 @@ export class MonitorRequestError extends RuntimeError {
     this.step = step;
     this.jsonPath = jsonPath;
   }
+}
+
+/** Of a start or exec: whose fault a failed step is, where that is not ours. */
+function kindOfStep(step: string, errno = ""): ErrorKind | undefined {
+  // A spec that is refused says what was asked for, and names the field.
+  if (step === "spec" || IMPOSSIBLE.has(errno)) return "invalid-argument";
+  return UNFIT.has(errno) ? "failed-precondition" : undefined;
 }
 
 /** The connection has ended: the monitor was killed, was shut down, or broke the protocol. */

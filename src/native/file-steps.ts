@@ -12,10 +12,12 @@ export type FileStep =
   | { readonly make: "directories"; readonly path: string; readonly mode: number }
   /** Made, or written over in place. */
   | { readonly make: "file"; readonly path: string; readonly mode: number; readonly bytes: string | Buffer }
+  /** As `file`, with what is in another, 1 MiB at most; empty where that cannot be read. */
+  | { readonly make: "copy"; readonly path: string; readonly mode: number; readonly from: string }
   /** With one write(2), as the files of cgroups and sysctls want it; must be there. */
   | { readonly make: "write"; readonly path: string; readonly bytes: string };
 
-const KINDS = { directory: 0, directories: 1, file: 2, write: 3 } as const;
+const KINDS = { directory: 0, directories: 1, file: 2, write: 3, copy: 4 } as const;
 
 /**
  * Runs operations in order, up to the first that fails. What was done before it stays.
@@ -25,17 +27,17 @@ const KINDS = { directory: 0, directories: 1, file: 2, write: 3 } as const;
 export async function runFileSteps(steps: readonly FileStep[]): Promise<void> {
   const failure = await callAsync("write files", (native) =>
     native.runFileSteps(
-      ...steps.flatMap((step) => [
-        KINDS[step.make],
-        step.path,
-        "mode" in step ? step.mode : 0,
-        "bytes" in step ? step.bytes : "",
-      ]),
+      ...steps.flatMap((step) => [KINDS[step.make], step.path, "mode" in step ? step.mode : 0, bytesOf(step)]),
     ),
   );
   if (!failure) return;
   const failed = steps[failure.step];
   throw toNativeError(failure, `${failed?.make.startsWith("dir") ? "make" : "write"} "${failed?.path}"`);
+}
+
+function bytesOf(step: FileStep): string | Buffer {
+  if (step.make === "copy") return step.from;
+  return "bytes" in step ? step.bytes : "";
 }
 
 /**

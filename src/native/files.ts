@@ -21,6 +21,33 @@ export function writeAtomically(
 }
 
 /**
+ * Replaces a file as a whole, by way of a spare file of the same directory that is made where it is
+ * missing: no inode is made or freed, which ext4 makes dear where many were deleted lately. Not
+ * durable. On failure the old file stays, and the spare is gone.
+ *
+ * @param bytes two at least
+ * @returns whether the spare is there again: it was the old file, and holds nothing any more
+ */
+export function writeThroughSpare(path: string, bytes: Buffer, mode: number, spare: string): Promise<boolean> {
+  return callAsync(`write "${path}"`, (native) => native.writeThroughSpare(path, bytes, mode, spare));
+}
+
+/** Removes a file by making it a spare. @throws RuntimeError with errno ENOENT: there is none */
+export function retireToSpare(path: string, spare: string): Promise<void> {
+  return callAsync(`remove "${path}"`, (native) => native.retireToSpare(path, spare));
+}
+
+/**
+ * Tells the file system that what is below the subdirectories of a directory belongs together only
+ * subdirectory by subdirectory (chattr(1), "T"). ext4 spreads them over the disk then; else all their
+ * inodes come from one place, where each new one is looked for among those that were deleted lately.
+ * Nothing happens where the file system knows no such thing.
+ */
+export function spreadSubdirectories(path: string): void {
+  call(`mark "${path}"`, (native) => native.spreadSubdirectories(path));
+}
+
+/**
  * Locks a file exclusively (flock(2)) for as long as the descriptor is open; makes it where
  * missing, mode 0600.
  *

@@ -97,7 +97,7 @@ export async function keepExits(ctx: RuntimeContext, sandboxId: SandboxId): Prom
   );
 }
 
-function isThere(file: string): Promise<boolean> {
+export function isThere(file: string): Promise<boolean> {
   return access(file).then(
     () => true,
     () => false,

@@ -22,6 +22,7 @@ import type { GroupedStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
+import type { AppArmorProfile } from "./apparmor.js";
 import type { RuntimeHandler } from "./runtime-handlers.js";
 import type { IdRangeSettings } from "./user-namespaces.js";
 
@@ -29,6 +30,7 @@ export interface RuntimeContext {
   readonly paths: Paths;
   readonly bootId: string;
   readonly host: HostAbilities;
+  readonly appArmor: AppArmorProfile | undefined;
   readonly cgroups: CgroupLayout;
   /** In groups by `sandboxKey`. */
   readonly sandboxes: GroupedStore<SandboxRecord>;

@@ -17,10 +17,16 @@ import { readInLayers } from "../image/layer-lookup.js";
 import { removeTree, runFileSteps } from "../native/index.js";
 import type { LinuxSeccomp } from "../oci/index.js";
 import { specToJson } from "../oci/json.js";
-import { type AllowedDevice, type SandboxSurroundings, toContainerSpec } from "../spec/container-spec.js";
+import {
+  type AllowedDevice,
+  type SandboxSurroundings,
+  takesDefaultAppArmor,
+  toContainerSpec,
+} from "../spec/container-spec.js";
 import { type ResolvedUser, resolveUser } from "../spec/user.js";
 import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
+import { loadedProfiles } from "./apparmor.js";
 import { withCdiDevices } from "./cdi-devices.js";
 import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
 import {
@@ -151,11 +157,13 @@ async function build(
     devices: await lookUpDevices(config.devices ?? []),
     mountedImages: mounted.trees,
     imageVolumes: volumes.made,
+    defaultAppArmor: takesDefaultAppArmor(config.security) ? await ctx.appArmor?.ready() : undefined,
     forOtherRuntime: handler !== undefined,
   });
   const made = await withCdiDevices(planned, config.cdiDevices ?? [], ctx.cdiDirs);
   const warnings = [...unforced, ...volumes.warnings];
-  await checkAppArmorProfile(made.process?.apparmorProfile);
+  // The default one has been looked for when it was chosen.
+  if (!takesDefaultAppArmor(config.security)) await checkAppArmorProfile(made.process?.apparmorProfile);
   const asked: ContainerRecord = {
     id,
     sandboxId: sandbox.id,
@@ -284,18 +292,14 @@ async function readLocalSeccomp({
   throw refused("it has no defaultAction");
 }
 
-/** A name and its mode a line: `minke-web (enforce)`. */
-const APPARMOR_PROFILES = "/sys/kernel/security/apparmor/profiles";
-
 /** @throws RuntimeError `failed-precondition` APPARMOR_MISSING for a profile that is not loaded */
 async function checkAppArmorProfile(name: string | undefined): Promise<void> {
   if (name === undefined || name === "unconfined") return;
-  const loaded = await readFile(APPARMOR_PROFILES, "utf8").catch((err: unknown) => {
-    // Without securityfs nobody can tell; the kernel refuses at start.
-    if (hasErrno(err, "ENOENT")) return undefined;
+  const loaded = await loadedProfiles().catch((err: unknown) => {
     throw withContext(err, `AppArmor profile "${name}"`);
   });
-  if (loaded === undefined || loaded.split("\n").some((line) => line.startsWith(`${name} (`))) return;
+  // Where nobody can tell, the kernel refuses at start.
+  if (loaded === undefined || loaded.has(name)) return;
   throw new RuntimeError(`AppArmor profile "${name}" is not loaded in the kernel`, {
     kind: "failed-precondition",
     code: "APPARMOR_MISSING",
@@ -307,6 +311,7 @@ async function lookUpDevices(wanted: readonly ContainerDevice[]): Promise<Allowe
   const found = await Promise.all(
     wanted.map(async ({ hostPath, containerPath, permissions }) => {
       const nodes = await devicesAt(hostPath).catch((err: unknown) => {
+        if (hasErrno(err, "ENOENT") || hasErrno(err, "ENOTDIR")) return [];
         throw withContext(err, `device "${hostPath}"`);
       });
       if (nodes.length === 0) {
@@ -325,13 +330,23 @@ async function lookUpDevices(wanted: readonly ContainerDevice[]): Promise<Allowe
   return found.flat();
 }
 
-/** @throws RuntimeError `invalid-argument` INVALID_LOG_PATH for one that leaves the log directory */
+/** linux/limits.h */
+const PATH_MAX = 4096;
+const NAME_MAX = 255;
+
+/** @throws RuntimeError `invalid-argument` INVALID_LOG_PATH for one that leaves the log directory, or that no file can have */
 function containerLogPath(sandbox: SandboxRecord, config: ContainerConfig): string {
   const { logDirectory } = sandbox.config;
   if (logDirectory === "" || config.logPath === "") return "";
   const path = normalize(join(logDirectory, config.logPath));
   if (!isAbsolute(logDirectory) || !path.startsWith(`${normalize(logDirectory)}/`)) {
     throw new RuntimeError(`log path "${config.logPath}" leaves the sandbox's log directory "${logDirectory}"`, {
+      kind: "invalid-argument",
+      code: "INVALID_LOG_PATH",
+    });
+  }
+  if (Buffer.byteLength(path) >= PATH_MAX || path.split("/").some((name) => Buffer.byteLength(name) > NAME_MAX)) {
+    throw new RuntimeError(`log path "${config.logPath}" is longer than the path of a file can be`, {
       kind: "invalid-argument",
       code: "INVALID_LOG_PATH",
     });

@@ -11,6 +11,7 @@ import { capabilitiesOfMask } from "../spec/capabilities.js";
 import type { HostAbilities } from "../spec/container-spec.js";
 import type { Paths } from "../settings/paths.js";
 import type { Settings } from "../settings/settings.js";
+import { AppArmorProfile, hasAppArmor } from "./apparmor.js";
 import { type CgroupLayout, makeCgroup } from "./cgroups.js";
 
 /** Controllers that limits of Kubernetes and OCI need; others are left to their owners. */
@@ -19,6 +20,8 @@ const WANTED_CONTROLLERS = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 export interface Host {
   readonly abilities: HostAbilities;
   readonly cgroups: CgroupLayout;
+  /** What RuntimeDefault is; undefined where the kernel runs without AppArmor. */
+  readonly appArmor: AppArmorProfile | undefined;
 }
 
 /**
@@ -36,8 +39,10 @@ export async function readHost(
   await makeCgroup(cgroups, `/${cgroups.root}/pods`, { handDown: true });
   await makeCgroup(cgroups, `/${cgroups.root}/monitors`, { handDown: false });
   const capabilities = await readCapabilities();
+  const appArmor = (await hasAppArmor()) ? new AppArmorProfile(paths.run) : undefined;
   return {
     cgroups,
+    appArmor,
     abilities: {
       capabilities,
       controllers,
@@ -47,7 +52,7 @@ export async function readHost(
         : Number(await readFile("/proc/self/oom_score_adj", "utf8")),
       hasUserNamespaces: await makesUserNamespaces(paths),
       devices: await readDevices("/dev"),
-      hasAppArmor: (await readFile("/sys/module/apparmor/parameters/enabled", "utf8").catch(() => "N")).startsWith("Y"),
+      hasAppArmor: appArmor !== undefined,
       hasSeLinux: await access("/sys/fs/selinux/enforce").then(
         () => true,
         () => false,

@@ -10,7 +10,7 @@ import { RuntimeError, withContext } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import type { ImageStore } from "../image/image-store.js";
-import { dialInNetns, sealedExecutable } from "../native/index.js";
+import { dialInNetns, sealedExecutable, spreadSubdirectories } from "../native/index.js";
 import type { Networks } from "../network/networks.js";
 import type { Nri } from "../nri/nri.js";
 import type { Paths } from "../settings/paths.js";
@@ -86,7 +86,8 @@ const EXECUTABLE = fileURLToPath(new URL("../../build/Release/minke-oci", import
 /** Opens the stores of `paths`, makes the sealed executable, and brings records and kernel together. */
 export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntime> {
   const { paths, host, log } = options;
-  for (const dir of [paths.monitors, paths.shm]) await mkdir(dir, { recursive: true, mode: 0o700 });
+  for (const dir of [paths.monitors, paths.shm, ...paths.ofPods]) await mkdir(dir, { recursive: true, mode: 0o700 });
+  for (const dir of paths.ofPods) spreadSubdirectories(dir);
   const storeOf = <T>(noun: "sandboxes" | "containers", groupOf: (body: T) => string) =>
     FileStore.open<T>({
       dir: paths.bootState(noun),
@@ -101,6 +102,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     paths,
     bootId: await readBootId(),
     host: host.abilities,
+    appArmor: host.appArmor,
     cgroups: host.cgroups,
     sandboxes,
     containers,

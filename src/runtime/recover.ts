@@ -14,8 +14,8 @@ import type { ListedContainer } from "../monitor/protocol.js";
 import { type Fd, pidfdOpen, removeTree } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
-import { childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
-import { readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
+import { cgroupDir, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
+import { isThere, readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
 import { adoptMonitor } from "./monitors.js";
@@ -142,6 +142,11 @@ async function recoverContainer(
   listed: readonly ListedContainer[],
 ): Promise<void> {
   if (container.state === "removing") return removeContainer(ctx, container.id);
+  if (container.state === "created" && !(await isWhole(ctx, container))) {
+    // Its caller never had an answer. Asked again, it would be given what cannot be started.
+    ctx.log.info({ containerId: container.id }, "removing a container that was not made to its end");
+    return removeContainer(ctx, container.id);
+  }
   if (container.state !== "starting" && container.state !== "running") return;
   const seen = listed.find(({ containerId }) => containerId === container.id);
   if (seen?.exit) return recordExit(ctx, seen.exit);
@@ -158,6 +163,11 @@ async function recoverContainer(
     return;
   }
   await recordUnknownExit(ctx, container, "the monitor does not know it");
+}
+
+/** The cgroup is the last thing that CreateContainer makes. */
+function isWhole(ctx: RuntimeContext, { cgroupPath }: ContainerRecord): Promise<boolean> {
+  return isThere(cgroupDir(ctx.cgroups, cgroupPath));
 }
 
 /** Ends what is left of a sandbox that cannot go on; it stays, as stopped, until it is removed. */

@@ -19,18 +19,22 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
   await ctx.inFlight.inTurn(`sandbox ${id}`, async () => {
     const record = ctx.sandboxes.get(id);
     if (!record) return;
+    // A stop writes this last. One with a reason was stopped otherwise, and parts of that may have failed.
+    const isDown = record.state === "stopped" && record.reason === undefined;
     try {
       failpoint("record removing");
       await ctx.sandboxes.put(id, { ...record, state: "removing" }, "remember");
       failpoint("remove containers");
       await Promise.all(containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)));
       await ctx.network.teardown(id);
-      await endMonitor(ctx, id);
-      await removeShm(ctx, id);
+      if (!isDown) {
+        await endMonitor(ctx, id);
+        await removeShm(ctx, id);
+      }
       // Gone means gone: the kernel has deleted the link, and the lease is free.
       failpoint("network gone");
       await ctx.network.gone(id);
-      await removeCgroup(ctx.cgroups, record.cgroupPath);
+      if (!isDown) await removeCgroup(ctx.cgroups, record.cgroupPath);
       failpoint("remove sandbox files");
       await removeTree(ctx.paths.sandbox(id));
       failpoint("remove sandbox record");

@@ -54,22 +54,20 @@ function refused(what: string, word: string, why: string): RuntimeError {
   });
 }
 
-/** What a sandbox takes over from the host, empty where it does not, or where the host has no such file. */
+/** What a sandbox takes over from the host beside resolv.conf, empty where it does not, or where the host has no such file. */
 export interface HostFiles {
   readonly hosts: string;
   readonly hostname: string;
-  readonly resolvConf: string;
 }
 
 /** Needs nothing of the sandbox: read while its network is made. Never rejects. */
 export async function readHostFiles(config: SandboxConfig): Promise<HostFiles> {
   const usesHostNetwork = config.namespaces.network === "node";
-  const [hosts, hostname, resolvConf] = await Promise.all([
+  const [hosts, hostname] = await Promise.all([
     usesHostNetwork ? readHostFile("/etc/hosts") : "",
     usesHostNetwork ? readHostFile("/etc/hostname") : "",
-    config.dns ? "" : readHostFile("/etc/resolv.conf"),
   ]);
-  return { hosts, hostname, resolvConf };
+  return { hosts, hostname };
 }
 
 /**
@@ -88,12 +86,14 @@ export async function writeSandboxFiles(
   const usesHostNetwork = config.namespaces.network === "node";
   const hosts = usesHostNetwork ? host.hosts : hostsFile(config, network?.ips ?? []);
   const hostname = usesHostNetwork ? host.hostname : `${config.hostname}\n`;
-  const resolvConf = dns ? resolvConfFile(dns) : host.resolvConf;
+  const resolvConf = { path: join(dir, "resolv.conf"), mode: 0o644 };
   await runFileSteps([
     { make: "directories", path: dir, mode: 0o700 },
     { make: "file", path: join(dir, "hosts"), mode: 0o644, bytes: hosts + aliasLines(config) },
     { make: "file", path: join(dir, "hostname"), mode: 0o644, bytes: hostname },
-    { make: "file", path: join(dir, "resolv.conf"), mode: 0o644, bytes: resolvConf },
+    dns
+      ? { make: "file", ...resolvConf, bytes: resolvConfFile(dns) }
+      : { make: "copy", ...resolvConf, from: "/etc/resolv.conf" },
   ]);
   if (!idMaps) return;
   // Root in the containers may change these files, so they are its own where it is not the host's.

@@ -64,6 +64,11 @@ export class Paths {
     return join(this.root, "sandboxes", id);
   }
 
+  /** Each holds one directory for each sandbox, container or pod, made and removed with it. */
+  get ofPods(): readonly string[] {
+    return ["containers", "logs", "sandboxes", "volumes"].map((name) => join(this.root, name));
+  }
+
   get containers(): string {
     return join(this.root, "containers");
   }
@@ -127,6 +132,11 @@ export class Paths {
   /** Where a sandbox's monitor listens. May exceed 107 bytes: connect through `/proc/self/fd/N/`. */
   monitorSocket(id: SandboxId): string {
     return join(this.monitors, `${id}.sock`);
+  }
+
+  /** Names the file that the last daemon's `--config` named. */
+  get lastSettingsFile(): string {
+    return join(this.run, "settings-file");
   }
 
   /** Held with flock for as long as a daemon uses this root. */

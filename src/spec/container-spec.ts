@@ -47,12 +47,17 @@ export interface HostAbilities {
   readonly hasUserNamespaces: boolean;
 }
 
+/** What RuntimeDefault is where the kernel has AppArmor: a loaded profile, or nothing for a reason. */
+export type DefaultAppArmor = { readonly profile: string } | { readonly why: string };
+
 export interface ContainerSpecInput {
   readonly config: ContainerConfig;
   readonly image: ImageDefaults;
   readonly user: ResolvedUser;
   readonly sandbox: SandboxSurroundings;
   readonly host: HostAbilities;
+  /** Where the container takes it, `takesDefaultAppArmor`, and the kernel has AppArmor. */
+  readonly defaultAppArmor?: DefaultAppArmor | undefined;
   /** Below the cgroup v2 mount. */
   readonly cgroupsPath: string;
   /** The profile that a seccomp `localhostRef` names, read. */
@@ -104,7 +109,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
   const hostname = sandbox.config.hostname;
   const ambient = ambientCapabilities(security, capabilities);
   const seccomp = security.privileged ? undefined : seccompProfile(input, capabilities);
-  const apparmor = security.privileged ? undefined : appArmorProfile(security, host);
+  const apparmor = security.privileged ? undefined : appArmorProfile(input);
   const labels = host.hasSeLinux ? seLinuxLabels(security.selinux) : undefined;
   const devices = input.devices ?? [];
   // In a user namespace no node can be made (mknod(2)): the host's own is bound, by its path there.
@@ -161,7 +166,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       rootfsPropagation: rootfsPropagation(config.mounts),
     },
   };
-  const more = [oom.warning, appArmorWarning(security, host), seLinuxWarning(security, host)].filter(
+  const more = [oom.warning, appArmorWarning(input), seLinuxWarning(security, host)].filter(
     (warning) => warning !== undefined,
   );
   return { spec, warnings: [...warnings, ...more] };
@@ -191,8 +196,19 @@ function seccompProfile(
   return type === "localhost" ? localSeccomp : undefined;
 }
 
+/**
+ * Without a word about it a container has the default profile (Kubernetes, "Restrict a Container's Access to Resources
+ * with AppArmor"); a privileged one has none.
+ */
+export function takesDefaultAppArmor({ apparmor, privileged }: ContainerConfig["security"]): boolean {
+  return !privileged && (apparmor === undefined || apparmor.type === "runtime-default");
+}
+
 /** @throws RuntimeError `failed-precondition` APPARMOR_MISSING for a named profile where the kernel has no AppArmor */
-function appArmorProfile({ apparmor }: ContainerConfig["security"], host: HostAbilities): string | undefined {
+function appArmorProfile({ config: { security }, host, defaultAppArmor }: ContainerSpecInput): string | undefined {
+  const { apparmor } = security;
+  if (takesDefaultAppArmor(security))
+    return defaultAppArmor && "profile" in defaultAppArmor ? defaultAppArmor.profile : undefined;
   if (apparmor?.type !== "localhost") return undefined;
   if (host.hasAppArmor) return apparmor.localhostRef;
   throw new RuntimeError(`AppArmor profile "${apparmor.localhostRef}": this host's kernel runs without AppArmor`, {
@@ -201,12 +217,11 @@ function appArmorProfile({ apparmor }: ContainerConfig["security"], host: HostAb
   });
 }
 
-function appArmorWarning(
-  { apparmor, privileged }: ContainerConfig["security"],
-  host: HostAbilities,
-): string | undefined {
-  if (privileged || !host.hasAppArmor || apparmor?.type !== "runtime-default") return undefined;
-  return "minke has no default AppArmor profile: the container is confined by capabilities, seccomp and masks alone";
+/** Where it was asked for by name: others get it where it is to be had. */
+function appArmorWarning({ config: { security }, defaultAppArmor }: ContainerSpecInput): string | undefined {
+  if (security.apparmor?.type !== "runtime-default" || !defaultAppArmor || "profile" in defaultAppArmor)
+    return undefined;
+  return `the default AppArmor profile is not loaded (${defaultAppArmor.why}): the container is confined by capabilities, seccomp and masks alone`;
 }
 
 /** What is left open is what policies for containers have (container-selinux, container_contexts). */

@@ -10,7 +10,7 @@ import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
-import { writeAtomically } from "../native/index.js";
+import { retireToSpare, writeAtomically, writeThroughSpare } from "../native/index.js";
 
 /** What users of a store need; tests of theirs may keep it in memory. */
 export interface RecordStore<T> {
@@ -60,6 +60,9 @@ export interface FileStoreOptions<T> {
 /** How long a record that a full disk refused waits for its next try. */
 const RETRY_MS = 1_000;
 const FILE_SUFFIX = ".json";
+const SPARE_PREFIX = ".spare-";
+/** A block of the disk each; more are not kept when many records go at once. */
+const MAX_SPARES = 128;
 const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 const SAFE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,250}$/;
 const HEADER = /^\{"version":(\d{1,9}),"sha256":"([0-9a-f]{64})","body":/;
@@ -73,6 +76,9 @@ export class FileStore<T> implements GroupedStore<T> {
   readonly #writes = new Map<string, Promise<void>>();
   /** Records that are newer in memory than on the disk, which was full. */
   readonly #unwritten = new Set<string>();
+  /** Files of records that went, which the next ones are written to (`writeThroughSpare`). */
+  readonly #spares: string[] = [];
+  #spareCount = 0;
   #retryTimer: NodeJS.Timeout | undefined;
   readonly quarantined: QuarantinedRecord[] = [];
   /** Files that a dead writer had not finished: removed at open. */
@@ -92,7 +98,7 @@ export class FileStore<T> implements GroupedStore<T> {
       // Temporary files of a dead writer; a record's own name never starts with a dot.
       if (name.startsWith(".")) {
         await rm(file, { force: true });
-        store.unfinished.push(file);
+        if (!name.startsWith(SPARE_PREFIX)) store.unfinished.push(file);
       } else if (name.endsWith(FILE_SUFFIX)) await store.#load(name.slice(0, -FILE_SUFFIX.length), file);
     }
     return store;
@@ -149,17 +155,39 @@ export class FileStore<T> implements GroupedStore<T> {
   }
 
   async #write(id: string, bytes: Buffer): Promise<void> {
-    await writeAtomically(join(this.#options.dir, id + FILE_SUFFIX), bytes, {
-      mode: 0o600,
-      isDurable: this.#options.storeClass === "durable",
-    });
+    const file = join(this.#options.dir, id + FILE_SUFFIX);
+    if (this.#options.storeClass === "durable") await writeAtomically(file, bytes, { mode: 0o600, isDurable: true });
+    else await this.#writeThroughSpare(file, bytes);
     this.#unwritten.delete(id);
+  }
+
+  async #writeThroughSpare(file: string, bytes: Buffer): Promise<void> {
+    const spare = this.#spares.pop() ?? this.#newSpare();
+    try {
+      if (await writeThroughSpare(file, bytes, 0o600, spare)) this.#spares.push(spare);
+    } catch (err) {
+      // What the others hold may be what is missing.
+      if (toRuntimeError(err).code !== "NO_SPACE" || this.#spares.length === 0) throw err;
+      await Promise.all(this.#spares.splice(0).map((other) => rm(other, { force: true })));
+      await this.#writeThroughSpare(file, bytes);
+    }
+  }
+
+  #newSpare(): string {
+    return join(this.#options.dir, `${SPARE_PREFIX}${this.#spareCount++}`);
+  }
+
+  async #removeFile(file: string): Promise<void> {
+    if (this.#options.storeClass === "durable" || this.#spares.length >= MAX_SPARES) return unlink(file);
+    const spare = this.#newSpare();
+    await retireToSpare(file, spare);
+    this.#spares.push(spare);
   }
 
   remove(id: string): Promise<void> {
     return this.#enqueue(id, async () => {
       if (!this.#records.has(id)) return;
-      await unlink(join(this.#options.dir, id + FILE_SUFFIX)).catch((err: unknown) => {
+      await this.#removeFile(join(this.#options.dir, id + FILE_SUFFIX)).catch((err: unknown) => {
         if (!hasErrno(err, "ENOENT")) throw err;
       });
       if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);

@@ -28,8 +28,13 @@ export class CriClient {
   readonly #images: ImageServiceClient;
 
   constructor(socketPath: string) {
-    // As a kubelet has it (cri-client, "maxMsgSize").
-    const options = { "grpc.max_receive_message_length": 16 * 1024 * 1024 };
+    const options = {
+      // As a kubelet has it (cri-client, "maxMsgSize").
+      "grpc.max_receive_message_length": 16 * 1024 * 1024,
+      // A daemon that is started again is found at once; by default the wait grows to two minutes.
+      "grpc.initial_reconnect_backoff_ms": 50,
+      "grpc.max_reconnect_backoff_ms": 500,
+    };
     this.#runtime = new RuntimeServiceClient(`unix:${socketPath}`, credentials.createInsecure(), options);
     this.#images = new ImageServiceClient(`unix:${socketPath}`, credentials.createInsecure(), options);
   }

@@ -15,10 +15,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { request } from "node:http";
-import { tmpdir } from "node:os";
+import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
 import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
 import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
 import { missing } from "./requires.js";
@@ -75,7 +75,26 @@ export interface ContainerView {
   readonly lastState?: { readonly terminated?: TerminatedView };
 }
 
+const MAX_SUBNETS = 250;
+
 let made = 0;
+
+/** IPv6 prefix beside `10.<second>.<n>`; ends with a colon. */
+function prefix6(second: number, n: number): string {
+  return `fd6d:696e:6b65:${(second * 256 + n).toString(16)}:`;
+}
+
+/** The first n from here on whose networks no link of this machine has: other test runs go on beside this one. */
+function freeSubnet(second: number, from: number): number {
+  const taken = Object.values(networkInterfaces()).flatMap((addresses = []) => addresses.map(({ address }) => address));
+  for (let i = 0; i < MAX_SUBNETS; i++) {
+    const n = (from + i) % MAX_SUBNETS;
+    const isFree = (address: string) =>
+      !address.startsWith(`10.${second}.${n}.`) && !address.startsWith(prefix6(second, n));
+    if (taken.every(isFree)) return n;
+  }
+  throw new Error(`every subnet of 10.${second} is taken`);
+}
 
 export class TestDaemon {
   readonly folder: string;
@@ -92,14 +111,14 @@ export class TestDaemon {
   readonly #machineBefore: Snapshot;
 
   private constructor({ settings = "", tables = "", env = {}, networkMode = "builtin", ...place }: TestDaemonOptions) {
-    // Below 128 and above: two files at once, of two test runs, must not meet.
-    const n = (process.pid * 4 + made++) % 250;
+    const second = Number((place.network ?? "10.206").split(".")[1]);
+    const n = freeSubnet(second, process.pid * 4 + made++);
     this.folder = mkdtempSync(join(place.folder ?? tmpdir(), "minke-test-"));
     this.root = join(this.folder, "root");
     this.run = join(this.folder, "run");
     this.cgroupRoot = `minke-test-${process.pid}-${made}`;
     this.bridge = `mkt${process.pid.toString(36)}x${made}`;
-    this.network4 = `${place.network ?? "10.206"}.${n}`;
+    this.network4 = `10.${second}.${n}`;
     this.#env = env;
     this.#machineBefore = takeSnapshot(this.#scope());
     this.#settingsFile = join(this.folder, "config.toml");
@@ -114,7 +133,7 @@ ${settings}
 mode = "${networkMode}"
 bridge = "${this.bridge}"
 subnet-ipv4 = "${place.subnetIpv4 ?? `${this.network4}.0/24`}"
-subnet-ipv6 = "fd6d:696e:6b65:${(Number(this.network4.split(".")[1]) * 256 + n).toString(16)}::/64"
+subnet-ipv6 = "${prefix6(second, n)}:/64"
 ${tables}`,
     );
     for (const path of [this.root, this.run]) mkdirSync(path, { mode: 0o700 });
@@ -172,7 +191,7 @@ ${tables}`,
       this.#settingsFile,
     ];
     const child = spawn(process.execPath, args, {
-      env: { ...process.env, ...this.#env, ...env },
+      env: { ...process.env, ...DAEMON_ENV, ...this.#env, ...env },
       stdio: ["ignore", log, log],
     });
     closeSync(log);

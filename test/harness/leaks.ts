@@ -32,6 +32,9 @@ export type Snapshot = Readonly<Record<string, readonly string[]>>;
 const NOT_OF_PODS =
   /^(blobs|layers|tmp|state\/durable\/(images|layers)|lock)(\/|$)|^(containers|logs|sandboxes|volumes)$/;
 
+/** Empty files that the next records are written to. */
+const SPARE_FILE = /^state\/boot\/[a-z]+\/\.spare-\d+$/;
+
 /** Large, and no pod owns a file of them. */
 const NOT_WALKED = /^(blobs|layers)$/;
 
@@ -45,7 +48,7 @@ export function takeSnapshot(scope: Scope): Snapshot {
     processes: processes(scope),
     sockets: sockets(scope.run),
     files: [
-      ...filesBelow(scope.root).filter((path) => !NOT_OF_PODS.test(path)),
+      ...filesBelow(scope.root).filter((path) => !NOT_OF_PODS.test(path) && !SPARE_FILE.test(path)),
       ...filesBelow(scope.run)
         .filter((path) => path !== "tmpfs/volumes")
         .map((path) => `run: ${path}`),

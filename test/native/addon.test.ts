@@ -327,3 +327,34 @@ describe("sockets", () => {
     expect(replies.readUInt16LE(4)).toBe(16); // RTM_NEWLINK
   });
 });
+
+test("spreadSubdirectories marks a directory of ext4 as chattr +T does, and changes nothing elsewhere", () => {
+  native.spreadSubdirectories(dir);
+  const { stdout: fileSystem } = spawnSync("stat", ["-f", "-c", "%T", dir], { encoding: "utf8" });
+  if (fileSystem.trim() === "ext2/ext3") {
+    const { stdout } = spawnSync("lsattr", ["-d", dir], { encoding: "utf8" });
+    expect(stdout.split(" ")[0]).toContain("T");
+  }
+  native.spreadSubdirectories("/dev/shm");
+  expect(() => native.spreadSubdirectories(join(dir, "missing"))).toThrow(
+    expect.objectContaining({ syscall: { name: "openat", errno: "ENOENT" } }),
+  );
+});
+
+test("a copy step writes what is in another file, and nothing where that is missing, none, or a directory", async () => {
+  writeFileSync(join(dir, "from"), "nameserver 192.0.2.1\n", { mode: 0o600 });
+  const copy = (from: string, name: string) => ({ make: "copy", path: join(dir, name), mode: 0o644, from }) as const;
+  await native.runFileSteps([
+    copy(join(dir, "from"), "a"),
+    copy(join(dir, "missing"), "b"),
+    copy(dir, "c"),
+    copy("/dev/zero", "d"),
+  ]);
+  expect(["a", "b", "c", "d"].map((name) => readFileSync(join(dir, name), "utf8"))).toEqual([
+    "nameserver 192.0.2.1\n",
+    "",
+    "",
+    "",
+  ]);
+  expect(statSync(join(dir, "a")).mode & 0o777).toBe(0o644);
+});

@@ -63,6 +63,43 @@ TEST_CASE("WriteAtomically that cannot replace leaves the old name and no other"
   ::rmdir(directory.c_str());
 }
 
+off_t SizeOf(const std::string& path) {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0 ? status.st_size : -1;
+}
+
+TEST_CASE("WriteThroughSpare leaves the old file empty as the spare, or on failure as it was") {
+  const std::string directory = TemporaryDirectory();
+  const std::string file = directory + "/record.json";
+  const std::string spare = directory + "/.spare";
+  const auto write = [&](const char* text) {
+    return sys::WriteThroughSpare(AT_FDCWD, file.c_str(), text, 0600, spare.c_str());
+  };
+  auto first = write("first text");
+  REQUIRE(first.ok());
+  CHECK_FALSE(*first);
+  CHECK(EntriesOf(directory) == 1);
+  for (const char* text : {"second", "third and longest", "4th"}) {
+    auto again = write(text);
+    REQUIRE(again.ok());
+    CHECK(*again);
+    auto written = sys::ReadFileAt(AT_FDCWD, file.c_str(), 100);
+    REQUIRE(written.ok());
+    CHECK(*written == text);
+    CHECK(SizeOf(spare) == 1);
+  }
+  REQUIRE(sys::RetireToSpare(AT_FDCWD, file.c_str(), spare.c_str()).ok());
+  CHECK(SizeOf(spare) == 1);
+  CHECK(sys::RetireToSpare(AT_FDCWD, file.c_str(), spare.c_str()).failure().error == ENOENT);
+  CHECK(EntriesOf(directory) == 1);
+
+  REQUIRE(::mkdir(file.c_str(), 0700) == 0);
+  CHECK(write("text").failure().error == EISDIR);
+  CHECK(EntriesOf(directory) == 1);
+  CHECK(::rmdir(file.c_str()) == 0);
+  ::rmdir(directory.c_str());
+}
+
 TEST_CASE("RemoveTree removes what is nested deeper than descriptors reach, and follows no link") {
   const std::string directory = TemporaryDirectory();
   const std::string kept = TemporaryDirectory();

@@ -5,7 +5,7 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { DAEMON_NODE_FLAGS } from "../../dist/client/node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "../../dist/client/node-flags.js";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
 const minke = join(project, "dist/cli/main.js");
@@ -47,7 +47,10 @@ subnet-ipv6 = "fd6d:696e:6b65:beef::/64"
     "--config",
     config,
   ];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", log, log], env: { ...process.env, ...env } });
+  const child = spawn(process.execPath, args, {
+    stdio: ["ignore", log, log],
+    env: { ...process.env, ...DAEMON_ENV, ...env },
+  });
   closeSync(log);
   const clientEnv = { ...process.env, MINKE_ROOT: join(folder, "root"), MINKE_RUN: run };
   undo.push(async () => {

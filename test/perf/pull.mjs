@@ -15,7 +15,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { unpackedPackages } from "../../rootfs-fixtures/debian.mjs";
-import { DAEMON_NODE_FLAGS } from "../../dist/client/node-flags.js";
+import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "../../dist/client/node-flags.js";
 import { heading, median, row } from "./figures.mjs";
 import { imageLayout, LAYERS } from "./pull-image.mjs";
 import { ended, get, PEERS, pullByContainerd, pullByPodman, startRegistry, until } from "./pull-peers.mjs";
@@ -158,6 +158,7 @@ async function startDaemon(folder, letter) {
   const delayFile = join(folder, "delay");
   const env = {
     ...process.env,
+    ...DAEMON_ENV,
     NODE_OPTIONS: `--import=${join(project, "test/perf/delay-probe.mjs")}`,
     MINKE_DELAY_FILE: delayFile,
   };

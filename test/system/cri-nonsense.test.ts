@@ -1,64 +1,211 @@
-/** Requests of nonsense to every method of CRI: a status of its own for each, and a daemon that goes on. */
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { ImageSpec } from "../../src/cri/generated/runtime/v1/api.js";
-import { type Method, METHODS } from "../../src/cri/verbs.js";
-import { CriClient } from "../harness/cri.js";
-import { TestDaemon } from "../harness/daemon.js";
-import { missing, requires } from "../harness/requires.js";
+/**
+ * Nonsense over CRI: a sample of what test/soak sends, frames that are none, and fields that contradict each
+ * other. A status of its own for each, a daemon that goes on, and nothing left.
+ */
+import { readdirSync } from "node:fs";
+import { connect as connectHttp2 } from "node:http2";
+import { connect } from "node:net";
+import { expect, test } from "vitest";
+import { ContainerConfig, PodSandboxConfig } from "../../src/cri/generated/runtime/v1/api.js";
+import { useCriDaemon } from "../harness/cri-bench.js";
+import { nonsenseCases, PROTO, randomFrom, sample } from "../harness/cri-nonsense.js";
+import { NonsenseRun } from "../harness/cri-nonsense-run.js";
 
 const INVALID_ARGUMENT = 3;
-const NOT_FOUND = 5;
-const FAILED_PRECONDITION = 9;
 const UNIMPLEMENTED = 12;
-const UNAVAILABLE = 14;
+const INTERNAL = 13;
+const RESOURCE_EXHAUSTED = 8;
 
-const lacking = missing("root", "cgroup2");
-let daemon: TestDaemon;
-let cri: CriClient;
+const bench = useCriDaemon();
+const seed = Number(process.env["MINKE_NONSENSE_SEED"] ?? Math.floor(Math.random() * 2 ** 32));
 
-beforeEach(requires("root", "cgroup2"));
-beforeAll(async () => {
-  if (lacking) return;
-  daemon = await TestDaemon.start();
-  cri = new CriClient(daemon.criSocket);
-});
-afterAll(async () => {
-  cri?.close();
-  await daemon?.dispose();
-});
+/** Of a method: those that make something take longest. */
+const SAMPLE = { RunPodSandbox: 8, CreateContainer: 12 };
 
-const UNARY = (Object.keys(METHODS) as Method[]).filter((method) => !METHODS[method].responseStream);
-/** Need nothing, or succeed for what does not exist (api.proto). */
-const MAY_SUCCEED = /^(version|status|runtimeConfig|list|imageFsInfo|updateRuntimeConfig)/;
-const IDEMPOTENT = /^(stop|remove)/;
-const ALLOWED = [INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNIMPLEMENTED];
-
-test.each(UNARY)("%s without any field is refused with a status of its own", async (method) => {
-  if (MAY_SUCCEED.test(method)) return;
-  expect(ALLOWED).toContain((await cri.refusal(method)).status);
+test(`a sample of nonsense to every method, MINKE_NONSENSE_SEED=${seed}`, async () => {
+  const random = randomFrom(seed);
+  const cases = PROTO.methods.flatMap((method) => {
+    const count = SAMPLE[method.path.split("/").at(-1) as keyof typeof SAMPLE] ?? 3;
+    return [...nonsenseCases(method).slice(0, 3), ...sample(nonsenseCases(method), count, random)];
+  });
+  const run = await NonsenseRun.start(bench.daemon);
+  try {
+    expect(await run.complaints(cases)).toEqual([]);
+  } finally {
+    await run.close();
+  }
 });
 
-test.each(UNARY)("%s of an id that does not exist is NOT_FOUND, or succeeds where that is the rule", async (method) => {
-  if (MAY_SUCCEED.test(method)) return;
-  const fields = {
-    podSandboxId: "nope",
-    containerId: "nope",
-    cmd: ["x"],
-    stdout: true,
-    image: ImageSpec.fromPartial({ image: "nope.invalid/x:1" }),
-    config: undefined,
-  };
-  const outcome = await cri.call(method, fields as never).then(
-    () => "ok",
-    (err: { code: number }) => err.code,
-  );
-  if (IDEMPOTENT.test(method)) expect(outcome).toBe("ok");
-  else expect(["ok", UNAVAILABLE, ...ALLOWED]).toContain(outcome);
+const SANDBOX: readonly [string, Parameters<typeof PodSandboxConfig.fromPartial>[0]][] = [
+  ["a group without a user", { linux: { securityContext: { runAsGroup: { value: 5n } } } }],
+  [
+    "a user namespace beside the host's network",
+    {
+      linux: {
+        securityContext: {
+          namespaceOptions: {
+            network: 2,
+            usernsOptions: {
+              mode: 0,
+              uids: [{ hostId: 100_000, containerId: 0, length: 65_536 }],
+              gids: [{ hostId: 100_000, containerId: 0, length: 65_536 }],
+            },
+          },
+        },
+      },
+    },
+  ],
+  [
+    "another host port than container port on the host's network",
+    {
+      portMappings: [{ containerPort: 80, hostPort: 81 }],
+      linux: { securityContext: { namespaceOptions: { network: 2 } } },
+    },
+  ],
+  ["a cgroup parent that no path can name", { linux: { cgroupParent: `/${"x".repeat(70_000)}` } }],
+  ["a container's PID namespace as target", { linux: { securityContext: { namespaceOptions: { pid: 3 } } } }],
+];
+
+test("a sandbox of fields that exclude each other is INVALID_ARGUMENT", async () => {
+  for (const [what, fields] of SANDBOX) {
+    const config = PodSandboxConfig.fromPartial({ metadata: { name: "n", uid: "n", namespace: "n" }, ...fields });
+    const { status } = await bench.cri.refusal("runPodSandbox", { config });
+    expect({ what, status }).toEqual({ what, status: INVALID_ARGUMENT });
+  }
+});
+
+const MOUNT = { containerPath: "/mnt", hostPath: "/usr/share" };
+const CONTAINER: readonly [string, Parameters<typeof ContainerConfig.fromPartial>[0]][] = [
+  ["a uid beside a user name", { linux: { securityContext: { runAsUser: { value: 1n }, runAsUsername: "root" } } }],
+  ["a group without a user", { linux: { securityContext: { runAsGroup: { value: 1n } } } }],
+  ["the host's network in a pod's own", { linux: { securityContext: { namespaceOptions: { network: 2 } } } }],
+  ["no target for its PID namespace", { linux: { securityContext: { namespaceOptions: { pid: 3 } } } }],
+  ["a host path beside an image", { mounts: [{ ...MOUNT, image: { image: "minke.test/busybox:1" } }] }],
+  ["a sub path without an image", { mounts: [{ ...MOUNT, imageSubPath: "x" }] }],
+  ["a recursively read-only mount that may be written", { mounts: [{ ...MOUNT, recursiveReadOnly: true }] }],
+  [
+    "a recursively read-only mount that propagates",
+    { mounts: [{ ...MOUNT, recursiveReadOnly: true, readonly: true, propagation: 2 }] },
+  ],
+  ["mapped uids and no gids", { mounts: [{ ...MOUNT, uidMappings: [{ hostId: 1, containerId: 0, length: 1 }] }] }],
+  [
+    "a page size that leads to another file",
+    { linux: { resources: { hugepageLimits: [{ pageSize: "/../memory", limit: 1n }] } } },
+  ],
+  ["a log path that is too long", { logPath: "x".repeat(70_000) }],
+];
+
+test("a container of fields that exclude each other is INVALID_ARGUMENT", async () => {
+  const podSandboxId = await bench.sandbox({ logDirectory: bench.folder });
+  for (const [what, fields] of CONTAINER) {
+    const config = ContainerConfig.fromPartial({
+      metadata: { name: "n" },
+      image: { image: "minke.test/busybox:1" },
+      ...fields,
+    });
+    const refusal = await bench.cri.refusal("createContainer", { podSandboxId, config });
+    expect({ what, status: refusal.status }).toEqual({ what, status: INVALID_ARGUMENT });
+  }
+  const containerId = await bench.cri.startContainer(podSandboxId);
+  const streams = { containerId, cmd: ["true"], stdout: true };
+  for (const fields of [{ cmd: [] }, { cmd: ["a\0b"] }, { stdout: false }, { tty: true, stderr: true }]) {
+    expect(await bench.cri.refusal("exec", { ...streams, ...fields })).toMatchObject({ status: INVALID_ARGUMENT });
+  }
+  expect(await bench.cri.refusal("execSync", { containerId, cmd: ["a\0b"] })).toMatchObject({
+    status: INVALID_ARGUMENT,
+  });
+  expect(await bench.cri.refusal("attach", { containerId, stdout: true, tty: true })).toMatchObject({
+    status: INVALID_ARGUMENT,
+  });
+});
+
+test("a mount of a host path that is not there is MOUNT_SOURCE_INVALID", async () => {
+  const config = ContainerConfig.fromPartial({
+    metadata: { name: "n" },
+    image: { image: "minke.test/busybox:1" },
+    mounts: [{ ...MOUNT, hostPath: "/no/such/path" }],
+  });
+  const podSandboxId = await bench.sandbox();
+  expect(await bench.cri.refusal("createContainer", { podSandboxId, config })).toMatchObject({
+    status: 9,
+    code: "MOUNT_SOURCE_INVALID",
+  });
 });
 
 test("checkpoints are refused with a sentence", async () => {
-  expect(await cri.refusal("checkpointPod", { podSandboxId: "x" })).toMatchObject({
+  expect(await bench.cri.refusal("checkpointPod", { podSandboxId: "x" })).toMatchObject({
     status: UNIMPLEMENTED,
     message: expect.stringContaining("checkpoints are not implemented"),
   });
+});
+
+/** gRPC's status of a call of raw bytes; -1: the connection or stream ended without one. */
+function rawCall(path: string, bytes: Buffer, headers: Record<string, string> = {}): Promise<number> {
+  const session = connectHttp2("http://localhost", { createConnection: () => connect(bench.daemon.criSocket) });
+  return new Promise<number>((resolve) => {
+    session.on("error", () => resolve(-1));
+    const stream = session.request({
+      ":method": "POST",
+      ":path": path,
+      "content-type": "application/grpc",
+      te: "trailers",
+      ...headers,
+    });
+    const take = (got: object): void => {
+      const status = (got as Record<string, unknown>)["grpc-status"];
+      if (status !== undefined) resolve(Number(status));
+    };
+    stream.on("response", take);
+    stream.on("trailers", take);
+    stream.on("error", () => resolve(-1));
+    stream.on("close", () => resolve(-1));
+    stream.resume();
+    stream.end(bytes);
+  }).finally(() => session.destroy());
+}
+
+const VERSION = "/runtime.v1.RuntimeService/Version";
+
+test("methods and services that there are not are UNIMPLEMENTED", async () => {
+  const empty = Buffer.alloc(5);
+  expect(await rawCall("/runtime.v1.RuntimeService/Fly", empty)).toBe(UNIMPLEMENTED);
+  expect(await rawCall("/runtime.v9.RuntimeService/Version", empty)).toBe(UNIMPLEMENTED);
+  expect(await rawCall("/", empty)).toBe(UNIMPLEMENTED);
+});
+
+const framed = (length: number, payload: Buffer, flag = 0): Buffer => {
+  const head = Buffer.alloc(5);
+  head.writeUInt8(flag, 0);
+  head.writeUInt32BE(length, 1);
+  return Buffer.concat([head, payload]);
+};
+
+const FRAMES: readonly [string, Buffer, Record<string, string>, readonly number[]][] = [
+  ["whose payload is no message", framed(3, Buffer.from([0x0f, 0xff, 0xff])), {}, [INVALID_ARGUMENT]],
+  ["that says it is 4 GiB", framed(0xffff_ffff, Buffer.alloc(10)), {}, [RESOURCE_EXHAUSTED]],
+  ["that ends before its length", framed(100, Buffer.alloc(10)), {}, [UNIMPLEMENTED, INTERNAL, -1]],
+  ["of half a head", Buffer.from([0, 0]), {}, [UNIMPLEMENTED, INTERNAL, -1]],
+  ["that is compressed as nobody says", framed(2, Buffer.from("ab"), 1), {}, [INVALID_ARGUMENT]],
+  ["of an unknown compression", framed(2, Buffer.from("ab"), 1), { "grpc-encoding": "zip" }, [UNIMPLEMENTED]],
+];
+
+test("frames that are none end with a status, and harm nobody", async () => {
+  for (const [what, bytes, headers, statuses] of FRAMES) {
+    const status = await rawCall(VERSION, bytes, headers);
+    expect({ what, isFine: statuses.includes(status), status }).toEqual({ what, isFine: true, status });
+    expect(await bench.cri.call("version")).toMatchObject({ runtimeName: "minke" });
+  }
+});
+
+test("bytes that are no HTTP/2 at all harm nobody", async () => {
+  const descriptors = () => readdirSync(`/proc/${bench.daemon.pid}/fd`).length;
+  const before = descriptors();
+  for (const text of ["GET / HTTP/1.1\r\n\r\n", "\0\0\0", `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${"\xff".repeat(9)}`]) {
+    const socket = connect(bench.daemon.criSocket);
+    socket.on("error", () => undefined);
+    await new Promise<void>((resolve) => socket.write(Buffer.from(text, "latin1"), () => resolve()));
+    expect(await bench.cri.call("version")).toMatchObject({ runtimeName: "minke" });
+    socket.destroy();
+  }
+  await expect.poll(descriptors).toBeLessThanOrEqual(before);
 });

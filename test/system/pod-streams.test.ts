@@ -206,7 +206,7 @@ pid = os.fork()
 if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))`;
 
-test("a command that finds no daemon starts one, says so, and works; stop ends though nobody reaps the daemon", async () => {
+test("a command that finds no daemon starts one with the settings of the last, says so, and works; stop ends though nobody reaps the daemon", async () => {
   const folder = mkdtempSync(join(tmpdir(), "minke-auto-"));
   const config = join(folder, "config.toml");
   writeFileSync(
@@ -215,12 +215,15 @@ test("a command that finds no daemon starts one, says so, and works; stop ends t
   );
   const env = { MINKE_ROOT: join(folder, "root"), MINKE_RUN: join(folder, "run"), MINKE_CONFIG: config };
   const minke = `${process.execPath} ${MINKE}`;
-  const script = `${minke} get pods && ${minke} get pods && ls /sys/class/net && ${minke} daemon stop --pods`;
+  // The second daemon comes after a crash, and is told of no settings.
+  const crash = `kill -9 $(pgrep -f -- "[m]ain.js --root ${folder}/root ")`;
+  const again = `${crash} && unset MINKE_CONFIG && ${minke} get pods`;
+  const script = `${minke} get pods && ${minke} get pods && ${again} && ls /sys/class/net && ${minke} daemon stop --pods`;
   try {
     const { code, stdout, stderr } = await runCommand("python3", ["-c", NO_INIT, "sh", "-c", script], { env });
-    expect(stderr).toBe(
-      `no daemon is running, starting one (root ${folder}/root, log ${folder}/root/daemon.log)\n${"No pods found in namespace default.\n".repeat(2)}`,
-    );
+    const started = `no daemon is running, starting one (root ${folder}/root, log ${folder}/root/daemon.log, settings ${config})\n`;
+    const none = "No pods found in namespace default.\n";
+    expect(stderr).toBe(`${started}${none.repeat(2)}${started}${none}`);
     expect(stdout).toContain(`mka${process.pid}\n`);
     expect(stdout).toMatch(/daemon stopped, pods deleted\n$/);
     expect(code).toBe(0);

@@ -5,14 +5,14 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { critestImages, runCritest, specsOfVm } from "./critest.js";
-import { loadImages, SLOW_MS, startDaemon, stopDaemon } from "./daemon.js";
-import { CHECKOUT } from "./machine/host.js";
+import { DAEMON_MS, loadImages, sharedDaemon, SLOW_MS } from "./daemon.js";
+import { LOOP_DEVICE } from "./loop-device.js";
+import { busyboxPod, podApi } from "./pod-api.js";
 import { quoted } from "./quoted.js";
 import { sharedVm } from "./shared-vm.js";
 import { requiredTool } from "./tools.js";
 
 const vm = sharedVm();
-const LOG = "/tmp/minke-cri.log";
 const BUSYBOX = "minke.test/busybox:1";
 const MIB = 1 << 20;
 
@@ -27,17 +27,15 @@ beforeAll(async () => {
   requiredTool("crictl");
   requiredTool("critest");
   const images = critestImages();
-  await startDaemon(vm(), LOG);
-  await loadImages(vm(), `${CHECKOUT}/.cache/fixtures/layout`);
+  await sharedDaemon(vm());
   await loadImages(vm(), images);
   critest = runCritest(vm(), 2 * SLOW_MS);
   // Awaited by the last tests.
   critest.catch(() => undefined);
-}, 4 * SLOW_MS);
+}, DAEMON_MS + SLOW_MS);
 
 afterAll(async () => {
   await critest?.catch(() => undefined);
-  await stopDaemon(vm());
 }, 3 * SLOW_MS);
 
 describe("CRI's resources", () => {
@@ -52,7 +50,7 @@ describe("CRI's resources", () => {
     readonly left: number;
   };
   beforeAll(async () => {
-    await output("modprobe loop; [ -s /tmp/loop ] || { truncate -s 16M /tmp/loop && losetup /dev/loop0 /tmp/loop; }");
+    await output(LOOP_DEVICE);
     seen = JSON.parse(await output("node test/vm/guest/cri-resources.mjs")) as typeof seen;
   }, SLOW_MS);
 
@@ -183,7 +181,10 @@ describe("a container in state D", () => {
 
     const stop = vm().run(crictlLine("stop", "--timeout", "1", id), { timeoutMs: SLOW_MS });
     await output(`${api} -f -X DELETE ${pods}/stuck >/dev/null`);
-    expect(await crictl("exec", "--sync", "--timeout", "60", other, "echo", "alive")).toBe("alive");
+    const script = "echo alive; cat /proc/self/attr/current";
+    expect(await crictl("exec", "--sync", "--timeout", "60", other, "sh", "-c", script)).toBe(
+      "alive\nminke-default (enforce)",
+    );
     const { code, stderr } = await stop;
     expect(code).not.toBe(0);
     expect(stderr).toMatch(/outlive SIGKILL: pid \d+ \W*sh\W* is in state D, waiting in \w+/);
@@ -204,6 +205,75 @@ describe("a container in state D", () => {
       `for i in $(seq 600); do [ $(${api} -o /dev/null -w '%{http_code}' ${pods}/stuck) = 404 ] && exit; sleep 0.2; done; exit 1`,
     );
     expect(await output("pgrep -f '[b]y-cri|[b]y-pod' || true")).toBe("");
+  });
+});
+
+/** Each try and what came of it, a line each. */
+const TRIES = `cat /proc/self/attr/current
+try() { "$@" >/dev/null 2>&1 && echo "$* allowed" || echo "$* denied"; }
+try mount -t tmpfs none /mnt
+try dd if=/dev/null of=/proc/sysrq-trigger count=0 conv=notrunc
+try dd if=/proc/kcore of=/dev/null bs=1 count=1
+try touch /new
+echo end; exec sleep 1000`;
+
+describe("the default AppArmor profile", () => {
+  const pods = podApi(vm);
+  const logs = new Map<string, string[]>();
+  beforeAll(async () => {
+    // Nothing but AppArmor may stand in the way.
+    const admin = {
+      capabilities: { add: ["SYS_ADMIN", "SYS_RAWIO"] },
+      seccompProfile: { type: "Unconfined" },
+      procMount: "Unmasked",
+    };
+    const containers = Object.entries({
+      default: { ...admin, appArmorProfile: { type: "RuntimeDefault" } },
+      unsaid: admin,
+      unconfined: { ...admin, appArmorProfile: { type: "Unconfined" } },
+      privileged: { privileged: true },
+    }).map(([name, securityContext]) => ({
+      name,
+      image: BUSYBOX,
+      command: ["sh", "-c", `mkdir -p /mnt; ${TRIES}`],
+      securityContext,
+    }));
+    await pods.create(busyboxPod("confined", "", { spec: { hostUsers: true, containers } }));
+    for (const { name } of containers) {
+      const text = await pods.until(`all that container ${name} says`, async () => {
+        const answer = await pods.ask("GET", `pods/confined/log?container=${name}`);
+        return answer.text.includes("\nend") ? answer.text : undefined;
+      });
+      logs.set(name, text.trim().split("\n"));
+    }
+    await pods.remove("confined");
+  }, 2 * SLOW_MS);
+
+  test.each(["default", "unsaid"])(
+    "is in force where %s says so, and denies mounts and writes to the kernel's controls",
+    (name) => {
+      expect(logs.get(name)).toEqual([
+        "minke-default (enforce)",
+        "mount -t tmpfs none /mnt denied",
+        "dd if=/dev/null of=/proc/sysrq-trigger count=0 conv=notrunc denied",
+        "dd if=/proc/kcore of=/dev/null bs=1 count=1 denied",
+        "touch /new allowed",
+        "end",
+      ]);
+    },
+  );
+
+  test("is neither an unconfined container's nor a privileged one's", () => {
+    const everything = [
+      "unconfined",
+      "mount -t tmpfs none /mnt allowed",
+      "dd if=/dev/null of=/proc/sysrq-trigger count=0 conv=notrunc allowed",
+      "dd if=/proc/kcore of=/dev/null bs=1 count=1 allowed",
+      "touch /new allowed",
+      "end",
+    ];
+    expect(logs.get("unconfined")).toEqual(everything);
+    expect(logs.get("privileged")).toEqual(everything);
   });
 });
 

@@ -27,7 +27,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     ...(disk ? { disk: makeDisk(disk) } : {}),
     name: "console",
     detached: keep,
-    lifetimeMs: 15 * 60_000,
+    lifetimeMs: 30 * 60_000,
   });
   console.log(`vm: Linux ${vm.address.release}, up after ${(vm.address.bootMs / 1000).toFixed(1)} s`);
   // The port serves one client at a time: the test files connect one after another.

@@ -7,12 +7,15 @@ export interface BundleOptions {
   readonly args: readonly string[];
   /** Members of `process` besides args, cwd and env. */
   readonly process?: object;
+  /** Besides /proc and /dev. */
+  readonly mounts?: readonly object[];
   /** Members of `linux` besides namespaces and cgroupsPath. */
   readonly linux?: object;
 }
 
-/** On a tmpfs, since the root of the VM is an overlay already. */
+/** On a tmpfs, since the root of the VM is an overlay already. All have one rootfs. */
 const BUNDLES = "/tmp/bundles";
+const ROOTFS = "/tmp/bundles/rootfs";
 const OCI = "build/Release/minke-oci --root /run/minke-oci-check";
 
 /** Where the container's cgroup is. */
@@ -39,20 +42,19 @@ export async function cgroupFiles(vm: Vm, id: string): Promise<ReadonlyMap<strin
 
 /** Runs a container to its end: minke-oci's exit code is the container's. */
 export async function runContainer(vm: Vm, id: string, options: BundleOptions, timeoutMs = 30_000): Promise<RunResult> {
-  await writeBundle(vm, id, options);
-  return vm.run(`${OCI} run --bundle ${BUNDLES}/${id} ${id}`, { timeoutMs });
+  return vm.run(`${writeBundle(id, options)}${OCI} run --bundle ${BUNDLES}/${id} ${id}`, { timeoutMs });
 }
 
 /** Starts a container that goes on in the background, until `deleteContainer`. */
 export async function startContainer(vm: Vm, id: string, options: BundleOptions): Promise<void> {
-  await writeBundle(vm, id, options);
-  await vm.output(`${OCI} run --detach --bundle ${BUNDLES}/${id} ${id} >/dev/null 2>&1 || ${OCI} state ${id}`);
+  const run = `${OCI} run --detach --bundle ${BUNDLES}/${id} ${id} >/dev/null 2>&1`;
+  await vm.output(`${writeBundle(id, options)}${run} || ${OCI} state ${id}`);
 }
 
 /** Makes a container and does not start it: its cgroup is there, with all limits. */
 export async function createContainer(vm: Vm, id: string, options: BundleOptions): Promise<void> {
-  await writeBundle(vm, id, options);
-  const { code, stderr } = await vm.run(`${OCI} create --bundle ${BUNDLES}/${id} ${id} >/dev/null`);
+  const create = `${OCI} create --bundle ${BUNDLES}/${id} ${id} >/dev/null`;
+  const { code, stderr } = await vm.run(`${writeBundle(id, options)}${create}`);
   if (code !== 0) throw new Error(`minke-oci create: ${stderr}`);
 }
 
@@ -60,14 +62,16 @@ export async function deleteContainer(vm: Vm, id: string): Promise<void> {
   await vm.output(`${OCI} delete --force ${id}`);
 }
 
-async function writeBundle(vm: Vm, id: string, { args, process, linux }: BundleOptions): Promise<void> {
+/** The commands that write it. */
+function writeBundle(id: string, { args, process, mounts = [], linux }: BundleOptions): string {
   const spec = {
     ociVersion: "1.2.0",
-    root: { path: "rootfs" },
+    root: { path: ROOTFS },
     process: { args, cwd: "/", env: ["PATH=/bin"], ...process },
     mounts: [
       { destination: "/proc", type: "proc", source: "proc" },
       { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "mode=755"] },
+      ...mounts,
     ],
     linux: {
       namespaces: ["mount", "pid", "ipc", "uts", "cgroup"].map((type) => ({ type })),
@@ -75,9 +79,12 @@ async function writeBundle(vm: Vm, id: string, { args, process, linux }: BundleO
       ...linux,
     },
   };
-  await vm.output(`
-    mkdir -p ${BUNDLES}/${id}/rootfs/{bin,proc,dev,tmp,etc}
-    cd ${BUNDLES}/${id}
-    cp /bin/busybox rootfs/bin/ && for name in sh cat date dd sleep mknod; do ln -sfn busybox rootfs/bin/$name; done
-    printf %s ${quoted(JSON.stringify(spec))} >config.json`);
+  return `
+    [ -e ${ROOTFS}/etc ] || {
+      mkdir -p ${ROOTFS}/{bin,proc,dev,tmp} && cp /bin/busybox ${ROOTFS}/bin/
+      for name in sh cat date dd sleep mknod; do ln -s busybox ${ROOTFS}/bin/$name; done
+      mkdir ${ROOTFS}/etc
+    }
+    mkdir -p ${BUNDLES}/${id} && printf %s ${quoted(JSON.stringify(spec))} >${BUNDLES}/${id}/config.json || exit
+  `;
 }

@@ -55,7 +55,7 @@ function buildTools() {
   const chosen = (/** @type {RegExp} */ names) =>
     positionals.length === 0 || positionals.some((name) => names.test(name));
   const needed = [
-    ...(chosen(/power-cuts|runtime-handlers|cri/) ? ["crictl"] : []),
+    ...(chosen(/power-cuts|runtime-handlers|cri|userns|network/) ? ["crictl"] : []),
     ...(chosen(/cri/) ? ["critest"] : []),
   ];
   for (const name of needed) {

@@ -4,15 +4,14 @@
  * is, shows here that it runs, is limited and leaves nothing.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadImages, SLOW_MS, startDaemon, stopDaemon } from "./daemon.js";
-import { CHECKOUT } from "./machine/host.js";
+import { DAEMON_MS, HANDLERS, sharedDaemon, SLOW_MS } from "./daemon.js";
+import { busyboxPod, podApi } from "./pod-api.js";
 import { quoted } from "./quoted.js";
 import { sharedVm } from "./shared-vm.js";
 import { requiredTool } from "./tools.js";
 
 const vm = sharedVm();
-const PROGRAMS = { crun: "/usr/bin/crun", runc: "/usr/sbin/runc" };
-const LOG = "/tmp/minke-handlers.log";
+const pods = podApi(vm);
 const BUSYBOX = "minke.test/busybox:1";
 
 const output = (command: string) => vm().output(command, { timeoutMs: SLOW_MS });
@@ -56,15 +55,10 @@ const traces = () =>
 
 beforeAll(async () => {
   requiredTool("crictl");
-  const settings = Object.entries(PROGRAMS).map(([name, path]) => `[runtime-handlers.${name}]\npath = "${path}"\n`);
-  await output(`cat >/tmp/handlers.toml <<<${quoted(settings.join(""))}`);
-  await startDaemon(vm(), LOG, "--config", "/tmp/handlers.toml");
-  await loadImages(vm(), `${CHECKOUT}/.cache/fixtures/layout`);
-}, 2 * SLOW_MS);
+  await sharedDaemon(vm());
+}, DAEMON_MS);
 
-afterAll(() => stopDaemon(vm()), SLOW_MS);
-
-describe.each(Object.keys(PROGRAMS))("%s", (handler) => {
+describe.each(Object.keys(HANDLERS))("%s", (handler) => {
   let before = "";
   let sandbox = "";
   let pod = "";
@@ -132,13 +126,11 @@ describe.each(Object.keys(PROGRAMS))("%s", (handler) => {
   });
 
   test("runs a pod by runtimeClassName", { timeout: SLOW_MS }, async () => {
-    const container = { name: "main", image: BUSYBOX, command: ["sleep", "1000"] };
-    const spec = { runtimeClassName: handler, terminationGracePeriodSeconds: 0, containers: [container] };
-    const file = await withJson("classy", { apiVersion: "v1", kind: "Pod", metadata: { name: "classy" }, spec });
-    await minke("run", "-f", file, "--wait", "--timeout", "150");
+    await pods.create(busyboxPod("classy", "sleep 1000", { spec: { runtimeClassName: handler } }));
+    await pods.running("classy");
     expect(await output("grep -c '/bundle/rootfs .* overlay' /proc/self/mountinfo")).toBe("1\n");
     expect(await minke("exec", "classy", "--", "echo", "in it")).toBe("in it\n");
-    await minke("delete", "pod", "classy");
+    await pods.remove("classy");
     expect(await output("grep -c '/bundle/rootfs .* overlay' /proc/self/mountinfo || true")).toBe("0\n");
   });
 });

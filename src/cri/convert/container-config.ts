@@ -13,7 +13,7 @@ import {
   type Mount,
   MountPropagation as CriPropagation,
 } from "../generated/runtime/v1/api.js";
-import { absolutePath, invalidField, plainText } from "./fields.js";
+import { absolutePath, cString, invalidField, plainText } from "./fields.js";
 import { toResources } from "./resources.js";
 import { toPid, toSecurity, toUser } from "./security.js";
 import { toSignalName } from "./signals.js";
@@ -57,11 +57,6 @@ export function toContainerConfig(config: CriContainerConfig | undefined, sandbo
     stopSignal: toSignalName(config.stopSignal, "config.stop_signal"),
     ...NEVER_ROTATED,
   };
-}
-
-function cString(text: string, field: string): string {
-  if (text.includes("\0")) throw invalidField(field, "has a NUL byte");
-  return text;
 }
 
 const PROPAGATION: Readonly<Record<number, MountPropagation>> = {

@@ -40,6 +40,18 @@ export function plainText(text: string, field: string): string {
   return text;
 }
 
+/** What becomes an argument of a program. */
+export function cString(text: string, field: string): string {
+  if (text.includes("\0")) throw invalidField(field, "has a NUL byte");
+  return text;
+}
+
+/** Of an exec. */
+export function checkCommand(cmd: readonly string[]): void {
+  if (cmd.length === 0) throw invalidField("cmd", "is empty");
+  for (const [i, word] of cmd.entries()) cString(word, `cmd[${i}]`);
+}
+
 /** An absolute path without NUL and without a way up. */
 export function absolutePath(path: string, field: string): string {
   if (!path.startsWith("/")) throw invalidField(field, `"${path}" is not absolute`);

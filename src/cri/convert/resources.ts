@@ -3,7 +3,7 @@
  */
 import type { ContainerResources } from "../../state/container.js";
 import type { LinuxContainerResources } from "../generated/runtime/v1/api.js";
-import { invalidField, plainText, toNumber } from "./fields.js";
+import { invalidField, toNumber } from "./fields.js";
 
 const OOM_SCORE_ADJ = 1000;
 
@@ -26,12 +26,18 @@ export function toResources(resources: LinuxContainerResources | undefined, path
     cpusetMems: cpuList(resources.cpusetMems, `${path}.cpuset_mems`),
     ...(resources.hugepageLimits.length > 0 && {
       hugepageLimits: resources.hugepageLimits.map(({ pageSize, limit }) => ({
-        pageSize: plainText(pageSize, `${path}.hugepage_limits`),
+        pageSize: hugepageSize(pageSize, `${path}.hugepage_limits.page_size`),
         limitBytes: toNumber(limit, `${path}.hugepage_limits`, 0),
       })),
     }),
     ...(Object.keys(resources.unified).length > 0 && { unified: toUnified(resources.unified, `${path}.unified`) }),
   };
+}
+
+/** api.proto, HugepageLimit.page_size: "<unit-prefix>B", unit-prefix K, M or G; it is part of a file's name. */
+function hugepageSize(text: string, field: string): string {
+  if (!/^[1-9]\d{0,9}[KMG]B$/.test(text)) throw invalidField(field, `"${text}" is not a size such as 2MB`);
+  return text;
 }
 
 function cpuList(text: string, field: string): string | undefined {

@@ -148,12 +148,20 @@ function toSysctls(sysctls: Readonly<Record<string, string>>): Readonly<Record<s
   return sysctls;
 }
 
+/** linux/limits.h */
+const NAME_MAX = 255;
+const PATH_MAX = 4096;
+
 /** Below the cgroup v2 mount, as the cgroupfs driver has it. */
 function toCgroupParent(parent: string): string {
   const path = "config.linux.cgroup_parent";
   plainText(parent, path);
   if (parent.endsWith(".slice"))
     throw invalidField(path, `"${parent}" is a systemd slice; the cgroup driver is cgroupfs, as RuntimeConfig says`);
-  if (parent.split("/").includes("..")) throw invalidField(path, `"${parent}" leads up`);
+  const folders = parent.split("/");
+  if (folders.includes("..")) throw invalidField(path, `"${parent}" leads up`);
+  // Beyond either, no cgroup can be made, nor looked for; the rest is for the mount and those of minke.
+  if (folders.some((folder) => Buffer.byteLength(folder) > NAME_MAX) || Buffer.byteLength(parent) > PATH_MAX / 2)
+    throw invalidField(path, `${Buffer.byteLength(parent)} bytes are too long a path for a cgroup`);
   return parent;
 }

@@ -142,6 +142,22 @@ describe("errors", () => {
     await expect(ask(client, "version", { version: "" })).rejects.toMatchObject({ code: 5 });
   });
 
+  test("a call that was answered does not abort its verb's signal", async () => {
+    let seen: AbortSignal | undefined;
+    const client = await serve({
+      removeContainer: (_, { signal }) => {
+        seen = signal;
+        return {};
+      },
+      stopContainer: () => ({}),
+    });
+    await ask(client, "removeContainer", { containerId: "x" });
+    // The first call's stream has ended before the second one is answered.
+    await ask(client, "stopContainer", { containerId: "x", timeout: 0n });
+    await ask(client, "stopContainer", { containerId: "x", timeout: 0n });
+    expect(seen?.aborted).toBe(false);
+  });
+
   test("a caller that cancels aborts the verb's signal", async () => {
     let seen: AbortSignal | undefined;
     const client = await serve({

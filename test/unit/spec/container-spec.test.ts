@@ -2,7 +2,11 @@
 import { describe, expect, test } from "vitest";
 import { toContainerConfig } from "../../../src/cri/convert/container-config.js";
 import { toSandboxConfig } from "../../../src/cri/convert/sandbox-config.js";
-import { ContainerConfig, PodSandboxConfig } from "../../../src/cri/generated/runtime/v1/api.js";
+import {
+  ContainerConfig,
+  PodSandboxConfig,
+  SecurityProfile_ProfileType as Type,
+} from "../../../src/cri/generated/runtime/v1/api.js";
 import { type ContainerSpecInput, type HostAbilities, toContainerSpec } from "../../../src/spec/container-spec.js";
 
 const HOST: HostAbilities = {
@@ -97,5 +101,47 @@ describe("a device", () => {
       options: ["bind", "rprivate", "nosuid", "noexec"],
     });
     expect(spec.linux?.resources?.devices).toContainEqual(rule);
+  });
+});
+
+const apparmor = (profileType: Type, localhostRef = "") => ({ apparmor: { profileType, localhostRef } });
+
+describe("the AppArmor profile", () => {
+  const ON = { ...HOST, hasAppArmor: true };
+  const LOADED = { defaultAppArmor: { profile: "minke-default" } };
+  const NOT_LOADED = { defaultAppArmor: { why: "apparmor_parser is not installed" } };
+
+  test.each([
+    ["RuntimeDefault", apparmor(Type.RuntimeDefault), "minke-default"],
+    ["nothing said", {}, "minke-default"],
+    ["Unconfined", apparmor(Type.Unconfined), undefined],
+    ["Localhost", apparmor(Type.Localhost, "mine"), "mine"],
+    ["privileged", { privileged: true }, undefined],
+  ])("with %s", (_, asked, profile) => {
+    const { spec, warnings } = specOf(asked, ON, LOADED);
+    expect(spec.process?.apparmorProfile).toBe(profile);
+    expect(warnings).toEqual([]);
+  });
+
+  test("of RuntimeDefault is none where AppArmor is off, and that is no warning", () => {
+    const { spec, warnings } = specOf(apparmor(Type.RuntimeDefault));
+    expect(spec.process).not.toHaveProperty("apparmorProfile");
+    expect(warnings).toEqual([]);
+  });
+
+  test.each([
+    ["RuntimeDefault", apparmor(Type.RuntimeDefault), [expect.stringContaining("apparmor_parser is not installed")]],
+    ["nothing said", {}, []],
+  ])("that could not be loaded is none, with a warning where it was asked for: %s", (_, asked, expected) => {
+    const { spec, warnings } = specOf(asked, ON, NOT_LOADED);
+    expect(spec.process).not.toHaveProperty("apparmorProfile");
+    expect(warnings).toEqual(expected);
+  });
+
+  test("by name is refused where AppArmor is off, and taken where only the default one is missing", () => {
+    expect(() => specOf(apparmor(Type.Localhost, "mine"))).toThrow(
+      expect.objectContaining({ kind: "failed-precondition", code: "APPARMOR_MISSING" }),
+    );
+    expect(specOf(apparmor(Type.Localhost, "mine"), ON, NOT_LOADED).spec.process?.apparmorProfile).toBe("mine");
   });
 });

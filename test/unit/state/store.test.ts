@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -45,6 +45,30 @@ test("a temporary file of a dead writer is swept at open", async () => {
   await open();
   await writeFile(join(top, "s", ".a.json.4711.0"), "half");
   await open();
+  expect(await readdir(join(top, "s"))).toEqual([]);
+});
+
+test("records that come and go make no new files, and nothing of the old ones is left in those", async () => {
+  const store = await open();
+  const inode = async (id: string) => (await stat(join(top, "s", `${id}.json`))).ino;
+  await store.put("a", { n: 1, text: "secret" });
+  const first = await inode("a");
+  await store.put("a", { n: 2, text: "secret" });
+  const second = await inode("a");
+  await store.remove("a");
+  for (const name of await readdir(join(top, "s"))) expect((await stat(join(top, "s", name))).size).toBe(1);
+  await store.put("b", { n: 1 });
+  await store.put("c", { n: 1 });
+  expect([await inode("b"), await inode("c")].sort()).toEqual([first, second].sort());
+  expect(await readdir(join(top, "s"))).toEqual(["b.json", "c.json"]);
+});
+
+test("spare files of an earlier run are removed at open and not reported", async () => {
+  const store = await open();
+  await store.put("a", { n: 1 });
+  await store.remove("a");
+  expect(await readdir(join(top, "s"))).toEqual([".spare-1"]);
+  expect((await open()).unfinished).toEqual([]);
   expect(await readdir(join(top, "s"))).toEqual([]);
 });
 

@@ -56,9 +56,14 @@ export class Vm {
     this.#end = end;
   }
 
-  /** A machine that another process booted; it is that one's to end. */
-  static async connect(address: VmAddress): Promise<Vm> {
-    return new Vm(address, await Channel.open(address.agentSocket));
+  /**
+   * A machine that another process booted; it is that one's to end. One at a time: QEMU takes the next
+   * client when the one before has disconnected, which is waited for.
+   */
+  static async connect(address: VmAddress, timeoutMs: number): Promise<Vm> {
+    const channel = await Channel.open(address.agentSocket);
+    await channel.run("true", timeoutMs);
+    return new Vm(address, channel);
   }
 
   /** Runs a bash script inside, in the checkout, as root. */
