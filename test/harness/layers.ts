@@ -7,7 +7,7 @@ import { dirname, join, normalize } from "node:path";
 /** From top to bottom; folders of one level are siblings. */
 const LEVELS: readonly (readonly string[])[] = [
   ["main", "cli"],
-  ["client"],
+  ["client", "daemon-sockets"],
   ["cri", "api", "pod"],
   ["runtime"],
   ["image", "volume", "network", "nri", "monitor", "streaming", "doctor"],

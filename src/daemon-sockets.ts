@@ -1,0 +1,163 @@
+/**
+ * The sockets that the daemon answers on: CRI with its streaming server, the API, and NRI's.
+ */
+import { rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import type { DaemonMetrics } from "./api/daemon-metrics.js";
+import { createApiServer } from "./api/server.js";
+import { listenOnSocket } from "./api/unix-socket.js";
+import type { CleanupStack } from "./base/cleanup.js";
+import type { Logger } from "./base/log.js";
+import { createCriServer } from "./cri/server.js";
+import { criVerbs } from "./cri/service.js";
+import { failureStatus } from "./cri/streams.js";
+import { runDoctor } from "./doctor/doctor.js";
+import type { ImageStore } from "./image/image-store.js";
+import type { Networks } from "./network/networks.js";
+import type { Nri } from "./nri/nri.js";
+import type { PodEngine } from "./pod/engine.js";
+import type { Host } from "./runtime/host.js";
+import type { OpenedRuntime } from "./runtime/open-runtime.js";
+import { BUILT_IN_HANDLERS, type RuntimeHandler } from "./runtime/runtime-handlers.js";
+import type { Paths } from "./settings/paths.js";
+import type { Settings } from "./settings/settings.js";
+import { VERSION } from "./settings/version.js";
+import { StreamingServer } from "./streaming/streaming-server.js";
+
+export interface DaemonOptions {
+  /** Data: absolute. */
+  readonly root: string;
+  /** Sockets and our own tmpfs: absolute. */
+  readonly run: string;
+  /** Replaces `<run>/api.sock`. */
+  readonly api?: string | undefined;
+  /** Replaces `<run>/cri.sock`. */
+  readonly cri?: string | undefined;
+  /** A settings file that must exist; without it the default one, which may be missing. */
+  readonly config?: string | undefined;
+}
+
+export interface StopRequest {
+  /** Delete every pod and sandbox first, and leave nothing but the images. */
+  readonly pods: boolean;
+}
+
+/** What is open already, and is asked through the sockets. */
+export interface Daemon {
+  readonly runtime: OpenedRuntime;
+  readonly engine: PodEngine;
+  readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
+  readonly network: Networks;
+  readonly metrics: DaemonMetrics | undefined;
+  /** True once every pod is gone: bridge, rules, cgroups and sockets go too, images stay under the root. */
+  leavesNothing: boolean;
+  /** Called by the API's stop route; settles `stopRequested`. */
+  onStop: (request: StopRequest) => void;
+}
+
+export async function openNri(nri: Nri, socketPath: string, parts: CleanupStack): Promise<void> {
+  const listening = await listenOnSocket(
+    createServer((socket) => void nri.accept(socket)),
+    socketPath,
+  );
+  parts.push("close the NRI socket", () => {
+    nri.close();
+    return listening.close();
+  });
+}
+
+/** Sockets come last: what answers is ready. */
+export async function openSockets(
+  options: DaemonOptions,
+  settings: Settings,
+  paths: Paths,
+  host: Host,
+  images: ImageStore,
+  daemon: Daemon,
+  log: Logger,
+  parts: CleanupStack,
+): Promise<void> {
+  const { metrics } = daemon;
+  const holds = { holds: true, reason: "", message: "" };
+  const streaming = await StreamingServer.listen({ ...settings.streaming, failure: failureStatus });
+  parts.push("close the streaming server", () => streaming.close());
+  const cri = await createCriServer({
+    socketPath: options.cri ?? paths.criSocket,
+    observe: metrics && ((...request) => metrics.criRequest(...request)),
+    verbs: criVerbs({
+      runtime: daemon.runtime.runtime,
+      images,
+      streaming,
+      root: paths.root,
+      missedEvents: daemon.runtime.missedEvents,
+      introspection: {
+        version: VERSION,
+        runtimeReady: () => holds,
+        networkReady: () => daemon.network.readiness(),
+        runtimeHandlers: [
+          ...BUILT_IN_HANDLERS.map((name) => ({
+            name,
+            hasUserNamespaces: host.abilities.hasUserNamespaces,
+            hasRecursiveReadonlyMounts: true,
+          })),
+          ...[...daemon.runtimeHandlers.values()].map(({ name, hasRecursiveReadonlyMounts }) => ({
+            name,
+            hasUserNamespaces: false,
+            hasRecursiveReadonlyMounts,
+          })),
+        ],
+        configuration: () => ({
+          stateDir: paths.root,
+          runDir: paths.run,
+          cgroupMount: host.cgroups.mount,
+          cgroupControllers: [...host.cgroups.controllers],
+          appArmor: appArmorStatus(host),
+          seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
+          // Without a controller, figures are sums over the processes that run now.
+          figuresFrom: Object.fromEntries(
+            ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
+          ),
+        }),
+      },
+    }),
+    log,
+  });
+  parts.push("close the CRI socket", () => cri.close());
+  const server = createApiServer({
+    engine: daemon.engine,
+    images,
+    runtime: daemon.runtime.runtime,
+    imageCare: {
+      care: images.care,
+      knownNames: () => ({
+        containers: daemon.runtime.containerNames(),
+        pods: new Map(
+          daemon.engine.list().map(({ metadata: { uid, namespace, name } }) => [uid, `pod ${namespace}/${name}`]),
+        ),
+      }),
+      prunesCri: settings.images.collection.cri,
+    },
+    version: VERSION,
+    doctor: runDoctor,
+    stop: async (request) => daemon.onStop(request),
+    log,
+  });
+  const apiSocket = options.api ?? paths.apiSocket;
+  await listenOnSocket(server, apiSocket);
+  parts.push("close the API socket", async () => {
+    await new Promise<void>((resolve) => {
+      server.close(() => resolve());
+      // Watches and followed logs never end by themselves; the answer to a stop request still goes out.
+      setTimeout(() => server.closeAllConnections(), 200);
+    });
+    await rm(apiSocket, { force: true });
+  });
+  log.info({ version: VERSION, root: paths.root, run: paths.run }, "ready");
+}
+
+function appArmorStatus({ appArmor }: Host): string {
+  if (!appArmor) return "off";
+  const { last } = appArmor;
+  if (last === "loading") return "the default profile is being loaded";
+  return "profile" in last ? `on, by default ${last.profile}` : `on, without the default profile: ${last.why}`;
+}
