@@ -16,6 +16,7 @@ import {
   MEDIA_TYPE,
   type Platform,
 } from "../oci/image-spec.js";
+import { beyondJsonLimits } from "./json-limits.js";
 
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
 export const MAX_CONFIG_BYTES = 8 * 1024 * 1024;
@@ -170,6 +171,8 @@ export function parseConfig(bytes: Buffer, layerCount: number, subject: string):
 export function parseJson(bytes: Buffer, capBytes: number, subject: string): Record<string, unknown> {
   if (bytes.length > capBytes)
     throw malformed(subject, `${bytes.length} bytes, more than the ${capBytes} that are allowed`);
+  const beyond = beyondJsonLimits(bytes);
+  if (beyond !== undefined) throw malformed(subject, beyond);
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString("utf8"));

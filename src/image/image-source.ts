@@ -69,7 +69,7 @@ export async function resolveImage(
   for (const layer of manifest.layers) {
     if (!FOREIGN_LAYER_TYPES.includes(layer.mediaType) || source.allowsForeignLayers) continue;
     throw new RuntimeError(
-      `read image "${subject}": layer ${layer.digest} is to be had from a foreign address only, which the settings do not allow`,
+      `read image "${subject}": layer ${layer.digest} is to be had from a foreign address only, which the settings do not allow (allow-foreign-layers of [images])`,
       { kind: "unimplemented", code: "IMAGE_UNSUPPORTED" },
     );
   }

@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
@@ -63,6 +64,75 @@ async function leftovers(): Promise<string[]> {
   const dirs = ["tmp", "layers", "blobs/sha256", "state/durable/images", "state/durable/layers"];
   return (await Promise.all(dirs.map((dir) => readdir(join(root, dir))))).flat();
 }
+
+describe("a layer of a foreign address, on another host, behind an index,", () => {
+  let elsewhere: Server;
+  let asked: IncomingMessage[];
+
+  /** The registry gives an index whose manifest says that its last layer is elsewhere, and does not have it. */
+  beforeEach(async () => {
+    const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as {
+      manifests: { digest: string; mediaType: string }[];
+    };
+    const blob = (digest: string) => readFile(join(layout, "blobs/sha256", digest.slice(7)));
+    const manifest = JSON.parse((await blob(index.manifests[2]?.digest ?? "")).toString()) as {
+      layers: { digest: string; mediaType: string; urls?: string[] }[];
+    };
+    const last = manifest.layers[1];
+    if (!last) throw new Error("the probe image has two layers");
+    const bytes = await blob(last.digest);
+    asked = [];
+    elsewhere = createServer((request, response) => {
+      asked.push(request);
+      response.end(bytes);
+    });
+    await new Promise<void>((resolve) => elsewhere.listen(0, "127.0.0.1", resolve));
+    const address = elsewhere.address();
+    last.urls = [`http://127.0.0.1:${typeof address === "object" ? address?.port : 0}/layer.tar.gz`];
+    last.mediaType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    const own = Buffer.from(JSON.stringify(manifest));
+    const digest = `sha256:${createHash("sha256").update(own).digest("hex")}`;
+    const platform = { os: "linux", architecture: process.arch === "x64" ? "amd64" : process.arch };
+    const mediaType = "application/vnd.oci.image.manifest.v1+json";
+    const top = {
+      schemaVersion: 2,
+      mediaType: "application/vnd.oci.image.index.v1+json",
+      manifests: [{ mediaType, digest, size: own.length, platform }],
+    };
+    server.removeAllListeners("request");
+    const answer = async (request: IncomingMessage, response: ServerResponse) => {
+      const name =
+        decodeURIComponent(request.url ?? "")
+          .split("/")
+          .at(-1) ?? "";
+      if (name === last.digest) response.writeHead(404).end();
+      else if (name === "1") response.writeHead(200, { "content-type": top.mediaType }).end(JSON.stringify(top));
+      else if (name === digest) response.writeHead(200, { "content-type": mediaType }).end(own);
+      else response.end(await blob(name));
+    };
+    server.on("request", (request, response) => void answer(request, response));
+  });
+  afterEach(() => new Promise((resolve) => elsewhere.close(resolve)));
+
+  test("is refused by default, and its host is not asked", async () => {
+    await expect(store.pull(ref)).rejects.toMatchObject({
+      kind: "unimplemented",
+      code: "IMAGE_UNSUPPORTED",
+      message: expect.stringContaining("allow-foreign-layers") as string,
+    });
+    expect(asked).toEqual([]);
+    expect(await leftovers()).toEqual([]);
+  });
+
+  test("is fetched where the settings allow it, without a credential of the registry", async () => {
+    await store.close();
+    store = await ImageStore.open(new Paths(root, join(root, "run")), { allowForeignLayers: true });
+    const auth = { username: "anna", password: "secret" };
+    const { layers } = await store.pull(ref, { auth });
+    expect(layers).toHaveLength(2);
+    expect(asked.map(({ url, headers }) => [url, headers.authorization])).toEqual([["/layer.tar.gz", undefined]]);
+  });
+});
 
 test.each<[string, string, string, (response: ServerResponse, bytes: Buffer) => void]>([
   [

@@ -32,8 +32,8 @@ const CUTS = Number(process.env["MINKE_POWER_CUTS"] ?? 20);
 /** How often more the machine is started on what the last kill left, and killed at its work. */
 const KILLS = Number(process.env["MINKE_POWER_CUT_KILLS"] ?? (CUTS > 20 ? 3 : 0));
 const SEED = Number(process.env["MINKE_POWER_CUT_SEED"] ?? 1);
-/** Of one disk made, mounted and examined; some hundred ms on a quiet host. */
-const CUT_LIMIT_MS = 60_000;
+/** Of one disk made, mounted and examined; some hundred ms on a quiet host, 13 s were seen on a busy one. */
+const CUT_LIMIT_MS = 180_000;
 /** How long the machine works, and longer where it has done too little by then: the host may be busy. */
 const WORK_MS = Math.max(30_000, CUTS * 300);
 const MIB = 1024 * 1024;
