@@ -3,6 +3,10 @@
  *
  * A metric whose value nobody knows has none: never a made-up zero. CRI's values are whole numbers, so what
  * is named after seconds is in whole seconds.
+ *
+ * Of what a kubelet's cAdvisor has without being asked, not here: load averages (container_cpu_load_*), which
+ * it counts by watching threads, and figures that only whole disks have (container_fs_io_*, *_merged_total,
+ * sector_*_total, read and write seconds).
  */
 import type { CgroupFigures, ContainerFigures, SandboxFigures } from "../runtime/figures.js";
 import type { ContainerStatus } from "../state/container.js";

@@ -4,8 +4,9 @@
 import { RuntimeError } from "../base/errors.js";
 import type { LinuxDevice, Mount, Spec } from "../oci/index.js";
 import type { CdiEdits } from "./cdi-spec.js";
+import { toDeviceMount } from "./device-mount.js";
 
-/** A hook holds the sandbox's monitor up until it has ended, so it always has to. */
+/** A container does not start before its hooks have ended, so they always have to. */
 const HOOK_TIMEOUT_S = 30;
 
 type DeviceNode = NonNullable<CdiEdits["deviceNodes"]>[number];
@@ -37,6 +38,9 @@ export function withCdiEdits(spec: Spec, edits: readonly CdiEdits[], nodes: read
       access: wanted.permissions ?? "rwm",
     }));
   const hooks = edits.flatMap((edit) => edit.hooks ?? []);
+  // In a user namespace no node can be made (mknod(2)): the host's own is bound, by its path there.
+  const isMapped = linux?.namespaces?.some(({ type }) => type === "user") === true;
+  const bound = isMapped ? nodes.map(({ wanted }) => toDeviceMount(wanted.path, wanted.hostPath ?? wanted.path)) : [];
   return {
     ...spec,
     ...(process && {
@@ -57,11 +61,11 @@ export function withCdiEdits(spec: Spec, edits: readonly CdiEdits[], nodes: read
         },
       },
     }),
-    mounts: [...(spec.mounts ?? []), ...edits.flatMap(({ mounts }) => (mounts ?? []).map(toMount))],
+    mounts: [...(spec.mounts ?? []), ...bound, ...edits.flatMap(({ mounts }) => (mounts ?? []).map(toMount))],
     ...(hooks.length > 0 && { hooks: toHooks(spec.hooks, hooks) }),
     linux: {
       ...linux,
-      devices: [...(linux?.devices ?? []).filter(({ path }) => !added.has(path)), ...devices],
+      devices: [...(linux?.devices ?? []).filter(({ path }) => !added.has(path)), ...(isMapped ? [] : devices)],
       resources: { ...linux?.resources, devices: [...(linux?.resources?.devices ?? []), ...rules] },
     },
   };

@@ -11,6 +11,7 @@ import type { ContainerConfig, ContainerMount } from "./container-config.js";
 import { DEFAULT_DEVICE_RULES } from "./default-devices.js";
 import { DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS } from "./default-paths.js";
 import { defaultSeccomp } from "./default-seccomp.js";
+import { toDeviceMount } from "./device-mount.js";
 import { containerArgs, containerEnv, type ImageDefaults } from "./process-config.js";
 import { type Controllers, toOciResources } from "./resources.js";
 import type { IdMapping, SandboxConfig } from "./sandbox-config.js";
@@ -142,7 +143,7 @@ export function toContainerSpec(input: ContainerSpecInput): ContainerSpecOutcome
       ...sandboxMounts(sandbox, config),
       ...[
         ...(input.imageVolumes ?? []).map((volume) => toVolumeMount(volume, sandbox.usernsPath !== undefined)),
-        ...bound.map(toDeviceMount),
+        ...bound.map(({ device, hostPath }) => toDeviceMount(device.path, hostPath)),
         ...config.mounts.map((mount) => toOciMount(mount, input)),
       ].sort(byDepth),
     ],
@@ -240,10 +241,6 @@ function seLinuxWarning({ selinux }: ContainerConfig["security"], { hasSeLinux }
 
 function toDeviceRule({ device, access }: AllowedDevice): LinuxDeviceCgroup {
   return { allow: true, type: device.type === "b" ? "b" : "c", major: device.major, minor: device.minor, access };
-}
-
-function toDeviceMount({ device: { path }, hostPath }: AllowedDevice): Mount {
-  return { destination: path, type: "bind", source: hostPath, options: ["bind", "rprivate", "nosuid", "noexec"] };
 }
 
 /** By path; the last one wins. */

@@ -154,6 +154,22 @@ test("a hook that fails says so, and its container never runs", async () => {
   });
 });
 
+test("in a user namespace a node is the host's own, by its path there", async (context) => {
+  requires("userns")(context);
+  put("low/a.json", {
+    cdiVersion: "0.6.0",
+    kind: "vendor.example/dev",
+    devices: [{ name: "0", containerEdits: { deviceNodes: [{ path: "/dev/mine/zero", hostPath: "/dev/zero" }] } }],
+  });
+  const range = { hostId: 300_000, containerId: 0, length: 65_536 };
+  const namespaceOptions = { usernsOptions: { mode: NamespaceMode.POD, uids: [range], gids: [range] } };
+  const mapped = await cri.runSandbox({ linux: { securityContext: { namespaceOptions } } });
+  const container = await cri.startContainer(mapped, asks("vendor.example/dev=0"));
+  expect(await cri.output(container, "stat", "-c", "%F %t:%T", "/dev/mine/zero")).toBe("character special file 1:5\n");
+  expect(await cri.output(container, "sh", "-c", "head -c 3 /dev/mine/zero | od -An -tx1")).toBe(" 00 00 00\n");
+  await cri.removeSandbox(mapped);
+});
+
 test("the later directory wins, and changes of the files count at once", async () => {
   put("low/a.json", edits("low"));
   put("high/a.json", edits("high"));
