@@ -49,7 +49,10 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const paths = new Paths(options.root, options.run);
   for (const dir of [paths.root, paths.run, paths.tmp, paths.tmpfs]) await mkdir(dir, { recursive: true, mode: 0o700 });
   const lock = await takeLock(paths);
-  await rememberSettingsFile(paths, options.config);
+  await rememberSettingsFile(paths, options.config).catch((err: unknown) => {
+    // As on a full disk: that must not keep a daemon from looking after what runs.
+    log.warn({ err: String(err) }, "could not keep the path of the settings file for the next daemon, going on");
+  });
   // Newest first on the way down, also where a later part fails to start.
   const parts = new CleanupStack();
   parts.push("release the lock", () => lock.close());

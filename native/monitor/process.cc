@@ -57,6 +57,7 @@ void Process::CloseChildEnds() {
 
 bool Process::Await(runtime::Launch launch, bool is_output_paused) {
   launch_ = std::move(launch);
+  launch_.in_steps = true;
   ReadOutput(is_output_paused);
   return report_watch_.Start(launch_.report.get(), EPOLLIN) && pidfd_watch_.Start(launch_.pidfd.get(), EPOLLIN);
 }
@@ -70,7 +71,16 @@ void Process::ReadOutput(bool is_paused) {
 
 void Process::OnReport(uint32_t /*events*/) {
   report_watch_.Stop();
-  const bool is_started = runtime::FinishLaunch(&launch_, &problem_);
+  bool is_started = runtime::FinishLaunch(&launch_, &problem_);
+  if (is_started && launch_.unfinished) {
+    const int next = launch_.hooks.valid() ? launch_.hooks.get() : launch_.report.get();
+    if (report_watch_.Start(next, EPOLLIN)) return;
+    problem_ = {};
+    problem_.step = "watch";
+    problem_.message = "watch the container's process";
+    is_started = false;
+  }
+  runtime::EndHooks(&launch_);
   launch_.report.reset();
   if (!is_started) {
     // Answered once it is reaped, so that its cgroup is empty for whoever cleans up.
@@ -191,7 +201,10 @@ void Process::TakeExit(const sys::ExitStatus& status, const struct rusage& usage
   exit_.signal = status.signal;
   exit_.exit_code = status.signal != 0 ? 128 + status.signal : status.code;
   exit_.usage = usage;
-  // The child is dead, so its report is complete: it cannot block.
+  // The child is dead, so its report is complete, and its hooks are nobody's any more.
+  report_watch_.Stop();
+  runtime::EndHooks(&launch_);
+  launch_.ended = true;
   if (state_ == State::kStarting && launch_.report.valid()) OnReport(0);
   launch_.pidfd.reset();
   // The call of another runtime that started it is still to say how that went.

@@ -47,6 +47,11 @@ struct Launch {           // a child under way
   sys::UniqueFd report;    // readable when the child failed, execed (end of file) or reached wait_for_start. Poll it.
   sys::UniqueFd terminal;  // pty master where process.terminal; valid after FinishLaunch
   std::vector<std::string> warnings;  // one sentence each: what the spec asks for and does not get
+  bool in_steps = false;   // set by a caller that must not wait: FinishLaunch returns whenever it would
+  bool ended = false;      // set by a caller that knows the child dead: nothing is waited for or begun any more
+  bool unfinished = false; // FinishLaunch: it did. Poll `hooks` where that is valid, else `report`; then call it again
+  sys::UniqueFd hooks;     // the outcome of hooks that run in a process of their own
+  sys::UniqueFd hooks_process;  // its pidfd; the caller reaps it with its other children
   bool at_exec = false;    // the child has said that nothing is left but execve
   bool waiting = false;    // FinishLaunch: set up, and waiting for ReleaseStart or the listener
   std::shared_ptr<struct Outside> outside;  // what it has changed outside of the container, where the spec asks for that
@@ -76,9 +81,12 @@ void RemoveRdtGroups(const std::vector<std::string>& groups);
 void UndoOutside(Launch* launch);
 
 // After `report` became readable; blocks otherwise. True: the process runs (or `waiting` is
-// set). False: the child failed and has exited or is about to; the caller reaps it.
+// set, or `unfinished` is). False: the child failed and has exited or is about to; the caller reaps it.
 // Step "exec" with ENOENT or EACCES is the container's command not found or not executable.
 [[nodiscard]] bool FinishLaunch(Launch* launch, Problem* problem);
+
+// Ends hooks that are still running: the child is dead, or is to be.
+void EndHooks(Launch* launch);
 
 // Lets a child that stopped for wait_for_start go on; then FinishLaunch again.
 [[nodiscard]] bool ReleaseStart(Launch* launch, Problem* problem);

@@ -1,11 +1,15 @@
 #include "runtime/hooks.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <rapidjson/stringbuffer.h>
 #include <rapidjson/writer.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "runtime/describe_report.h"
@@ -14,6 +18,9 @@
 
 namespace runtime {
 namespace {
+
+// The outcome of hooks that all went well: no step has this name.
+constexpr char kWell[] = "well";
 
 sys::Result<sys::UniqueFd> StateFile(const std::string& text) {
   const int raw = ::memfd_create("state", MFD_CLOEXEC);
@@ -27,6 +34,7 @@ sys::Result<sys::UniqueFd> StateFile(const std::string& text) {
 [[noreturn]] void ExecHook(const char* path, const char* const* args, const char* const* env,
                            int state) {
   ::setsid();  // leads a process group, which a timeout ends whole
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // nobody waits for it any more when the runtime is gone
   ::lseek(state, 0, SEEK_SET);
   if (::dup2(state, 0) < 0) ::_exit(126);
   ::execve(path, const_cast<char* const*>(args), const_cast<char* const*>(env));
@@ -67,7 +75,63 @@ bool RunOne(const HookSpec& hook, const std::string& doing, int state, Problem* 
   return true;
 }
 
+constexpr int kOutcomeFd = 3;
+
+// What a Problem of a hook holds, a line each; the message is last and may have lines.
+std::string ToOutcome(const Problem& problem) {
+  return problem.step + "\n" + problem.syscall + "\n" + problem.errno_name + "\n" + problem.message;
+}
+
+[[noreturn]] void RunHooksApart(const HookState& state, int outcome) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // The caller's handlers write to descriptors that are other things here.
+  for (const int signal : {SIGCHLD, SIGTERM, SIGINT}) ::signal(signal, SIG_DFL);
+  // Clients of the caller must not be kept waiting by copies of their connections.
+  if (outcome != kOutcomeFd && ::dup3(outcome, kOutcomeFd, O_CLOEXEC) < 0) ::_exit(1);
+  ::syscall(SYS_close_range, kOutcomeFd + 1, ~0U, 0);
+  Problem problem;
+  const bool ok = RunHooks(state.spec->prestart, "prestart", state, &problem) &&
+                  RunHooks(state.spec->create_runtime, "createRuntime", state, &problem);
+  const std::string text = ok ? std::string(kWell) : ToOutcome(problem);
+  ::_exit(sys::WriteAll(kOutcomeFd, text).ok() ? 0 : 1);
+}
+
 }  // namespace
+
+bool BeginHooks(const HookState& state, sys::UniqueFd* outcome, sys::UniqueFd* process, Problem* problem) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) < 0) return Fail("hooks", sys::FailedWithErrno("pipe2"), problem);
+  outcome->reset(ends[0]);
+  const sys::UniqueFd write_end(ends[1]);
+  auto pid = sys::clone3({}, process);
+  if (!pid) return Fail("hooks", pid.failure(), problem);
+  if (*pid == 0) RunHooksApart(state, write_end.get());
+  return true;
+}
+
+bool ReadHooksOutcome(int outcome, Problem* problem) {
+  std::string text;
+  char part[1024];
+  for (;;) {
+    const ssize_t got = ::read(outcome, part, sizeof part);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    text.append(part, static_cast<size_t>(got));
+  }
+  if (text == kWell) return true;
+  problem->step = "hook";
+  problem->message = "hooks: the process that runs them was killed";
+  std::string* const fields[] = {&problem->step, &problem->syscall, &problem->errno_name};
+  size_t at = 0;
+  for (std::string* field : fields) {
+    const size_t end = text.find('\n', at);
+    if (end == std::string::npos) return false;
+    *field = text.substr(at, end - at);
+    at = end + 1;
+  }
+  problem->message = text.substr(at);
+  return false;
+}
 
 std::string StateJson(const HookState& state) {
   rapidjson::StringBuffer buffer;

@@ -27,6 +27,15 @@ std::string StateJson(const HookState& state);
 [[nodiscard]] bool RunHooks(const std::vector<HookSpec>& hooks, const char* kind,
                             const HookState& state, Problem* problem);
 
+// Runs prestart and createRuntime hooks in a process of their own, for a caller that others wait for. It dies
+// with its caller, and its hooks with it.
+//
+// outcome  readable when they have ended; for ReadHooksOutcome
+// process  its pidfd; the caller reaps it
+[[nodiscard]] bool BeginHooks(const HookState& state, sys::UniqueFd* outcome, sys::UniqueFd* process, Problem* problem);
+// True: all went well. Blocks until they have ended.
+[[nodiscard]] bool ReadHooksOutcome(int outcome, Problem* problem);
+
 // runtime.md, "Lifecycle": a poststop hook that fails is a warning, and the others still run.
 // Answers one sentence for each that failed.
 std::vector<std::string> RunPoststop(const HookState& state);

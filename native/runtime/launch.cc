@@ -31,7 +31,7 @@ bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, 
 }
 
 // One message of the child; 0 = end of file, which is a successful execve.
-ssize_t Receive(int report, ChildReport* message, sys::UniqueFd* fd) {
+ssize_t Receive(int report, ChildReport* message, sys::UniqueFd* fd, int flags) {
   struct iovec part = {message, sizeof *message};
   alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
   struct msghdr header;
@@ -42,7 +42,7 @@ ssize_t Receive(int report, ChildReport* message, sys::UniqueFd* fd) {
   header.msg_controllen = sizeof control;
   ssize_t got;
   do {
-    got = ::recvmsg(report, &header, MSG_CMSG_CLOEXEC);
+    got = ::recvmsg(report, &header, MSG_CMSG_CLOEXEC | flags);
   } while (got < 0 && errno == EINTR);
   // A child that dies with a byte of ours unread resets the connection (unix(7)).
   if (got < 0 && errno == ECONNRESET) return 0;
@@ -80,10 +80,12 @@ bool HandleReport(Launch* launch, const ChildReport& report, sys::UniqueFd fd, b
       return SendSeccompListener(launch->state->plan.spec.seccomp, launch->state->id, launch->pid,
                                  launch->state->bundle, fd.get(), problem);
     case ReportKind::kNeedsHooks: {
+      if (launch->ended) return true;
       const Spec& spec = launch->state->plan.spec;
       if (!ChangeOutside(launch, problem)) return false;
       const HookState state{launch->state->id, launch->state->bundle, launch->pid, "creating",
                             &spec};
+      if (launch->in_steps) return BeginHooks(state, &launch->hooks, &launch->hooks_process, problem);
       if (!RunHooks(spec.prestart, "prestart", state, problem) ||
           !RunHooks(spec.create_runtime, "createRuntime", state, problem)) {
         return false;
@@ -114,6 +116,15 @@ bool FailEnded(const Launch& launch, Problem* problem) {
     problem->message += ": signal " + std::to_string(status->signal);
   }
   return false;
+}
+
+// The hooks have ended: the child goes on where they went well.
+bool TakeHooks(Launch* launch, Problem* problem) {
+  const sys::UniqueFd outcome = std::move(launch->hooks);
+  launch->hooks_process.reset();
+  if (!ReadHooksOutcome(outcome.get(), problem)) return false;
+  SendByte(launch->report.get());
+  return true;
 }
 
 }  // namespace
@@ -170,10 +181,21 @@ sys::Result<void> ChildNamespaces::NewTime(const Spec& spec) {
 
 bool FinishLaunch(Launch* launch, Problem* problem) {
   launch->waiting = false;
+  launch->unfinished = false;
+  const bool may_wait = !launch->in_steps || launch->ended;
+  if (launch->hooks.valid() && !TakeHooks(launch, problem)) {
+    UndoOutside(launch);
+    launch->report.reset();
+    return false;
+  }
   for (;;) {
     ChildReport report;
     sys::UniqueFd fd;
-    const ssize_t got = Receive(launch->report.get(), &report, &fd);
+    const ssize_t got = Receive(launch->report.get(), &report, &fd, may_wait ? 0 : MSG_DONTWAIT);
+    if (got < 0 && !may_wait && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      launch->unfinished = true;
+      return true;
+    }
     if (got < 0) return FailStep(Step::kSetup, "read report", sys::FailedWithErrno("recvmsg"), problem);
     if (got == 0) {
       launch->report.reset();
@@ -189,7 +211,17 @@ bool FinishLaunch(Launch* launch, Problem* problem) {
       return false;
     }
     if (done) return true;
+    if (launch->hooks.valid()) {
+      launch->unfinished = true;
+      return true;
+    }
   }
+}
+
+void EndHooks(Launch* launch) {
+  if (launch->hooks_process.valid()) (void)sys::pidfd_send_signal(launch->hooks_process.get(), SIGKILL).ok();
+  launch->hooks_process.reset();
+  launch->hooks.reset();
 }
 
 std::vector<std::string> RdtGroupsOf(const Launch& launch) {

@@ -40,13 +40,18 @@ bool HoldsWithout(const ResourceWrite& write, int error) {
          (write.value == "max" || write.value == "0");
 }
 
+// No such file, or none for this device (blk-cgroup.c, blkg_conf_prep: EOPNOTSUPP where its queue
+// has not this policy). Of io.weight and io.bfq.weight both may be there, and a device heeds one.
+bool IsUnknownHere(int error) { return error == ENOENT || error == EOPNOTSUPP; }
+
 bool WriteOne(const ResourceWrite& write, int cgroup, Problem* problem) {
   auto written = sys::WriteFileAt(cgroup, write.file.c_str(), write.value);
-  if (written || HoldsWithout(write, written.failure().error)) return true;
-  if (!write.other_file.empty() && written.failure().error == ENOENT) {
-    written = sys::WriteFileAt(cgroup, write.other_file.c_str(), write.other_value);
-    if (written) return true;
+  if (!write.other_file.empty() && (written || IsUnknownHere(written.failure().error))) {
+    auto other = sys::WriteFileAt(cgroup, write.other_file.c_str(), write.other_value);
+    if (other || (written && IsUnknownHere(other.failure().error))) return true;
+    if (!IsUnknownHere(other.failure().error)) written = other;
   }
+  if (written || HoldsWithout(write, written.failure().error)) return true;
   return Refuse(write,
                 std::string(write.json_path) + ": write \"" + write.file + "\" value \"" +
                     write.value + "\"",

@@ -132,7 +132,7 @@ struct ResourceWrite {
   const char* controller;  // "memory"; what is missing where the file does not exist
   std::string file, value;
   const char* json_path;
-  std::string other_file, other_value;  // instead, where the first file does not exist
+  std::string other_file, other_value;  // as well, or instead where the first file cannot
 };
 
 struct NetDeviceSpec {

@@ -9,9 +9,15 @@ import type { Paths } from "./paths.js";
 /** @param config absolute; `undefined`: the daemon has the default file */
 export async function rememberSettingsFile(paths: Paths, config: string | undefined): Promise<void> {
   if (config === undefined) return rm(paths.lastSettingsFile, { force: true });
+  if ((await lastSettingsFile(paths)) === config) return;
   const half = `${paths.lastSettingsFile}.tmp`;
-  await writeFile(half, config, { mode: 0o600 });
-  await rename(half, paths.lastSettingsFile);
+  try {
+    await writeFile(half, config, { mode: 0o600 });
+    await rename(half, paths.lastSettingsFile);
+  } catch (err) {
+    await rm(half, { force: true });
+    throw err;
+  }
 }
 
 /** @returns absolute; `undefined` where the last daemon had the default file, or none has run since the boot */

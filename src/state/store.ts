@@ -2,7 +2,8 @@
  * One JSON file per object: `{version, sha256, body}`, the hash over the body's bytes as written.
  *
  * Two classes. *durable*: data, fsync, rename, fsync of the directory; survives a power cut.
- * *boot*: no fsync; survives any death of the daemon, and carries the boot id in its body.
+ * *boot*: no fsync; survives any death of the daemon, and carries the boot id in its body; written
+ * through spare files, empty ones that stay beside the records (`writeThroughSpare`).
  * An unreadable file is moved to quarantine and reported; it never stops the start. All reads
  * are from memory; a record is visible only once its file is in place.
  */

@@ -1,11 +1,12 @@
 /** CDI devices over CRI, against the whole daemon: what the files of its directories say is what containers get. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { NamespaceMode } from "../../src/cri/generated/runtime/v1/api.js";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
+import { isAlive } from "../harness/processes.js";
 import type { Snapshot } from "../harness/leaks.js";
 import { missing, requires } from "../harness/requires.js";
 
@@ -101,6 +102,56 @@ devices:
     "1 yes\nlib0 4242\n",
   );
   expect(readFileSync(join(folder, "hooks"), "utf8")).toBe("hook\n");
+});
+
+test("while a hook of one container runs, others of its sandbox start, answer and end; a stop ends the hook", async () => {
+  put("low/slow.json", {
+    cdiVersion: "0.6.0",
+    kind: "vendor.example/slow",
+    devices: [
+      {
+        name: "0",
+        containerEdits: {
+          hooks: [
+            {
+              hookName: "createRuntime",
+              path: "/bin/sh",
+              args: ["sh", "-c", `echo $$ >${folder}/pid; exec sleep 4713`],
+            },
+          ],
+        },
+      },
+    ],
+  });
+  const other = await cri.startContainer(sandbox);
+  const slow = await cri.createContainer(sandbox, asks("vendor.example/slow=0"));
+  const start = cri.refusal("startContainer", { containerId: slow });
+  const hookPid = () => (existsSync(join(folder, "pid")) ? Number(readFileSync(join(folder, "pid"), "utf8")) : 0);
+  await expect.poll(hookPid).toBeGreaterThan(0);
+  expect(await cri.output(other, "echo", "on")).toBe("on\n");
+  await cri.startContainer(sandbox);
+  await cri.call("stopContainer", { containerId: other, timeout: 0n });
+  process.kill(hookPid(), 0);
+  await cri.removeSandbox(sandbox);
+  expect((await start).message).toContain("ended before its command was executed");
+  await expect.poll(() => isAlive(hookPid())).toBe(false);
+});
+
+test("a hook that fails says so, and its container never runs", async () => {
+  put("low/bad.json", {
+    cdiVersion: "0.6.0",
+    kind: "vendor.example/bad",
+    devices: [
+      {
+        name: "0",
+        containerEdits: { hooks: [{ hookName: "createRuntime", path: "/bin/sh", args: ["sh", "-c", "exit 7"] }] },
+      },
+    ],
+  });
+  const containerId = await cri.createContainer(sandbox, asks("vendor.example/bad=0"));
+  expect(await cri.refusal("startContainer", { containerId })).toMatchObject({
+    message: expect.stringContaining('hook createRuntime "/bin/sh": ended with status 7'),
+  });
 });
 
 test("the later directory wins, and changes of the files count at once", async () => {

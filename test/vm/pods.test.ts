@@ -1,5 +1,5 @@
 /** The daemon on this kernel: the sample pod, its page, what limits do to a pod, and what is left. */
-import { beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DAEMON_MS, killDaemon, sharedDaemon, SLOW_MS, startDaemon } from "./daemon.js";
 import { busyboxPod, podApi } from "./pod-api.js";
 import { quoted } from "./quoted.js";
@@ -25,6 +25,8 @@ beforeAll(() => sharedDaemon(vm()), DAEMON_MS);
 
 describe("examples/web.yaml", () => {
   let before = "";
+  // Where the test that deletes it was not chosen, or did not come to it.
+  afterAll(() => remove("web"), SLOW_MS);
 
   test("becomes ready", { timeout: 2 * SLOW_MS }, async () => {
     before = await traces();
