@@ -86,7 +86,8 @@ test("above the high threshold the longest unused images go until the low one; a
     came.push(tagOf(n));
   }
   await eventually(
-    async () => (await usedPercent()) <= LOW,
+    // The last image may have come while the pass went on: it is left, and a next pass has no reason to run.
+    async () => isCollected() && (await usedPercent()) <= LOW + (2 * IMAGE_MIB * 100) / DISK_MIB,
     () => `the disk is still full\n${daemon().tail}`,
   );
   // The pass that freed the space may not have logged it yet.
