@@ -124,7 +124,7 @@ async function imagesIn(dir: string): Promise<ArchivedImage[]> {
 }
 
 async function layoutImages(dir: string): Promise<ArchivedImage[]> {
-  const layout = parseJson(await readInside(dir, "oci-layout", 4096), 4096, "oci-layout");
+  const layout = parseJson(await readInside(dir, "oci-layout", 4096), 4096, dir, "oci-layout file");
   if (layout["imageLayoutVersion"] !== "1.0.0")
     throw invalid(dir, `layout of version "${String(layout["imageLayoutVersion"])}"`);
   const top = parseManifestOrIndex(

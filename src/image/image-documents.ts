@@ -118,7 +118,7 @@ export type ManifestOrIndex =
  * @throws RuntimeError `data-loss` IMAGE_MALFORMED, `unimplemented` IMAGE_UNSUPPORTED
  */
 export function parseManifestOrIndex(bytes: Buffer, said: string | undefined, subject: string): ManifestOrIndex {
-  const document = parseJson(bytes, MAX_MANIFEST_BYTES, `manifest of "${subject}"`);
+  const document = parseJson(bytes, MAX_MANIFEST_BYTES, subject, "manifest");
   const own = typeof document["mediaType"] === "string" ? document["mediaType"] : undefined;
   if (own !== undefined && said !== undefined && own !== said) {
     throw malformed(subject, `it says media type "${own}", but was given as "${said}"`);
@@ -159,7 +159,7 @@ function checkMediaTypes(checked: CheckedManifest, subject: string): void {
 
 /** @throws RuntimeError `data-loss` IMAGE_MALFORMED */
 export function parseConfig(bytes: Buffer, layerCount: number, subject: string): CheckedConfig {
-  const document = parseJson(bytes, MAX_CONFIG_BYTES, `config of "${subject}"`);
+  const document = parseJson(bytes, MAX_CONFIG_BYTES, subject, "config");
   const checked = check<CheckedConfig>(config, document, subject);
   if (checked.rootfs.diff_ids.length !== layerCount) {
     throw malformed(subject, `the config names ${checked.rootfs.diff_ids.length} layers, the manifest ${layerCount}`);
@@ -167,20 +167,22 @@ export function parseConfig(bytes: Buffer, layerCount: number, subject: string):
   return checked;
 }
 
-/** @throws RuntimeError `data-loss` IMAGE_MALFORMED */
-export function parseJson(bytes: Buffer, capBytes: number, subject: string): Record<string, unknown> {
-  if (bytes.length > capBytes)
-    throw malformed(subject, `${bytes.length} bytes, more than the ${capBytes} that are allowed`);
+/**
+ * @param part of the subject that this is, for messages
+ * @throws RuntimeError `data-loss` IMAGE_MALFORMED
+ */
+export function parseJson(bytes: Buffer, capBytes: number, subject: string, part: string): Record<string, unknown> {
+  const problem = (what: string) => malformed(subject, `the ${part} ${what}`);
+  if (bytes.length > capBytes) throw problem(`has ${bytes.length} bytes, more than the ${capBytes} that are allowed`);
   const beyond = beyondJsonLimits(bytes);
-  if (beyond !== undefined) throw malformed(subject, beyond);
+  if (beyond !== undefined) throw problem(beyond);
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString("utf8"));
   } catch {
-    throw malformed(subject, "not JSON");
+    throw problem("is not JSON");
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw malformed(subject, "not a JSON object");
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw problem("is not a JSON object");
   return value as Record<string, unknown>;
 }
 

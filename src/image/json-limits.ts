@@ -30,11 +30,11 @@ export function beyondJsonLimits(bytes: Buffer): string | undefined {
       values++;
     } else if (byte === OPEN_LIST || byte === OPEN_OBJECT) {
       values++;
-      if (++depth > MAX_DEPTH) return `nested deeper than ${MAX_DEPTH}`;
+      if (++depth > MAX_DEPTH) return `is nested deeper than ${MAX_DEPTH}`;
     } else if (byte === CLOSE_LIST || byte === CLOSE_OBJECT) {
       depth--;
     }
-    if (values > MAX_VALUES) return `more than ${MAX_VALUES} values`;
+    if (values > MAX_VALUES) return `has more than ${MAX_VALUES} values`;
   }
   return undefined;
 }

@@ -9,10 +9,10 @@ const list = (count: number) => JSON.stringify({ a: Array.from({ length: count }
 
 test.each<[string, Buffer, string | undefined]>([
   ["63 levels below the first", padded(nested(63)), undefined],
-  ["64 levels below the first", padded(nested(64)), "nested deeper than 64"],
-  ["four megabytes of brackets", Buffer.from(nested(2 * MIB - 100)), "nested deeper than 64"],
+  ["64 levels below the first", padded(nested(64)), "is nested deeper than 64"],
+  ["four megabytes of brackets", Buffer.from(nested(2 * MIB - 100)), "is nested deeper than 64"],
   ["49,000 values", padded(list(49_000)), undefined],
-  ["51,000 values", padded(list(51_000)), "more than 50000 values"],
+  ["51,000 values", padded(list(51_000)), "has more than 50000 values"],
   ["brackets and commas in a string", padded(JSON.stringify({ a: '[{,\\"'.repeat(100_000) })), undefined],
   ["a text too small to matter", Buffer.from(nested(10_000)), undefined],
 ])("beyondJsonLimits of %s is right", (_, bytes, expected) => {
@@ -35,7 +35,7 @@ test("an index of a thousand entries and a config of 500 layers are within the l
 });
 
 test("parseJson refuses what is beyond the limits before it parses", () => {
-  expect(() => parseJson(Buffer.from(nested(MIB)), 4 * MIB, "manifest")).toThrow(
+  expect(() => parseJson(Buffer.from(nested(MIB)), 4 * MIB, "minke.test/a:1", "manifest")).toThrow(
     expect.objectContaining({ kind: "data-loss", code: "IMAGE_MALFORMED" }) as Error,
   );
 });
