@@ -13,6 +13,7 @@ export const ERROR_CODES = {
   ARCHIVE_NOT_FOUND: "the image archive does not exist",
   BRIDGE_TAKEN: "a link with the name of the bridge exists and is not ours",
   BUNDLE_DAMAGED: "a container's OCI bundle cannot be read any more",
+  CALLER_DEADLINE: "what was asked for was not done before the caller's deadline",
   CANCELLED: "the caller went away or asked to stop",
   CAPABILITY_NOT_AVAILABLE: "a capability was asked for that minke itself does not have",
   CDI_DEVICE_NOT_FOUND: "no CDI specification of this host describes the device",

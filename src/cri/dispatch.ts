@@ -24,6 +24,12 @@ import { MalformedRequest } from "./wire.js";
 /** Trailers share HTTP/2's header list with the rest: a longer message could lose the whole status. */
 const MAX_MESSAGE_CHARACTERS = 4096;
 
+/** What goes on without its caller, and is joined when it is asked for again. */
+const JOINED = /^(runPodSandbox|createContainer)$/;
+/** So long before its deadline a caller is answered, at most: the answer has to get there. */
+const MAX_MARGIN_MS = 500;
+/** setTimeout's own limit. */
+const MAX_TIMER_MS = 2 ** 31;
 /** Methods that change nothing: a kubelet calls them every second, so they are logged as steps. */
 const READS = /^(version|status|runtimeConfig|list|stream|.*Status$|.*Stats$|imageFsInfo|getContainerEvents)/;
 
@@ -67,7 +73,7 @@ function refuse(name: string): AnyVerb {
 function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
-    const caller = callerOf(call);
+    const caller = callerOf(call, JOINED.test(method));
     const answer = async () => verb(readable(call.request), { signal: caller.signal });
     answer().then(
       (response) => {
@@ -86,7 +92,7 @@ function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
 function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
     const startNs = monotonicNs();
-    const { signal } = callerOf(call);
+    const { signal } = callerOf(call, false);
     const pump = async () => {
       const responses = verb(readable(call.request), { signal }) as AsyncIterable<unknown>;
       for await (const response of responses) {
@@ -120,13 +126,27 @@ interface Caller {
   readonly forget: () => void;
 }
 
-function callerOf(call: AnyCall): Caller {
+/** @param answersInTime a little before the caller's deadline it is told why there is no answer yet */
+function callerOf(call: AnyCall, answersInTime: boolean): Caller {
   const controller = new AbortController();
   const abort = () =>
     controller.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
   if (call.cancelled) abort();
   else call.once("cancelled", abort);
-  return { signal: controller.signal, forget: () => void call.off("cancelled", abort) };
+  const leftMs = answersInTime ? Number(call.getDeadline()) - Date.now() : Number.POSITIVE_INFINITY;
+  const giveUp = () =>
+    controller.abort(
+      new RuntimeError("not done before the caller's deadline", {
+        kind: "deadline-exceeded",
+        code: "CALLER_DEADLINE",
+      }),
+    );
+  const timer = leftMs < MAX_TIMER_MS ? setTimeout(giveUp, leftMs - Math.min(MAX_MARGIN_MS, leftMs / 4)) : undefined;
+  const forget = () => {
+    call.off("cancelled", abort);
+    clearTimeout(timer);
+  };
+  return { signal: controller.signal, forget };
 }
 
 function logSuccess({ log, observe }: Witness, method: string, startNs: bigint): void {

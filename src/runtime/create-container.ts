@@ -40,7 +40,7 @@ import {
 } from "./context.js";
 import { devicesAt } from "./host.js";
 import { emptyLayer, imageVolumes, mountedImages } from "./image-mounts.js";
-import type { StillWanted } from "./in-flight.js";
+import type { StillWanted, TellStage } from "./in-flight.js";
 import { adjustedByPlugins, tellOfContainer } from "./nri-events.js";
 import { checkHandlerCan, handlerFiles, runtimeHandler } from "./runtime-handlers.js";
 import { signalNumber } from "./signals.js";
@@ -61,7 +61,10 @@ export function createContainer(
   signal?: AbortSignal,
 ): Promise<ContainerId> {
   const { name, attempt } = config.metadata;
-  const work = async (stillWanted: StillWanted) => {
+  const work = async (stillWanted: StillWanted, tellStage: TellStage) => {
+    let stage = "plan";
+    tellStage(() => stage);
+    const at = (name: string) => void (stage = name);
     const sandbox = requireReady(ctx, sandboxId);
     const existing = containersOf(ctx, sandboxId).find(
       ({ config: { metadata } }) => metadata.name === name && metadata.attempt === attempt,
@@ -79,9 +82,10 @@ export function createContainer(
     const cleanup = new CleanupStack();
     const id = newContainerId();
     try {
-      await build(ctx, id, sandbox, config, cleanup);
+      await build(ctx, id, sandbox, config, cleanup, at);
       stillWanted();
       cleanup.commit();
+      at("NRI plugins");
       await tellOfContainer(ctx, "PostCreateContainer", id);
       emit(ctx, { type: "container-created", sandboxId, containerId: id, owner: config.owner });
       return id;
@@ -130,6 +134,7 @@ async function build(
   sandbox: SandboxRecord,
   config: ContainerConfig,
   cleanup: CleanupStack,
+  at: (stage: string) => void,
 ): Promise<void> {
   const image = ctx.images.resolve(config.image);
   if (!image) {
@@ -180,12 +185,15 @@ async function build(
     ...(mounted.ids.length > 0 && { mountedImageIds: mounted.ids }),
     ...(warnings.length > 0 && { warnings }),
   };
+  at("NRI plugins");
   const { record, spec } = await adjustedByPlugins(ctx, sandbox, { record: asked, spec: made }, cleanup);
   const { cgroupPath } = record;
+  at("record");
   failpoint("record container");
   await ctx.containers.put(id, record);
   failpoint("after record container");
 
+  at("files");
   const dir = ctx.paths.container(id);
   cleanup.push("remove directory", () => removeTree(dir));
   const logDirectory = record.logPath === "" ? undefined : dirname(record.logPath);
@@ -202,6 +210,7 @@ async function build(
   ]);
   if (sandbox.idMaps) await chown(join(dir, "upper"), ...mappedRoot(sandbox.idMaps));
   failpoint("after container files");
+  at("cgroup");
   cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
   await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
   failpoint("after container cgroup");

@@ -4,17 +4,25 @@
  *
  * A caller that goes away leaves at once; the work goes on until the next point where it asks
  * whether anybody still waits. A retry that comes before that joins it, a later one starts anew
- * when all is undone.
+ * when all is undone. Who leaves is told at which stage the work was.
  */
+import { monotonicNs } from "../base/clock.js";
 import { RuntimeError } from "../base/errors.js";
 
 /** Asked by the work between its steps. @throws RuntimeError `cancelled` CANCELLED: nobody waits any more */
 export type StillWanted = () => void;
 
+/** Says where the work is; what it gives is read when somebody leaves. */
+export type TellStage = (read: () => string | undefined) => void;
+
+type Work<T> = (stillWanted: StillWanted, tellStage: TellStage) => Promise<T>;
+
 interface Call {
   promise: Promise<unknown>;
   callers: number;
   isGivenUp: boolean;
+  stage: () => string | undefined;
+  readonly begunNs: bigint;
 }
 
 export class InFlight {
@@ -24,9 +32,9 @@ export class InFlight {
   /**
    * The running call of this key, or `work` as a new one.
    *
-   * @param signal of this caller: once aborted, the answer is its reason, whatever the work does
+   * @param signal of this caller: once aborted, the answer is its reason with the stage, whatever the work does
    */
-  async join<T>(key: string, work: (stillWanted: StillWanted) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async join<T>(key: string, work: Work<T>, signal?: AbortSignal): Promise<T> {
     let call = this.#calls.get(key);
     while (call?.isGivenUp) {
       await call.promise.catch(() => undefined);
@@ -36,14 +44,20 @@ export class InFlight {
     call ??= this.#begin(key, work);
     call.callers++;
     try {
-      return (await untilAborted(call.promise, signal)) as T;
+      return (await untilAborted(call, signal)) as T;
     } finally {
       call.callers--;
     }
   }
 
-  #begin<T>(key: string, work: (stillWanted: StillWanted) => Promise<T>): Call {
-    const call: Call = { promise: Promise.resolve(), callers: 0, isGivenUp: false };
+  #begin<T>(key: string, work: Work<T>): Call {
+    const call: Call = {
+      promise: Promise.resolve(),
+      callers: 0,
+      isGivenUp: false,
+      stage: () => undefined,
+      begunNs: monotonicNs(),
+    };
     this.#calls.set(key, call);
     const stillWanted = () => {
       if (call.callers > 0) return;
@@ -52,7 +66,7 @@ export class InFlight {
     };
     // Begun in a later turn: the first caller must have been counted.
     call.promise = Promise.resolve()
-      .then(() => work(stillWanted))
+      .then(() => work(stillWanted, (read) => (call.stage = read)))
       .finally(() => this.#calls.delete(key));
     // Without a caller nobody else would see how it failed.
     call.promise.catch(() => undefined);
@@ -80,11 +94,21 @@ export class InFlight {
   }
 }
 
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return promise;
+function untilAborted(call: Call, signal: AbortSignal | undefined): Promise<unknown> {
+  if (!signal) return call.promise;
   return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason as Error);
+    const abort = () => reject(withStage(signal.reason, call));
     signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+    call.promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
   });
+}
+
+function withStage(reason: unknown, { stage, begunNs }: Call): unknown {
+  const name = stage();
+  if (name === undefined || !(reason instanceof RuntimeError)) return reason;
+  const seconds = (Number(monotonicNs() - begunNs) / 1e9).toFixed(1);
+  return new RuntimeError(
+    `${reason.message}, at stage "${name}", ${seconds} s after the request began; the same request joins it while it goes on`,
+    { kind: reason.kind, code: reason.code, cause: reason },
+  );
 }

@@ -18,7 +18,7 @@ import type { Fd } from "../native/fd.js";
 import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, spawnMonitor } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
-import type { StillWanted } from "./in-flight.js";
+import type { StillWanted, TellStage } from "./in-flight.js";
 import { emit, requireMonitor, type RuntimeContext, sandboxKey } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
@@ -34,7 +34,7 @@ const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 export function runSandbox(ctx: RuntimeContext, config: SandboxConfig, signal?: AbortSignal): Promise<SandboxId> {
   const { namespace, name } = config.metadata;
   const key = sandboxKey(config.metadata);
-  const work = async (stillWanted: StillWanted) => {
+  const work = async (stillWanted: StillWanted, tellStage: TellStage) => {
     const existing = ctx.sandboxes.group(key)[0];
     if (existing?.state === "ready") return existing.id;
     if (existing) {
@@ -46,17 +46,23 @@ export function runSandbox(ctx: RuntimeContext, config: SandboxConfig, signal?: 
         },
       );
     }
-    return makeSandbox(ctx, config, stillWanted);
+    const timeline = new Timeline();
+    tellStage(() => timeline.stage);
+    return makeSandbox(ctx, config, stillWanted, timeline);
   };
   return ctx.inFlight.join(`sandbox ${key}`, work, signal);
 }
 
-async function makeSandbox(ctx: RuntimeContext, config: SandboxConfig, stillWanted: StillWanted): Promise<SandboxId> {
+async function makeSandbox(
+  ctx: RuntimeContext,
+  config: SandboxConfig,
+  stillWanted: StillWanted,
+  timeline: Timeline,
+): Promise<SandboxId> {
   checkSandboxFiles(config);
   await checkRuntimeHandler(ctx, config);
   const id = newSandboxId();
   const cleanup = new CleanupStack();
-  const timeline = new Timeline();
   ctx.timelines.set(id, timeline);
   cleanup.push("forget timeline", () => void ctx.timelines.delete(id));
   try {

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { ContainerConfig, PodSandboxConfig } from "../../src/cri/generated/runtime/v1/api.js";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
 import type { Snapshot } from "../harness/leaks.js";
@@ -328,6 +329,26 @@ describe("a plugin that", () => {
     const containerId = await cri.createContainer(await sandbox());
     expect(await cri.refusal("startContainer", { containerId })).toMatchObject({ code: "NRI_PLUGIN_REFUSED" });
     expect((await cri.status(containerId)).state).toBe(0);
+  });
+
+  test("is slow is the stage that a caller hears of just before its deadline, and a retry has what was made", async () => {
+    const slow = () => sleep(REQUEST_TIMEOUT_MS - 200).then(() => undefined);
+    await plugin({ methods: { RunPodSandbox: slow, CreateContainer: slow } });
+    const late = expect.stringMatching(/before the caller's deadline, at stage "NRI plugins", \d/) as string;
+    const name = `late-${process.pid}`;
+    const config = PodSandboxConfig.fromPartial({ metadata: { name, uid: name, namespace: "test", attempt: 0 } });
+    const deadlineMs = REQUEST_TIMEOUT_MS - 800;
+    await expect(cri.call("runPodSandbox", { config }, deadlineMs)).rejects.toMatchObject({ code: 4, details: late });
+    const { podSandboxId } = await cri.call("runPodSandbox", { config });
+    sandboxes.push(podSandboxId);
+    const container = ContainerConfig.fromPartial({
+      metadata: { name, attempt: 0 },
+      image: { image: "minke.test/busybox:1" },
+    });
+    const request = { podSandboxId, config: container };
+    await expect(cri.call("createContainer", request, deadlineMs)).rejects.toMatchObject({ code: 4, details: late });
+    await cri.call("createContainer", request);
+    expect((await cri.call("listContainers")).containers.map(({ metadata }) => metadata?.name)).toEqual([name]);
   });
 
   test("hangs is disconnected after its time-out, and the pod starts without it", async () => {

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { RuntimeError } from "../../../src/base/errors.js";
 import { deferred } from "../../../src/runtime/context.js";
 import { InFlight, type StillWanted } from "../../../src/runtime/in-flight.js";
 
@@ -47,6 +48,29 @@ test("an aborted caller is answered at once, and the work goes on for the others
   first.resolve();
   second.resolve();
   expect(await staying).toBe("made in round 1");
+});
+
+test("a caller that leaves is told the stage, in its reason's words, kind and code", async () => {
+  const inFlight = new InFlight();
+  const done = deferred<string>();
+  let stage = "plan";
+  const work = (_: StillWanted, tellStage: (read: () => string) => void) => {
+    tellStage(() => stage);
+    return done.promise;
+  };
+  const controller = new AbortController();
+  const leaving = inFlight.join("a", work, controller.signal);
+  await settle();
+  stage = "network";
+  controller.abort(new RuntimeError("too late", { kind: "deadline-exceeded", code: "CALLER_DEADLINE" }));
+  await expect(leaving).rejects.toMatchObject({
+    kind: "deadline-exceeded",
+    code: "CALLER_DEADLINE",
+    message: expect.stringMatching(/^too late, at stage "network", \d+\.\d s after the request began/) as string,
+  });
+  const retry = inFlight.join("a", work);
+  done.resolve("made");
+  expect(await retry).toBe("made");
 });
 
 test("a retry before the next step takes an abandoned call over", async () => {
