@@ -9,6 +9,7 @@ import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
+import { isHeaderValue } from "./header-value.js";
 
 const MAX_CONFIG_BYTES = 1024 * 1024;
 const HELPER_TIMEOUT_MS = 10_000;
@@ -64,6 +65,12 @@ export function credentialOf(auth: AuthConfig, registry: string, source: string)
     password = text.slice(colon + 1);
   }
   if (!username && !password && !identityToken && !registryToken) return undefined;
+  if (!isHeaderValue(registryToken)) {
+    throw new RuntimeError(`read credential of ${source}: the registry token holds what no header may`, {
+      kind: "invalid-argument",
+      code: "INVALID_CREDENTIAL",
+    });
+  }
   return { username, password, identityToken, registryToken, source };
 }
 

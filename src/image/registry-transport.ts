@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, type Dispatcher, ProxyAgent } from "undici";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import { cancelled } from "./flight.js";
+import { isHeaderValue } from "./header-value.js";
 import { proxyOf } from "./proxy.js";
 import type { RegistryEndpoint, TlsConfig } from "./registry-endpoint.js";
 
@@ -122,6 +123,7 @@ export class RegistryTransport {
       if (signal.aborted) throw cancelled(signal);
       // The headers of an endpoint may hold a secret too; a token server's origin gets what it was given.
       const sent = at.origin === origin ? own : at.origin === url.origin ? headers : anonymous;
+      checkHeaders(sent, subject);
       let response: Dispatcher.ResponseData;
       try {
         response = await this.#dispatcherOf(at, at.origin === origin ? endpoint.tls : undefined).request({
@@ -191,6 +193,18 @@ function retryAfterMs(value: string | undefined): number | undefined {
 export function header(response: Dispatcher.ResponseData, name: string): string | undefined {
   const value = response.headers[name];
   return Array.isArray(value) ? value.join(", ") : value;
+}
+
+/**
+ * Before undici sees them: a request that it refuses leaves one of the host's connections waiting for an event
+ * that never comes, and after CONNECTIONS_PER_HOST of them every other request to that host waits for ever.
+ *
+ * @throws RuntimeError `unavailable` REGISTRY_UNAVAILABLE; without the value, which may be a secret
+ */
+function checkHeaders(headers: Readonly<Record<string, string>>, subject: string): void {
+  for (const [name, value] of Object.entries(headers)) {
+    if (!isHeaderValue(value)) throw refused(`get ${subject}: the header "${name}" would hold what no header may`);
+  }
 }
 
 /** What goes wrong on the way. A certificate that does not hold stays so; a connection may come back. */

@@ -153,6 +153,14 @@ test("a registry token is sent as it is", async () => {
   expect(log).toEqual(["GET /v2/x/manifests/1 Bearer r"]);
 });
 
+test("a registry token that no header may hold is INVALID_CREDENTIAL", async () => {
+  const host = await serve((_, response) => response.end(MANIFEST));
+  await expect(client().repository(host, "x", { auth: { registryToken: "a\nb" } })).rejects.toMatchObject({
+    kind: "invalid-argument",
+    code: "INVALID_CREDENTIAL",
+  });
+});
+
 test("a basic credential of config.json is sent after the challenge, and told to nobody", async () => {
   const host = await serve((request, response) => {
     if (request.headers.authorization) response.end(MANIFEST);
