@@ -100,7 +100,9 @@ describe("what excludes other fields is written and read back:", () => {
   });
   afterAll(async () => {
     await deleteContainer(vm(), ID);
-    await vm().output(`rdma link delete vmrxe; ${scheduler("none")}`);
+    // The RDMA device goes with the machine: Linux 6.12 stops in rdmacg_unregister_device where one that a cgroup
+    // limited is deleted.
+    await vm().output(scheduler("none"));
   });
 
   /** With CONFIG_BLK_CGROUP_IOCOST both files are there, and io.weight takes no device that BFQ schedules. */
