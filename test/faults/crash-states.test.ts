@@ -9,7 +9,6 @@ import {
   inMemory,
   problemsIn,
   problemsOfAll,
-  randomOf,
   record,
   type Recording,
   SHARE,
@@ -17,6 +16,7 @@ import {
   type Steps,
   writeEntries,
 } from "../harness/crash/crash-states.js";
+import { randomOf } from "../harness/random.js";
 import { smallImage, smallLayer } from "../harness/crash/images.js";
 import { LEFT_OUT, Replay } from "../harness/crash/replay.js";
 import { treesOf } from "../harness/crash/store-check.js";

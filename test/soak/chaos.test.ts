@@ -5,13 +5,11 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { ContainerState } from "../../src/cri/generated/runtime/v1/api.js";
-import { randomOf } from "../harness/crash/crash-states.js";
-import { CriClient } from "../harness/cri.js";
-import { TestDaemon } from "../harness/daemon.js";
+import { useCriDaemon } from "../harness/cri-bench.js";
 import { PersistentCaller } from "../harness/persistent-caller.js";
-import { missing, requires } from "../harness/requires.js";
+import { randomOf } from "../harness/random.js";
 import { scaled } from "./scale.js";
 
 const KILLS = scaled(150);
@@ -19,25 +17,12 @@ const WORKERS = 6;
 const SEED = Number(process.env["MINKE_CHAOS_SEED"] ?? Date.now() % 1_000_000);
 const END_MS = 120_000;
 
-const lacking = missing("root", "cgroup2", "overlayfs");
-let daemon: TestDaemon;
-let cri: CriClient;
-
-beforeEach(requires("root", "cgroup2", "overlayfs"));
-beforeAll(async () => {
-  if (lacking) return;
-  daemon = await TestDaemon.startWithImages({ subnetIpv4: "10.207.224.0/21" });
-  cri = new CriClient(daemon.criSocket);
-});
-afterAll(async () => {
-  cri?.close();
-  await daemon?.dispose();
-});
+const bench = useCriDaemon({ subnetIpv4: "10.207.224.0/21" });
 
 /** Makes a pod with one container that ends by itself and one that is asked something, and removes it. */
 async function livesOfOnePod(name: string, random: () => number): Promise<void> {
-  const logDirectory = join(daemon.folder, "logs", name);
-  const caller = new PersistentCaller(cri);
+  const logDirectory = join(bench.daemon.folder, "logs", name);
+  const caller = new PersistentCaller(bench.cri);
   const sandbox = await caller.runSandbox(name, { logDirectory });
   const exitCode = Math.floor(random() * 200);
   const brief = await caller.createContainer(sandbox, "brief", {
@@ -48,23 +33,22 @@ async function livesOfOnePod(name: string, random: () => number): Promise<void> 
   await caller.start(brief);
   await caller.start(lasting);
 
-  const said = await caller.ask(() => cri.output(lasting, "echo", name));
+  const said = await caller.ask(() => bench.cri.output(lasting, "echo", name));
   expect(said).toBe(`${name}\n`);
-  const state = async () => (await caller.ask(() => cri.status(brief))).state;
+  const state = async () => (await caller.ask(() => bench.cri.status(brief))).state;
   await expect.poll(state, { timeout: END_MS }).toBe(ContainerState.CONTAINER_EXITED);
-  const end = await caller.ask(() => cri.status(brief));
+  const end = await caller.ask(() => bench.cri.status(brief));
   expect([name, end.exitCode]).toEqual([name, exitCode]);
   const log = readFileSync(join(logDirectory, "brief.log"), "utf8");
   expect(log.match(/ stdout F line of /g), log).toHaveLength(1);
-  expect((await caller.ask(() => cri.status(lasting))).state).toBe(ContainerState.CONTAINER_RUNNING);
+  expect((await caller.ask(() => bench.cri.status(lasting))).state).toBe(ContainerState.CONTAINER_RUNNING);
 
-  if (random() < 0.5) await caller.ask(() => cri.call("stopContainer", { containerId: lasting, timeout: 0n }));
+  if (random() < 0.5) await caller.ask(() => bench.cri.call("stopContainer", { containerId: lasting, timeout: 0n }));
   await caller.removeSandbox(sandbox);
 }
 
 test(`through ${KILLS} kills of the daemon every pod lives as asked, and nothing is left`, async () => {
   console.log(`seed ${SEED}`);
-  const before = daemon.snapshot();
   const random = randomOf(SEED);
   const over = new AbortController();
   let pods = 0;
@@ -78,8 +62,8 @@ test(`through ${KILLS} kills of the daemon every pod lives as asked, and nothing
   const kills = async () => {
     for (let i = 0; i < KILLS; i++) {
       await sleep(50 + random() ** 2 * 1500);
-      await daemon.kill9();
-      await daemon.start();
+      await bench.daemon.kill9();
+      await bench.daemon.start();
     }
   };
   const workers = Promise.all(Array.from({ length: WORKERS }, (_, index) => worker(index)));
@@ -88,7 +72,6 @@ test(`through ${KILLS} kills of the daemon every pod lives as asked, and nothing
   await workers;
   console.log(`${pods} pods`);
   expect(pods).toBeGreaterThan(0);
-  expect((await cri.call("listPodSandbox")).items).toEqual([]);
-  expect((await cri.call("listContainers")).containers).toEqual([]);
-  await daemon.expectNothingLeft(before);
+  expect((await bench.cri.call("listPodSandbox")).items).toEqual([]);
+  expect((await bench.cri.call("listContainers")).containers).toEqual([]);
 }, 1_800_000);

@@ -3,7 +3,8 @@
  * that goes on, and nothing left. `npm test` does a sample of it. Needs root.
  */
 import { expect, test } from "vitest";
-import { nonsenseCases, PROTO, randomFrom, sample } from "../harness/cri-nonsense.js";
+import { nonsenseCases, PROTO, sample } from "../harness/cri-nonsense.js";
+import { randomOf } from "../harness/random.js";
 import { NonsenseRun } from "../harness/cri-nonsense-run.js";
 import { useCriDaemon } from "../harness/cri-bench.js";
 import { scaled } from "./scale.js";
@@ -16,7 +17,7 @@ test.each(PROTO.methods)(
   "$path answers every nonsense with a status of its own",
   async (method) => {
     const all = nonsenseCases(method);
-    const chosen = sample(all, scaled(all.length), randomFrom(seed));
+    const chosen = sample(all, scaled(all.length), randomOf(seed));
     console.log(`${method.path}: ${chosen.length} of ${all.length}, MINKE_NONSENSE_SEED=${seed}`);
     const run = await NonsenseRun.start(bench.daemon);
     try {

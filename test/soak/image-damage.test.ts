@@ -31,7 +31,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { ImageStore } from "../../src/image/image-store.js";
 import type { VerifiedPart } from "../../src/image/image-verify.js";
 import { Paths } from "../../src/settings/paths.js";
-import { randomOf } from "../harness/crash/crash-states.js";
+import { randomOf } from "../harness/random.js";
 import { smallImage, smallLayer } from "../harness/crash/images.js";
 import { PLATFORM, treesOf } from "../harness/crash/store-check.js";
 import { pushLayout, type Registry, startRegistry } from "../harness/registry.js";

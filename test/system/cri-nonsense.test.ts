@@ -8,7 +8,8 @@ import { connect } from "node:net";
 import { expect, test } from "vitest";
 import { ContainerConfig, PodSandboxConfig } from "../../src/cri/generated/runtime/v1/api.js";
 import { useCriDaemon } from "../harness/cri-bench.js";
-import { nonsenseCases, PROTO, randomFrom, sample } from "../harness/cri-nonsense.js";
+import { nonsenseCases, PROTO, sample } from "../harness/cri-nonsense.js";
+import { randomOf } from "../harness/random.js";
 import { NonsenseRun } from "../harness/cri-nonsense-run.js";
 
 const INVALID_ARGUMENT = 3;
@@ -24,7 +25,7 @@ const seed = Number(process.env["MINKE_NONSENSE_SEED"] ?? 2721727172);
 const SAMPLE = { RunPodSandbox: 8, CreateContainer: 12 };
 
 test(`a sample of nonsense to every method, MINKE_NONSENSE_SEED=${seed}`, async () => {
-  const random = randomFrom(seed);
+  const random = randomOf(seed);
   const cases = PROTO.methods.flatMap((method) => {
     const count = SAMPLE[method.path.split("/").at(-1) as keyof typeof SAMPLE] ?? 3;
     return [...nonsenseCases(method).slice(0, 3), ...sample(nonsenseCases(method), count, random)];

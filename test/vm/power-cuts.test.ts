@@ -11,7 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { ImageStore } from "../../src/image/image-store.js";
 import { Paths } from "../../src/settings/paths.js";
-import { inMemory, randomOf } from "../harness/crash/crash-states.js";
+import { inMemory } from "../harness/crash/crash-states.js";
 import { smallImage, smallLayer } from "../harness/crash/images.js";
 import {
   BOOT_NOUNS,
@@ -21,6 +21,7 @@ import {
   type ReadRecord,
   treesOf,
 } from "../harness/crash/store-check.js";
+import { randomOf } from "../harness/random.js";
 import { applyWrites, type BlockWrite, readBlockLog, survivors } from "./machine/block-log.js";
 import { bootVm, type Vm } from "./machine/boot.js";
 import { CACHE, CHECKOUT, output } from "./machine/host.js";

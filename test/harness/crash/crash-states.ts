@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 // @ts-expect-error plain JavaScript with JSDoc, outside of this project's root
 import { tarArchive } from "../../../rootfs-fixtures/tar-writer.mjs";
+import { randomOf } from "../random.js";
 import { KILLED } from "./disk-model.js";
 import { type CrashState, Replay, type TarEntry } from "./replay.js";
 import { BOOT_NOUNS, type Expected, examine, type Trees } from "./store-check.js";
@@ -76,17 +77,6 @@ function scriptOf(steps: Steps): { readonly flat: readonly Step[]; readonly scri
   const flat: Step[] = [];
   const numbered = (step: Step) => ({ ...step, id: flat.push(step) - 1 });
   return { flat, script: JSON.stringify(steps.map((step) => ("op" in step ? numbered(step) : step.map(numbered)))) };
-}
-
-/** Numbers that a seed repeats (mulberry32), from 0 to below 1. */
-export function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** All states, and how many were possible before equal ones were counted once. */
