@@ -14,10 +14,12 @@ import { inBatches } from "./batches.js";
 import type { Verbs } from "./verbs.js";
 
 export function sandboxVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve">): Verbs {
+  // One that is being made is no sandbox yet: a kubelet that sees it asks for the next attempt, where the same
+  // request would have joined the one in flight.
   const list = (filter: PodSandboxFilter | undefined) =>
     runtime
       .listSandboxes("cri")
-      .filter((sandbox) => matches(sandbox, filter))
+      .filter((sandbox) => sandbox.state !== "creating" && matches(sandbox, filter))
       .map(toPodSandbox);
   return {
     runPodSandbox: async ({ config, runtimeHandler }, { signal }) => ({

@@ -144,9 +144,10 @@ export class Plugin {
     if (failurePolicy) this.#policy = failurePolicy;
   }
 
-  /** A call that has no event of its own. */
-  call(method: "Synchronize" | "Shutdown", payload: Uint8Array): Promise<Buffer> {
-    return this.#client.call(method, payload, this.#options.requestTimeoutMs);
+  /** The last step of a registration, and as long as one may take: a plugin looks at all that there is then. */
+  synchronize(payload: Uint8Array): Promise<Buffer> {
+    const { registrationTimeoutMs, requestTimeoutMs } = this.#options;
+    return this.#client.call("Synchronize", payload, Math.max(registrationTimeoutMs, requestTimeoutMs));
   }
 
   /**

@@ -281,7 +281,7 @@ export class Plugins {
     const chunks = synchronizeRequests(pods, [...containers.values()].map(toContainer));
     const updates = new Updates(new Owners());
     for (const chunk of chunks) {
-      const response = await plugin.call("Synchronize", SynchronizeRequest.encode(chunk).finish());
+      const response = await plugin.synchronize(SynchronizeRequest.encode(chunk).finish());
       const { update, more } = decoded(() => SynchronizeResponse.decode(response));
       if (chunk.more && (!more || update.length > 0)) {
         throw new RuntimeError("there is more to synchronize than one message takes, and the plugin takes one only", {
