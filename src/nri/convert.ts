@@ -29,7 +29,7 @@ export interface NriContainer {
 }
 
 export function toPodSandbox(sandbox: SandboxRecord): PodSandbox {
-  const { metadata, labels, annotations, runtimeHandler, cgroupParent } = sandbox.config;
+  const { metadata, labels, annotations, runtimeHandler, cgroupParent, overhead, resources } = sandbox.config;
   const { monitor } = sandbox;
   const path = (fd: number | undefined) => (monitor && fd !== undefined ? `/proc/${monitor.pid}/fd/${fd}` : undefined);
   const namespaces = Object.entries({
@@ -46,7 +46,13 @@ export function toPodSandbox(sandbox: SandboxRecord): PodSandbox {
     labels: { ...labels },
     annotations: { ...annotations },
     runtimeHandler,
-    linux: { cgroupParent, cgroupsPath: sandbox.cgroupPath, namespaces },
+    linux: {
+      cgroupParent,
+      cgroupsPath: sandbox.cgroupPath,
+      namespaces,
+      ...(overhead && { podOverhead: toNriResources(overhead) }),
+      ...(resources && { podResources: toNriResources(resources) }),
+    },
     pid: sandbox.initPid ?? 0,
     ips: [...(sandbox.network?.ips ?? [])],
   });

@@ -1,6 +1,6 @@
 /**
- * UpdatePodSandboxResources: NRI's plugins are told. The pod's own cgroup is the caller's, who has written
- * its limits before.
+ * UpdatePodSandboxResources: NRI's plugins are asked, and what they do not refuse is on record. The pod's own
+ * cgroup is the caller's, who has written its limits before.
  */
 import { withContext } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
@@ -17,7 +17,13 @@ export async function updateSandboxResources(
   const record = requireSandbox(ctx, id);
   try {
     await ctx.nri.updateSandbox(record, overhead, sum);
-    await ctx.nri.sandboxEvent("PostUpdatePodSandbox", record);
+    const updated = await ctx.inFlight.inTurn(`sandbox ${id}`, async () => {
+      const now = requireSandbox(ctx, id);
+      const changed = { ...now, config: { ...now.config, overhead, resources: sum } };
+      await ctx.sandboxes.put(id, changed);
+      return changed;
+    });
+    await ctx.nri.sandboxEvent("PostUpdatePodSandbox", updated);
   } catch (err) {
     throw withContext(err, `update sandbox ${describeSandbox(record)}`);
   }

@@ -3,6 +3,8 @@
  * Pure data; knows neither.
  */
 
+import type { ContainerResources } from "./container-config.js";
+
 /** Who made an object. A kubelet removes what it does not know, so CRI sees only its own. */
 export type Owner = "cri" | "pod";
 
@@ -76,6 +78,9 @@ export interface SandboxConfig {
   readonly shmSizeBytes: number;
   /** Below the cgroup root; empty: `<settings.cgroupRoot>/pods`. */
   readonly cgroupParent: string;
+  /** What the caller says that it has written to `cgroupParent`: for the pod, and of it for running it at all. */
+  readonly resources?: ContainerResources | undefined;
+  readonly overhead?: ContainerResources | undefined;
   readonly runtimeHandler: string;
   /** False: a privileged container in it is refused. `undefined`: as true. */
   readonly allowsPrivileged?: boolean | undefined;

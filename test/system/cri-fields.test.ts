@@ -295,6 +295,19 @@ test("every filter of every list, and of its stream, chooses as it says", async 
   expect((await bench.cri.all("streamImages", { filter })).flatMap((answer) => answer.images)).toEqual(images);
 });
 
+test("overhead and resources of a pod are in its verbose status, as they were asked for and as updated", async () => {
+  const of = (cpuShares: bigint) => LinuxContainerResources.fromPartial({ cpuShares });
+  const podSandboxId = await bench.sandbox({ linux: { overhead: of(2n), resources: of(256n) } });
+  const shown = async () => {
+    const { info } = await bench.cri.call("podSandboxStatus", { podSandboxId, verbose: true });
+    const { overhead, resources } = JSON.parse(info["info"] ?? "{}") as { overhead: object; resources: object };
+    return [overhead, resources];
+  };
+  expect(await shown()).toEqual([{ linux: { cpu_shares: 2 } }, { linux: { cpu_shares: 256 } }]);
+  await bench.cri.call("updatePodSandboxResources", { podSandboxId, overhead: of(4n), resources: of(512n) });
+  expect(await shown()).toEqual([{ linux: { cpu_shares: 4 } }, { linux: { cpu_shares: 512 } }]);
+});
+
 test("update_pod_sandbox_resources is taken, and refused by name where it is nonsense", async () => {
   const podSandboxId = await bench.sandbox();
   const of = (cpuShares: bigint) => LinuxContainerResources.fromPartial({ cpuShares });

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { LinuxContainerResources } from "../../src/cri/generated/runtime/v1/api.js";
 import { nriSuite } from "../harness/nri-suite.js";
 import { cgroup2Mount } from "../harness/requires.js";
 
@@ -142,6 +143,43 @@ describe("adjustments", () => {
 });
 
 describe("updates", () => {
+  test("of a pod's resources are asked of plugins: one that refuses leaves it as it is, a later plugin sees what is", async () => {
+    let refuses = true;
+    const one = await nri.plugin({
+      methods: {
+        UpdatePodSandbox: () => {
+          if (refuses) throw new Error("too much");
+        },
+        PostUpdatePodSandbox: () => {
+          throw new Error("too late");
+        },
+      },
+    });
+    const of = (shares: bigint) => LinuxContainerResources.fromPartial({ cpuShares: shares, cpuQuota: shares * 100n });
+    const podSandboxId = await nri.sandbox({ linux: { overhead: of(10n), resources: of(256n) } });
+    const update = { podSandboxId, overhead: of(20n), resources: of(512n) };
+    const seen = async () => {
+      const { request } = (await nri.plugin({ index: "20" })).calls[0] ?? {};
+      const { podOverhead, podResources } = request?.pods?.find(({ id }) => id === podSandboxId)?.linux ?? {};
+      return [podOverhead, podResources].map((found) => [found?.cpu?.shares?.value, found?.cpu?.quota?.value]);
+    };
+    expect(await nri.cri.refusal("updatePodSandboxResources", update)).toMatchObject({
+      code: "NRI_PLUGIN_REFUSED",
+      message: expect.stringContaining("too much"),
+    });
+    expect(await seen()).toEqual([
+      [10n, 1000n],
+      [256n, 25_600n],
+    ]);
+    refuses = false;
+    await nri.cri.call("updatePodSandboxResources", update);
+    expect(await seen()).toEqual([
+      [20n, 2000n],
+      [512n, 51_200n],
+    ]);
+    expect(one.heard).toEqual(["RunPodSandbox", "UpdatePodSandbox", "UpdatePodSandbox", "PostUpdatePodSandbox"]);
+  });
+
   test("that a plugin makes of an update are what the container gets", async () => {
     const pod = await nri.sandbox();
     const containerId = await nri.cri.startContainer(pod);

@@ -2,8 +2,8 @@
  * CRI's PodSandboxConfig -> SandboxConfig. Pure.
  *
  * There is no pause process, so what CRI says of that process alone (its user, groups, read-only root,
- * seccomp and AppArmor profile, `overhead` and `resources` on a kubelet's own pod cgroup) has nothing
- * to act on; those fields are checked and otherwise have no effect.
+ * seccomp and AppArmor profile) has nothing to act on; those fields are checked and otherwise have no effect.
+ * `overhead` and `resources` say what a kubelet has written to its own pod cgroup: NRI's plugins hear of them.
  */
 import { isIP } from "node:net";
 import type { IdMapping, IdMaps, PortMapping, SandboxConfig, SandboxNamespaces } from "../../state/sandbox.js";
@@ -17,6 +17,7 @@ import {
   Protocol,
 } from "../generated/runtime/v1/api.js";
 import { invalidField, plainText, toId } from "./fields.js";
+import { toResources } from "./resources.js";
 
 const PROTOCOLS: Readonly<Record<number, PortMapping["protocol"]>> = {
   [Protocol.TCP]: "tcp",
@@ -67,6 +68,8 @@ export function toSandboxConfig(config: PodSandboxConfig | undefined, runtimeHan
     sysctls: toSysctls(linux?.sysctls ?? {}),
     shmSizeBytes: 0,
     cgroupParent: toCgroupParent(linux?.cgroupParent ?? ""),
+    ...(linux?.overhead && { overhead: toResources(linux.overhead, "config.linux.overhead") }),
+    ...(linux?.resources && { resources: toResources(linux.resources, "config.linux.resources") }),
     runtimeHandler,
     allowsPrivileged: security?.privileged ?? false,
   };

@@ -2,8 +2,8 @@
  * Sandboxes, containers and images as CRI shows them. Pure.
  */
 import type { ImageRecord } from "../../image/image-record.js";
-import type { ContainerMount, ContainerStatus } from "../../state/container.js";
-import type { SandboxStatus } from "../../state/sandbox.js";
+import type { ContainerMount, ContainerResources, ContainerStatus } from "../../state/container.js";
+import type { SandboxConfig, SandboxStatus } from "../../state/sandbox.js";
 import {
   type Container,
   type ContainerStatus as CriContainerStatus,
@@ -173,9 +173,24 @@ export function toImage(image: ImageRecord, pinned: boolean): Image {
 export function toInfo(status: SandboxStatus | ContainerStatus): { [name: string]: string } {
   const config =
     "env" in status.config ? { ...status.config, env: status.config.env.map(({ name }) => name) } : status.config;
+  const ofPod = "env" in status.config ? {} : toPodResources(status.config);
   return {
-    info: JSON.stringify({ ...status, config }, (_key, value: unknown) =>
+    info: JSON.stringify({ ...status, ...ofPod, config }, (_key, value: unknown) =>
       typeof value === "bigint" ? value.toString() : value,
     ),
   };
+}
+
+/** Under the names that containerd's verbose status has for them, which clients read. */
+function toPodResources({ overhead, resources }: SandboxConfig): { [name: string]: object } {
+  const named = (wanted: ContainerResources) => ({
+    linux: Object.fromEntries(
+      Object.entries(toCriResources(wanted)).flatMap(([field, value]: [string, unknown]) =>
+        typeof value === "bigint" && value !== 0n
+          ? [[field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), Number(value)]]
+          : [],
+      ),
+    ),
+  });
+  return { ...(overhead && { overhead: named(overhead) }), ...(resources && { resources: named(resources) }) };
 }
