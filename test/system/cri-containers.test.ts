@@ -134,8 +134,8 @@ test("containers see an image that is mounted: read-only, executable, and kept w
   const image = ImageSpec.fromPartial({ image: "minke.test/probe:1" });
   const id = await bench.cri.startContainer(await bench.sandbox(), {
     mounts: [
-      { containerPath: "/probe", image },
-      { containerPath: "/part", image, imageSubPath: "usr/bin" },
+      { containerPath: "/probe", image, readonly: true },
+      { containerPath: "/part", image, imageSubPath: "usr/bin", readonly: true },
     ],
   });
   expect(await bench.cri.output(id, "ls", "/probe/usr/bin/probe")).toBe("/probe/usr/bin/probe\n");

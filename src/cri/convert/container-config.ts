@@ -91,6 +91,8 @@ function toMount(mount: Mount, index: number): ContainerMount {
     throw invalidField(`${path}.image_sub_path`, `"${mount.imageSubPath}" must be relative and without ".."`);
   plainText(mount.imageSubPath, `${path}.image_sub_path`);
   if (image !== "" && mount.hostPath !== "") throw invalidField(`${path}.host_path`, "is set beside an image");
+  // A kubelet says so of each; one that wants to write is not given something else in silence.
+  if (image !== "" && !mount.readonly) throw invalidField(`${path}.readonly`, "must be true: images are read-only");
   for (const option of mount.mountOptions) {
     if (!MOUNT_OPTIONS.has(option))
       throw invalidField(`${path}.mount_options`, `"${option}" is none of ${[...MOUNT_OPTIONS].join(", ")}`);
@@ -107,7 +109,7 @@ function toMount(mount: Mount, index: number): ContainerMount {
     hostPath: image === "" ? absolutePath(mount.hostPath, `${path}.host_path`) : "",
     ...(image !== "" && { image }),
     ...(mount.imageSubPath !== "" && { imageSubPath: mount.imageSubPath }),
-    readonly: mount.readonly || image !== "",
+    readonly: mount.readonly,
     recursiveReadonly: mount.recursiveReadOnly,
     propagation,
     ...(mount.mountOptions.length > 0 && { options: mount.mountOptions }),

@@ -162,6 +162,7 @@ describe("refused by name", () => {
     ["config.CDI_devices[0].name", "INVALID_FIELD", { CDIDevices: [{ name: "vendor.example/gpu" }] }],
     ["mounts[0].container_path", "INVALID_FIELD", mount({ containerPath: "a" })],
     ["mounts[0].host_path", "INVALID_FIELD", mount({ image: { image: "x" } })],
+    ["mounts[0].readonly", "INVALID_FIELD", mount({ hostPath: "", image: { image: "x" } })],
     [
       "mounts[0].image_sub_path",
       "INVALID_FIELD",
