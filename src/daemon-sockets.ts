@@ -60,9 +60,9 @@ export async function openNri(nri: Nri, socketPath: string, parts: CleanupStack)
     createServer((socket) => void nri.accept(socket)),
     socketPath,
   );
-  parts.push("close the NRI socket", () => {
-    nri.close();
-    return listening.close();
+  parts.push("close the NRI socket", async () => {
+    await nri.close();
+    await listening.close();
   });
 }
 

@@ -193,6 +193,11 @@ async function open(
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
+  // Before the first container is made, by the engine or through a socket: they may have to see each.
+  if (settings.nri.enabled && settings.nri.pluginDir !== undefined) {
+    parts.push("end the NRI plugins", () => nri.close());
+    await nri.startInstalled(settings.nri.pluginDir);
+  }
   const engine = await PodEngine.open({
     runtime: runtime.runtime,
     images: imagesOf(images),

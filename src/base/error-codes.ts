@@ -105,6 +105,7 @@ export const ERROR_CODES = {
   NO_TERMINAL: "the process has no terminal to resize",
   NRI_ADJUSTMENT_INVALID: "what an NRI plugin wants of a container cannot be had",
   NRI_CONFLICT: "two NRI plugins set the same thing of one container",
+  NRI_PLUGIN_DIR_UNSAFE: "an NRI plugin, or the folder that has it, can be changed by others than root",
   NRI_PLUGIN_FAILED: "an NRI plugin broke the protocol or its connection ended",
   NRI_PLUGIN_REFUSED: "an NRI plugin refuses the operation",
   NRI_PLUGIN_TIMEOUT: "an NRI plugin did not answer in time",

@@ -40,6 +40,8 @@ export class Multiplex {
     socket.on("close", () =>
       this.close(this.#frames.length > 0 ? protocolError("it closed in the middle of a frame") : undefined),
     );
+    // Then it says so no more.
+    if (socket.destroyed) queueMicrotask(() => this.close());
   }
 
   get isClosed(): boolean {

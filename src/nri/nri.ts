@@ -11,6 +11,7 @@ import type { ContainerResources } from "../spec/container-config.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import type { NriContainer } from "./convert.js";
 import type { Draft } from "./draft.js";
+import type { PluginIdentity, StartedPlugin } from "./installed-plugins.js";
 import type { Plugins } from "./plugins.js";
 
 /** What of the runtime plugins may see and do. */
@@ -43,6 +44,7 @@ export class Nri {
   readonly #options: NriOptions;
   #host: NriHost | undefined;
   #plugins: Plugins | undefined;
+  readonly #started: StartedPlugin[] = [];
 
   constructor(options: NriOptions) {
     this.#options = options;
@@ -63,18 +65,39 @@ export class Nri {
     return this.#plugins?.plugins ?? [];
   }
 
+  /**
+   * Starts the plugins that are installed in a folder, and waits until each takes part; what goes wrong with
+   * one is logged.
+   *
+   * @throws RuntimeError `failed-precondition` NRI_PLUGIN_DIR_UNSAFE
+   */
+  async startInstalled(dir: string): Promise<void> {
+    const { log } = this.#options;
+    const { findInstalled, startInstalled } = await import("./installed-plugins.js");
+    await Promise.all(
+      (await findInstalled(dir, log)).map(async (installed) => {
+        const started = await startInstalled(installed, log);
+        if (!started) return;
+        this.#started.push(started);
+        await this.accept(started.socket, installed);
+      }),
+    );
+  }
+
   /** Takes a plugin's connection over; what goes wrong with it is logged. */
-  async accept(socket: Socket): Promise<void> {
+  async accept(socket: Socket, identity?: PluginIdentity): Promise<void> {
     // What it sends meanwhile waits: nobody reads yet.
     socket.on("error", () => undefined);
     const { Plugins: Loaded } = await import("./plugins.js");
     if (!this.#host) throw new Error("a plugin connected before the runtime was open");
     this.#plugins ??= new Loaded(this.#options, this.#host);
-    await this.#plugins.accept(socket);
+    await this.#plugins.accept(socket, identity);
   }
 
-  close(): void {
+  /** Resolves when the plugins that were started here are gone. */
+  async close(): Promise<void> {
     this.#plugins?.close();
+    await Promise.all(this.#started.splice(0).map((plugin) => plugin.end()));
   }
 
   /** @throws RuntimeError what a plugin refuses of RunPodSandbox; the others have happened already */

@@ -15,6 +15,7 @@ import {
   type FailurePolicy,
   RegisterPluginRequest,
 } from "./generated/nri/v1alpha1/nri.js";
+import type { PluginIdentity } from "./installed-plugins.js";
 import { Multiplex, protocolError } from "./multiplex.js";
 import { CallRefused, decoded, STATUS, TtrpcClient, type TtrpcMethod, TtrpcServer } from "./ttrpc.js";
 
@@ -48,6 +49,8 @@ export interface PluginOptions {
   readonly registrationTimeoutMs: number;
   readonly requestTimeoutMs: number;
   readonly runtimeVersion: string;
+  /** Of one that was started here; others say it themselves. */
+  readonly identity?: PluginIdentity;
   /** Text that the plugin is configured with. */
   configuration(index: string, name: string): Promise<string>;
   /** Answers the plugin's UpdateContainers. */
@@ -69,6 +72,7 @@ export class Plugin {
 
   constructor(socket: Socket, options: PluginOptions) {
     this.#options = options;
+    if (options.identity) ({ name: this.#name, index: this.#index } = options.identity);
     this.#multiplex = new Multiplex(socket, {
       onPayload: (connection, payload) => this.#take(connection, payload),
       onClose: (reason) => this.#closed(reason),
@@ -209,7 +213,11 @@ export class Plugin {
   }
 
   #register(payload: Buffer): Uint8Array {
-    const { pluginName, pluginIdx } = decoded(() => RegisterPluginRequest.decode(payload));
+    const asked = decoded(() => RegisterPluginRequest.decode(payload));
+    const { name: pluginName, index: pluginIdx } = this.#options.identity ?? {
+      name: asked.pluginName,
+      index: asked.pluginIdx,
+    };
     const refused = (why: string) => {
       const err = protocolError(why);
       // After the answer, which says why.

@@ -31,6 +31,7 @@ import {
   ValidateContainerAdjustmentRequest,
   ValidateContainerAdjustmentResponse,
 } from "./generated/nri/v1alpha1/nri.js";
+import type { PluginIdentity } from "./installed-plugins.js";
 import { Owners } from "./owners.js";
 import type { ContainerEvent, NriHost, NriOptions, SandboxEvent } from "./nri.js";
 import { METHODS, Plugin } from "./plugin.js";
@@ -69,7 +70,7 @@ export class Plugins {
   }
 
   /** Takes a plugin's connection over; what goes wrong with it is logged. */
-  async accept(socket: Socket): Promise<void> {
+  async accept(socket: Socket, identity?: PluginIdentity): Promise<void> {
     const { log } = this.#options;
     if (this.#connected.size >= MAX_PLUGINS) {
       log.warn({ connected: this.#connected.size }, "too many NRI plugins, refusing another one");
@@ -78,6 +79,7 @@ export class Plugins {
     }
     const plugin = new Plugin(socket, {
       ...this.#options,
+      ...(identity && { identity }),
       configuration: (index, name) => readConfiguration(this.#options.configDir, index, name),
       updateContainers: (from, payload) => this.#unsolicited(from, payload),
     });

@@ -27,6 +27,8 @@ export interface NriSettings {
   readonly socketPath?: string | undefined;
   /** Configuration of plugins, a file each; absolute. */
   readonly configDir: string;
+  /** Its plugins are started with the daemon; absolute. `undefined`: none are. */
+  readonly pluginDir?: string | undefined;
   readonly registrationTimeoutMs: number;
   readonly requestTimeoutMs: number;
 }
@@ -92,6 +94,8 @@ export const nriSchema = z
     enabled: z.boolean().default(true),
     socket: absolutePath.optional(),
     "config-dir": absolutePath.default("/etc/nri/conf.d"),
+    // No default: what is in /opt/nri/plugins may be another runtime's on this machine, and run already.
+    "plugin-dir": absolutePath.optional(),
     "registration-timeout-ms": z.int().min(100).max(60_000).default(5_000),
     "request-timeout-ms": z.int().min(100).max(60_000).default(2_000),
   })
@@ -100,6 +104,7 @@ export const nriSchema = z
       enabled: file.enabled,
       ...(file.socket === undefined ? {} : { socketPath: file.socket }),
       configDir: file["config-dir"],
+      ...(file["plugin-dir"] === undefined ? {} : { pluginDir: file["plugin-dir"] }),
       registrationTimeoutMs: file["registration-timeout-ms"],
       requestTimeoutMs: file["request-timeout-ms"],
     }),

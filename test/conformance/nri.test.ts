@@ -1,12 +1,13 @@
 /** NRI's own Go library, as plugins in the field use it, against the NRI socket of a real daemon. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { PROJECT, runCommand } from "../harness/cli.js";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
+import { isAlive } from "../harness/processes.js";
 import { missing, requires } from "../harness/requires.js";
 
 const PLUGIN = `${PROJECT}.cache/bin/nri-plugin`;
@@ -18,6 +19,7 @@ interface Line {
   readonly pods?: number;
   readonly config?: string;
   readonly failed?: number;
+  readonly pid?: number;
 }
 
 let daemon: TestDaemon;
@@ -117,6 +119,41 @@ test("a pod that a Go plugin refuses is not there", async () => {
   const refused = cri.runSandbox({ annotations: { "nri-test/refuse": "pod" } });
   await expect(refused).rejects.toMatchObject({ details: expect.stringContaining("this pod is not wanted") });
   expect((await cri.call("listPodSandbox")).items).toEqual([]);
+});
+
+test("a Go plugin of a folder begins with the daemon, dies without another one, and ends with the daemon", async () => {
+  plugin.kill("SIGKILL");
+  const dir = join(folder, "plugins");
+  mkdirSync(dir, { mode: 0o755 });
+  copyFileSync(PLUGIN, join(dir, "20-installed"));
+  const output = join(folder, "installed.lines");
+  writeFileSync(join(folder, "installed.conf"), `output=${output}\n`);
+  const second = await TestDaemon.startWithImages({
+    tables: `[nri]\nconfig-dir = "${folder}"\nplugin-dir = "${dir}"\nrequest-timeout-ms = 20000\nregistration-timeout-ms = 20000`,
+  });
+  const client = new CriClient(second.criSocket);
+  const heard = () =>
+    readFileSync(output, "utf8")
+      .trim()
+      .split("\n")
+      .map((text) => JSON.parse(text) as Line);
+  const started = () => heard().flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
+  try {
+    const pod = await client.runSandbox();
+    expect(heard().map(({ event }) => event)).toEqual(["Configure minke", "Synchronize", "RunPodSandbox"]);
+    await second.kill9();
+    await expect.poll(() => started().filter(isAlive)).toEqual([]);
+    await second.start();
+    expect(heard().at(-1)).toMatchObject({ event: "Synchronize", pods: 1 });
+    process.kill(started()[1] ?? 0, "SIGKILL");
+    await expect.poll(() => second.log).toContain("an installed NRI plugin ended, not starting it again");
+    await client.removeSandbox(pod);
+    expect(started()).toHaveLength(2);
+  } finally {
+    client.close();
+    await second.dispose();
+  }
+  expect(started().filter(isAlive)).toEqual([]);
 });
 
 test("many pods and containers are synchronized with a Go plugin in several messages", async () => {

@@ -25,6 +25,7 @@ type line struct {
 	Args      []string `json:"args,omitempty"`
 	Config    string   `json:"config,omitempty"`
 	Failed    int      `json:"failed,omitempty"`
+	Pid       int      `json:"pid,omitempty"`
 }
 
 type plugin struct {
@@ -37,7 +38,15 @@ func (p *plugin) say(event string, pod *api.PodSandbox, c *api.Container) {
 }
 
 func (p *plugin) Configure(_ context.Context, config, runtime, version string) (stub.EventMask, error) {
-	_ = p.out.Encode(line{Event: "Configure " + runtime, Config: config})
+	// One that the runtime started has no standard output.
+	if file, ok := strings.CutPrefix(config, "output="); ok {
+		out, err := os.OpenFile(strings.TrimSpace(file), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return 0, err
+		}
+		p.out = json.NewEncoder(out)
+	}
+	_ = p.out.Encode(line{Event: "Configure " + runtime, Config: config, Pid: os.Getpid()})
 	return 0, nil
 }
 
@@ -152,7 +161,12 @@ func main() {
 	socket := flag.String("socket", "", "where the runtime listens")
 	flag.Parse()
 	p := &plugin{out: json.NewEncoder(os.Stdout)}
-	made, err := stub.New(p, stub.WithSocketPath(*socket), stub.WithPluginName("gotest"), stub.WithPluginIdx("10"))
+	var options []stub.Option
+	// Without a socket the runtime has started it, and the environment says all three.
+	if *socket != "" {
+		options = []stub.Option{stub.WithSocketPath(*socket), stub.WithPluginName("gotest"), stub.WithPluginIdx("10")}
+	}
+	made, err := stub.New(p, options...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -41,6 +41,13 @@ function multiplex(socket: Socket) {
 }
 
 describe("Multiplex", () => {
+  test("of a socket that has closed already is closed", async () => {
+    const gone = new Promise((resolve) => theirs.once("close", resolve));
+    theirs.destroy();
+    await gone;
+    expect(await multiplex(theirs).closed).toBeUndefined();
+  });
+
   test("sends the number of the connection and the length before each payload, big-endian", async () => {
     const received = new Promise<Buffer>((resolve) => theirs.once("data", resolve));
     multiplex(ours).made.send(2, Buffer.from("abc"));

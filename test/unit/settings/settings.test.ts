@@ -98,6 +98,7 @@ test("every key of a full file is taken", () => {
     enabled = false
     socket = "/run/nri/nri.sock"
     config-dir = "/etc/nri.d"
+    plugin-dir = "/opt/nri/plugins"
     registration-timeout-ms = 200
     request-timeout-ms = 300
     [user-namespaces]
@@ -165,6 +166,7 @@ test("every key of a full file is taken", () => {
       enabled: false,
       socketPath: "/run/nri/nri.sock",
       configDir: "/etc/nri.d",
+      pluginDir: "/opt/nri/plugins",
       registrationTimeoutMs: 200,
       requestTimeoutMs: 300,
     },
