@@ -9,6 +9,8 @@
  *   --websocket                   streaming specs over WebSocket in the whole run, and over SPDY after it; else the other way round
  *   --keep                        leaves the work directory, with logs and the JSON report
  *
+ * CRITEST=PROGRAM in the environment: this critest, and not the one that go.mod names.
+ *
  * Ends with `N passed, N failed, N skipped`. What fails must be in expected.json with a reason, and what is
  * there must fail: a change in either direction fails the run.
  */
@@ -33,6 +35,8 @@ const START_MS = 20_000;
 const STOP_MS = 60_000;
 /** Hosts that critest's references name. */
 const HOSTS = ["registry.k8s.io", "k8s.gcr.io", "gcr.io"];
+/** cri-tools have it since their specs of NRI: after 1.36. */
+const NRI_FLAG = "nri-socket";
 
 const { values: options } = parseArgs({
   options: {
@@ -54,7 +58,7 @@ async function main() {
     return 0;
   }
   const isOfficial = isOfficialProto(PROJECT);
-  const critest = builtTool(PROJECT, "critest");
+  const critest = process.env["CRITEST"] || builtTool(PROJECT, "critest");
   if (options.parallel !== "1") builtTool(PROJECT, "ginkgo");
   const layout = builtLayout(PROJECT);
   const work = mkdtempSync(join(tmpdir(), "minke-cri-conformance-"));
@@ -64,10 +68,13 @@ async function main() {
     const digests = await pushLayout(layout, registry.address);
     daemon = await startDaemon(work, registry.address);
     const program = withDigest(critest, work, digests.get(DIGEST_IMAGE) ?? "");
+    const hasNriSpecs = readFileSync(program).includes(NRI_FLAG);
+    if (!hasNriSpecs) console.log("this critest has no specs of NRI");
+    const sockets = { cri: daemon.socket, ...(hasNriSpecs && { nri: daemon.nriSocket }) };
     const seeds = options.seed ? [options.seed] : Array.from({ length: Number(options.seeds) }, randomSeed);
     let status = isOfficial ? 0 : 1;
     for (const seed of seeds) {
-      for (const run of runsOf(seed)) status = (await runCritest(program, work, daemon.socket, run)) || status;
+      for (const run of runsOf(seed)) status = (await runCritest(program, work, sockets, run)) || status;
     }
     if (seeds.length > 1)
       console.log(`${seeds.length} seeds: ${status === 0 ? "all as expected" : "not all as expected"}`);
@@ -123,6 +130,7 @@ ${hosts}`,
   }
   return {
     socket,
+    nriSocket: join(run, "nri.sock"),
     close: async () => {
       // Not spawnSync: the command waits for the daemon's end, which this process must reap.
       const stop = spawn(
@@ -161,14 +169,15 @@ function runsOf(seed) {
 
 const randomSeed = () => String(Math.floor(Math.random() * 100_000));
 
-/** @param {string} program @param {string} work @param {string} socket @param {Run} run */
-async function runCritest(program, work, socket, { seed, websocket, focus }) {
+/** @param {string} program @param {string} work @param {{ cri: string, nri?: string }} sockets @param {Run} run */
+async function runCritest(program, work, sockets, { seed, websocket, focus }) {
   const report = join(work, "report.json");
   const crictl = join(work, "crictl.yaml");
   writeFileSync(crictl, "");
   const args = [
     `--config=${crictl}`,
-    `--runtime-endpoint=unix://${socket}`,
+    `--runtime-endpoint=unix://${sockets.cri}`,
+    ...(sockets.nri ? [`--${NRI_FLAG}=${sockets.nri}`] : []),
     `-ginkgo.seed=${seed}`,
     `-ginkgo.json-report=${report}`,
     "-ginkgo.no-color",
