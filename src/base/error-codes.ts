@@ -50,6 +50,7 @@ export const ERROR_CODES = {
   EXEC_NOT_FOUND: "there is no exec of this id",
   EXEC_TIMEOUT: "a command in a container did not end in time and was killed",
   FAILPOINT: "a test asked for this failure",
+  HOOK_FAILED: "a hook of the container, of a CDI specification or an NRI plugin, did not succeed",
   HOST_PATH_TYPE: "a hostPath volume is not of the type that it asks for",
   HOST_PORT_IN_USE: "the port of the host is used by another pod or by a process of the host",
   HOST_PORT_UNREACHABLE: "a port was asked for on ::1, where this host's settings lose the answers",

@@ -12,11 +12,15 @@ const EXEC_ERRORS: Readonly<Record<string, [ErrorKind, ErrorCode]>> = {
   ENOEXEC: ["permission-denied", "COMMAND_NOT_EXECUTABLE"],
 };
 
-/** The error of a failed start or exec; a failed execve is COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE. */
+/** A hook is of the host, of a CDI specification or an NRI plugin: nothing of ours is wrong where it fails. */
+const HOOK_ERROR: [ErrorKind, ErrorCode] = ["failed-precondition", "HOOK_FAILED"];
+
+/** The error of a failed start or exec; a failed execve is COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE, a hook HOOK_FAILED. */
 export function toCommandError(err: unknown): RuntimeError {
   const inner = toRuntimeError(err);
   const step = typeof err === "object" && err !== null && "step" in err ? err.step : undefined;
-  const mapped = step === "exec" && inner.syscall ? EXEC_ERRORS[inner.syscall.errno] : undefined;
+  const ofExec = step === "exec" && inner.syscall ? EXEC_ERRORS[inner.syscall.errno] : undefined;
+  const mapped = step === "hook" ? HOOK_ERROR : ofExec;
   if (!mapped) return inner;
   const [kind, code] = mapped;
   return new RuntimeError(inner.message, { kind, code, syscall: inner.syscall, cause: err });

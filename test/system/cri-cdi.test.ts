@@ -150,6 +150,8 @@ test("a hook that fails says so, and its container never runs", async () => {
   });
   const containerId = await cri.createContainer(sandbox, asks("vendor.example/bad=0"));
   expect(await cri.refusal("startContainer", { containerId })).toMatchObject({
+    status: 9,
+    code: "HOOK_FAILED",
     message: expect.stringContaining('hook createRuntime "/bin/sh": ended with status 7'),
   });
 });

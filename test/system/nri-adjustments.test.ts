@@ -65,6 +65,13 @@ describe("adjustments", () => {
     expect(JSON.parse(readFileSync(join(nri.folder, "state"), "utf8"))).toMatchObject({ id, status: "creating" });
   });
 
+  test("of a hook that fails in the container refuse its start, which says so", async () => {
+    const hooks = { startContainer: [{ path: "/bin/false" }] };
+    await nri.plugin({ methods: { CreateContainer: () => ({ adjust: { hooks } }) } });
+    const containerId = await nri.cri.createContainer(await nri.sandbox());
+    expect(await nri.cri.refusal("startContainer", { containerId })).toMatchObject({ status: 9, code: "HOOK_FAILED" });
+  });
+
   test("of CDI devices are injected, and one that there is not refuses the container", async () => {
     let name = "minke.test/thing=one";
     await nri.plugin({ methods: { CreateContainer: () => ({ adjust: { CDIDevices: [{ name }] } }) } });
