@@ -74,8 +74,11 @@ export class Nri {
   async startInstalled(dir: string): Promise<void> {
     const { log } = this.#options;
     const { findInstalled, startInstalled } = await import("./installed-plugins.js");
+    const found = await findInstalled(dir, log);
+    // What they register with, before their time to do so begins.
+    if (found.length > 0) await this.#loaded();
     await Promise.all(
-      (await findInstalled(dir, log)).map(async (installed) => {
+      found.map(async (installed) => {
         const started = await startInstalled(installed, log);
         if (!started) return;
         this.#started.push(started);
@@ -88,10 +91,13 @@ export class Nri {
   async accept(socket: Socket, identity?: PluginIdentity): Promise<void> {
     // What it sends meanwhile waits: nobody reads yet.
     socket.on("error", () => undefined);
+    await (await this.#loaded()).accept(socket, identity);
+  }
+
+  async #loaded(): Promise<Plugins> {
     const { Plugins: Loaded } = await import("./plugins.js");
     if (!this.#host) throw new Error("a plugin connected before the runtime was open");
-    this.#plugins ??= new Loaded(this.#options, this.#host);
-    await this.#plugins.accept(socket, identity);
+    return (this.#plugins ??= new Loaded(this.#options, this.#host));
   }
 
   /** Resolves when the plugins that were started here are gone. */

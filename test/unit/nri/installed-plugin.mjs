@@ -42,4 +42,4 @@ const server = new TtrpcServer(
 );
 const runtime = new TtrpcClient("nri.pkg.api.v1alpha1.Runtime", (message) => multiplex.send(2, message));
 const request = RegisterPluginRequest.fromPartial({ pluginName: "whatever", pluginIdx: "99" });
-await runtime.call("RegisterPlugin", RegisterPluginRequest.encode(request).finish(), 10_000);
+await runtime.call("RegisterPlugin", RegisterPluginRequest.encode(request).finish(), 60_000);
