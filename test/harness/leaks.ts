@@ -8,6 +8,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { parseProcessStat } from "../../src/base/process-stat.js";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { tableName } from "../../src/network/ruleset.js";
 import { isAlive } from "./processes.js";
@@ -141,7 +142,7 @@ function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
   };
   const isReapedByOthers = (pid: string): boolean => {
     const parent = zombiesParent(pid);
-    return parent !== undefined && Number(parent) !== daemonPid && !isOurs(parent);
+    return parent !== undefined && parent !== daemonPid && !isOurs(String(parent));
   };
   const found = readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid && isAlive(Number(name)))
@@ -154,11 +155,10 @@ function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
   return [...new Set(found)];
 }
 
-/** Undefined for what runs. An orphan's is pid 1, which reaps it when it likes; proc_pid_stat(5). */
-function zombiesParent(pid: string): string | undefined {
-  const stat = read(`/proc/${pid}/stat`);
-  const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return state === "Z" ? parent : undefined;
+/** Undefined for what runs. An orphan's is pid 1, which reaps it when it likes. */
+function zombiesParent(pid: string): number | undefined {
+  const stat = parseProcessStat(read(`/proc/${pid}/stat`));
+  return stat?.state === "Z" ? stat.parent : undefined;
 }
 
 /** Once each: every accepted connection carries the path of its listener. */
