@@ -106,9 +106,9 @@ function links({ bridge, root }: Scope): string[] {
     const isAnothersVeth = /^mk[0-9a-f]{12}$/.test(name) && !name.startsWith(linkPrefix(bridge));
     const owner = /alias minke (\S+)/.exec(line)?.[1];
     const isAnothersBridge = owner !== undefined && owner.startsWith("/") && owner !== root;
-    // Of network-bench.ts, whose tests run beside others.
-    const isOfNetworkBench = name === "mknetout";
-    return isAnothersVeth || isAnothersBridge || isOfNetworkBench ? [] : [name];
+    // Of network-bench.ts, whose tests run beside others, and of test/perf's daemons of other makers with their ports.
+    const isOfBenchmark = name === "mknetout" || name.startsWith("mkb") || line.includes(" master mkb");
+    return isAnothersVeth || isAnothersBridge || isOfBenchmark ? [] : [name];
   });
 }
 
