@@ -19,7 +19,7 @@ const project = fileURLToPath(new URL("../..", import.meta.url));
 const PACKAGES = ["containerd", "runc", "crun", "libyajl2", "containernetworking-plugins"];
 const CRUN_SOURCE = fileURLToPath(new URL("crun_without_resources.c", import.meta.url));
 const START_DEADLINE_MS = 20_000;
-const SUBNET = "10.206.248.0/22";
+const SUBNET = "10.202.248.0/22";
 const PAUSE = "minke.test/pause:1";
 const BUSYBOX = "minke.test/busybox:1";
 
