@@ -13,6 +13,7 @@ import { startContainerd } from "./cri-peer.mjs";
 import { startDaemon } from "./daemon.mjs";
 import { heading, median, quantile, row } from "./figures.mjs";
 import { startFloor } from "./floor.mjs";
+import { withUndo } from "./undo.mjs";
 
 const WARM_UP_RUNS = 3;
 const LISTS = 5;
@@ -33,13 +34,13 @@ if (process.getuid() !== 0 || !(runs > 0) || !(pods >= 0) || !(workers > 0)) {
 
 const folder = mkdtempSync(join(tmpdir(), "minke-bench-"));
 const cgroupRoot = `minke-bench-${process.pid}`;
-const undo = [async () => rmSync(folder, { recursive: true, force: true })];
-try {
+await withUndo(async (undo) => {
+  undo.push(() => rmSync(folder, { recursive: true, force: true }));
   const floor = startFloor(folder, `${cgroupRoot}-floor`, undo);
   const daemon = await startDaemon(folder, cgroupRoot, undo);
   const contenders = [{ name: "minke", ...criClient(daemon.criSocket), image: "minke.test/busybox:1" }];
   const peer = values["skip-peer"] ? undefined : await startContainerd(folder, undo);
-  if (peer) contenders.push({ name: peer.version, ...criClient(peer.socket), image: peer.image });
+  if (peer) contenders.push({ name: peer.name, ...criClient(peer.socket), image: peer.image });
   const floorMs = [];
   for (let i = -WARM_UP_RUNS; i < runs; i++) {
     const ms = await floor();
@@ -56,9 +57,7 @@ try {
     for (const contender of contenders) console.log(row(contender.name, await manyPods(contender)));
   }
   for (const { close } of contenders) close();
-} finally {
-  for (const step of undo.reverse()) await step();
-}
+});
 
 /** @returns {Promise<Record<string, number>>} milliseconds of each verb */
 async function podLife({ call, image }, name) {

@@ -14,6 +14,7 @@ import { parseArgs } from "node:util";
 import { startDaemon } from "./daemon.mjs";
 import { heading, median, quantile, row } from "./figures.mjs";
 import { makePod, monitorPids, pssKib, staticProgram, untilPods } from "./monitors.mjs";
+import { withUndo } from "./undo.mjs";
 
 const SETTLE_MS = 3_000;
 const BUDGET_KIB = 256;
@@ -27,8 +28,8 @@ if (process.getuid() !== 0 || !(pods > 0)) {
 
 const folder = mkdtempSync(join(tmpdir(), "minke-bench-"));
 const cgroupRoot = `minke-bench-${process.pid}`;
-const undo = [async () => rmSync(folder, { recursive: true, force: true })];
-try {
+await withUndo(async (undo) => {
+  undo.push(() => rmSync(folder, { recursive: true, force: true }));
   const program = staticProgram(folder, "bare", "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n");
   const bare = Array.from({ length: pods }, () => spawn(program, { stdio: "ignore" }));
   undo.push(async () => bare.forEach((child) => child.kill("SIGKILL")));
@@ -47,9 +48,7 @@ try {
   console.log(row("monitor", columns(monitors)));
   console.log(`goal: at most ${BUDGET_KIB} KiB; ${Math.max(...monitors) <= BUDGET_KIB ? "reached" : "not reached"}`);
   console.log(`daemon, RSS: ${rssMib(daemon.pid).toFixed(0)} MiB; before the first pod ${idleMib.toFixed(0)} MiB`);
-} finally {
-  for (const step of undo.reverse()) await step();
-}
+});
 
 function rssMib(pid) {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]) / 1024;
