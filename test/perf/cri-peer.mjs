@@ -45,7 +45,8 @@ wait $!`;
 /**
  * @param {string} folder that the caller removes
  * @param {(() => unknown)[]} undo gets what ends it
- * @returns {Promise<{ name: string, socket: string, image: string, pid: number }>} `pid` is containerd's
+ * @returns {Promise<{ name: string, socket: string, image: string, pids: (name: string) => number[] }>} `pids` of its
+ *   processes of a name, as the kernel has it (15 characters at most)
  */
 export async function startContainerd(folder, undo) {
   const { suite, root, env, versions } = peerPrograms();
@@ -63,7 +64,8 @@ export async function startContainerd(folder, undo) {
   const socket = join(scratch, "c.sock");
   const config = join(scratch, "config.toml");
   writeFileSync(config, containerdConfig(scratch, root, socket));
-  const child = startPrivately(scratch, config, env, bridge, undo);
+  const cgroup = join(findCgroup2(), `minke-bench-${process.pid}-peer`);
+  const child = startPrivately({ scratch, config, env, bridge, cgroup }, undo);
   for (let waitedMs = 0; ; waitedMs += 50) {
     if (spawnSync("ctr", ["-a", socket, "version"], { env }).status === 0) break;
     if (child.exitCode !== null || waitedMs > START_DEADLINE_MS) {
@@ -76,11 +78,10 @@ export async function startContainerd(folder, undo) {
   console.log(
     `peer: ${["containerd", "crun", "containernetworking-plugins"].map(of).join(", ")} (${suite}), CNI bridge`,
   );
-  return { name: of("containerd").replace(/[+~].*/, ""), socket, image: BUSYBOX, pid: pidOf(config) };
+  return { name: of("containerd").replace(/[+~].*/, ""), socket, image: BUSYBOX, pids: (name) => pidsIn(cgroup, name) };
 }
 
-function startPrivately(scratch, config, env, bridge, undo) {
-  const cgroup = join(findCgroup2(), `minke-bench-${process.pid}-peer`);
+function startPrivately({ scratch, config, env, bridge, cgroup }, undo) {
   mkdirSync(cgroup);
   undo.push(() => removeCgroup(cgroup));
   undo.push(() => spawnSync("ip", ["link", "delete", bridge], { stdio: "ignore" }));
@@ -116,18 +117,15 @@ async function removeCgroup(path) {
   }
 }
 
-/** Of containerd, which stands below the programs that made its namespaces. */
-function pidOf(config) {
-  for (const name of readdirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      const words = readFileSync(`/proc/${name}/cmdline`, "utf8").split("\0");
-      if (words[0] === "containerd" && words[2] === config) return Number(name);
-    } catch {
-      // Ended meanwhile.
-    }
-  }
-  throw new Error("containerd has ended");
+/** Pids of everything that runs in the cgroup or below, with this name. */
+function pidsIn(cgroup, name) {
+  const entries = readdirSync(cgroup, { recursive: true, withFileTypes: true });
+  const folders = [
+    cgroup,
+    ...entries.filter((entry) => entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name)),
+  ];
+  const pids = folders.flatMap((path) => readFileSync(join(path, "cgroup.procs"), "utf8").split("\n").filter(Boolean));
+  return pids.map(Number).filter((pid) => readFileSync(`/proc/${pid}/comm`, "utf8").trim() === name);
 }
 
 function cniConfig(bridge) {
