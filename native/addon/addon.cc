@@ -11,6 +11,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   addon::RegisterLinkDeletion(env, exports);
   addon::RegisterMounts(env, exports);
   addon::RegisterProcess(env, exports);
+  addon::RegisterMonitorFork(env, exports);
   addon::RegisterMonitorSpawn(env, exports);
   addon::RegisterProgramSpawn(env, exports);
   addon::RegisterFiles(env, exports);

@@ -13,6 +13,7 @@ void RegisterNetlink(Napi::Env env, Napi::Object exports);
 void RegisterLinkDeletion(Napi::Env env, Napi::Object exports);
 void RegisterMounts(Napi::Env env, Napi::Object exports);
 void RegisterProcess(Napi::Env env, Napi::Object exports);
+void RegisterMonitorFork(Napi::Env env, Napi::Object exports);
 void RegisterMonitorSpawn(Napi::Env env, Napi::Object exports);
 void RegisterProgramSpawn(Napi::Env env, Napi::Object exports);
 void RegisterFiles(Napi::Env env, Napi::Object exports);

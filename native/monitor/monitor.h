@@ -31,6 +31,7 @@ struct MonitorSettings {
   std::string socket_path;
   int control = -1;  // the first client, or -1
   std::vector<HeldFd> held;
+  int device_policy = -1;  // of ShareDevicePolicy, kept open; or -1
 };
 
 class Monitor final : public ConnectionOwner, public ContainerOwner, public ExecOwner, public InitOwner {

@@ -97,6 +97,7 @@ void CloseOthers(const MonitorSettings& settings) {
   std::vector<unsigned> kept;
   if (settings.control >= 0) kept.push_back(static_cast<unsigned>(settings.control));
   for (const HeldFd& held : settings.held) kept.push_back(static_cast<unsigned>(held.number));
+  if (settings.device_policy >= 0) kept.push_back(static_cast<unsigned>(settings.device_policy));
   std::sort(kept.begin(), kept.end());
   unsigned first = 3;
   for (const unsigned fd : kept) {
@@ -126,12 +127,7 @@ int Fail(const char* what, const sys::Failure& failure) {
 
 }  // namespace
 
-int MonitorMain(int argc, char** argv) {
-  MonitorSettings settings;
-  if (!ReadArguments(argc, argv, &settings)) {
-    dprintf(2, "usage: minke-monitor SANDBOX-ID SOCKET [--fd NAME=NUMBER...]\n");
-    return 2;
-  }
+int RunMonitor(int argc, char** argv, MonitorSettings settings) {
   CloseOthers(settings);
   // Freed memory goes back to the kernel: a burst must not stay in the monitor's size.
   ::mallopt(M_MMAP_THRESHOLD, 64 * 1024);
@@ -151,6 +147,15 @@ int MonitorMain(int argc, char** argv) {
   if (!opened) return Fail("start", opened.failure());
   monitor.Run();
   return 0;
+}
+
+int MonitorMain(int argc, char** argv) {
+  MonitorSettings settings;
+  if (!ReadArguments(argc, argv, &settings)) {
+    dprintf(2, "usage: minke-monitor SANDBOX-ID SOCKET [--fd NAME=NUMBER...]\n");
+    return 2;
+  }
+  return RunMonitor(argc, argv, std::move(settings));
 }
 
 }  // namespace monitor

@@ -71,6 +71,12 @@ struct Problem {            // a refused spec or a failed step, in words
 // awaited, then FinishLaunch called. On failure nothing is left and *problem says why.
 [[nodiscard]] bool StartContainer(const LaunchRequest& request, Launch* out, Problem* problem);
 
+// Loads the device policy that `resources` asks for (linux.resources as JSON), so that this process and
+// those that it forks only attach it to containers with the same rules: the kernel's check of it takes as
+// long as the clone. Returns the descriptor, `lowest` or above, which is to stay open; -1 where each
+// container loads its own.
+[[nodiscard]] int ShareDevicePolicy(std::string resources, int lowest);
+
 // The groups of resctrl that were made for the container; for RemoveRdtGroups after its end.
 std::vector<std::string> RdtGroupsOf(const Launch& launch);
 void RemoveRdtGroups(const std::vector<std::string>& groups);

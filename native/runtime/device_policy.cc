@@ -1,9 +1,12 @@
 #include "runtime/device_policy.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <utility>
 
 #include "runtime/describe_report.h"
 #include "sys/unique_fd.h"
@@ -85,6 +88,17 @@ void AppendRule(const DeviceRule& rule, std::vector<struct bpf_insn>* program) {
   program->push_back(Instruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
 }
 
+// What ShareDevicePolicy has loaded; the descriptor belongs to the process.
+struct SharedProgram {
+  std::vector<struct bpf_insn> instructions;
+  int fd = -1;
+};
+SharedProgram g_shared;
+
+bool IsSame(const std::vector<struct bpf_insn>& one, const std::vector<struct bpf_insn>& other) {
+  return one.size() == other.size() && memcmp(one.data(), other.data(), one.size() * sizeof one[0]) == 0;
+}
+
 bool Fail(const char* doing, Problem* problem) {
   *problem = DescribeFailure(Step::kDevice, doing, {"bpf", errno});
   return false;
@@ -116,8 +130,7 @@ std::vector<struct bpf_insn> DeviceProgram(const std::vector<DeviceRule>& rules)
   return program;
 }
 
-sys::UniqueFd LoadDeviceProgram(const std::vector<DeviceRule>& rules, Problem* problem) {
-  const std::vector<struct bpf_insn> program = DeviceProgram(rules);
+sys::UniqueFd LoadDeviceProgram(const std::vector<struct bpf_insn>& program, Problem* problem) {
   union bpf_attr attributes;
   memset(&attributes, 0, sizeof attributes);
   attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
@@ -136,14 +149,27 @@ sys::UniqueFd LoadDeviceProgram(const std::vector<DeviceRule>& rules, Problem* p
   }
 }
 
+int ShareDevicePolicy(std::string resources, int lowest) {
+  Spec spec;
+  SpecError error;
+  if (!ReadResources(std::move(resources), &spec, &error)) return -1;
+  Problem problem;
+  g_shared.instructions = DeviceProgram(spec.device_rules);
+  const sys::UniqueFd loaded = LoadDeviceProgram(g_shared.instructions, &problem);
+  if (loaded.valid()) g_shared.fd = ::fcntl(loaded.get(), F_DUPFD_CLOEXEC, lowest);
+  return g_shared.fd;
+}
+
 bool AttachDevicePolicy(const std::vector<DeviceRule>& rules, int cgroup, Problem* problem) {
   if (rules.empty() || AllowsAll(rules.back())) return true;
-  const sys::UniqueFd loaded = LoadDeviceProgram(rules, problem);
-  if (!loaded.valid()) return false;
+  const std::vector<struct bpf_insn> program = DeviceProgram(rules);
+  const bool is_shared = g_shared.fd >= 0 && IsSame(program, g_shared.instructions);
+  const sys::UniqueFd loaded = is_shared ? sys::UniqueFd() : LoadDeviceProgram(program, problem);
+  if (!is_shared && !loaded.valid()) return false;
   union bpf_attr attributes;
   memset(&attributes, 0, sizeof attributes);
   attributes.target_fd = static_cast<uint32_t>(cgroup);
-  attributes.attach_bpf_fd = static_cast<uint32_t>(loaded.get());
+  attributes.attach_bpf_fd = static_cast<uint32_t>(is_shared ? g_shared.fd : loaded.get());
   attributes.attach_type = BPF_CGROUP_DEVICE;
   attributes.attach_flags = BPF_F_ALLOW_MULTI;
   if (::syscall(SYS_bpf, BPF_PROG_ATTACH, &attributes, sizeof attributes) < 0) {

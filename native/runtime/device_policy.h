@@ -17,11 +17,12 @@ namespace runtime {
 std::vector<struct bpf_insn> DeviceProgram(const std::vector<DeviceRule>& rules);
 
 // The program in the kernel; not valid where it refuses, with the problem. Expect EPERM.
-[[nodiscard]] sys::UniqueFd LoadDeviceProgram(const std::vector<DeviceRule>& rules,
+[[nodiscard]] sys::UniqueFd LoadDeviceProgram(const std::vector<struct bpf_insn>& program,
                                               Problem* problem);
 
 // Attaches the policy to a cgroup. Nothing is attached where the spec has no rules, or where
-// they allow everything. The program lives as long as the cgroup.
+// they allow everything. The program lives as long as the cgroup; it is the one of ShareDevicePolicy
+// (container.h) where that has the same rules.
 [[nodiscard]] bool AttachDevicePolicy(const std::vector<DeviceRule>& rules, int cgroup,
                                       Problem* problem);
 

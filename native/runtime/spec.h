@@ -209,4 +209,7 @@ constexpr int kMaxSpecDepth = 64;
 // The same for a process object alone (exec).
 [[nodiscard]] bool ReadProcess(std::string text, Spec* holder, SpecError* error);
 
+// The same for linux.resources alone.
+[[nodiscard]] bool ReadResources(std::string text, Spec* holder, SpecError* error);
+
 }  // namespace runtime

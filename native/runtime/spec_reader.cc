@@ -154,4 +154,12 @@ bool ReadProcess(std::string text, Spec* holder, SpecError* error) {
   return Finish(reader, std::move(document), holder);
 }
 
+bool ReadResources(std::string text, Spec* holder, SpecError* error) {
+  auto document = std::make_shared<SpecDocument>();
+  if (!ParseDocument(std::move(text), document.get(), error)) return false;
+  JsonReader reader(error);
+  ReadResources(reader.Root(document->json), holder);
+  return Finish(reader, std::move(document), holder);
+}
+
 }  // namespace runtime

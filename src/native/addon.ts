@@ -51,6 +51,19 @@ interface Addon {
     user: number,
     ...args: string[]
   ): Promise<[number, number, number]>;
+  forkMonitor(
+    server: number,
+    sequence: number,
+    sandboxId: string,
+    socketPath: string,
+    cgroup: number,
+    log: number,
+    net: number,
+    ipc: number,
+    uts: number,
+    shm: number,
+    user: number,
+  ): number;
   spawnProgram(
     hasInput: boolean,
     hasErrors: boolean,

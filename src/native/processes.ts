@@ -39,7 +39,7 @@ export interface SpawnedMonitor {
 export const MONITOR_FD = { control: 3, net: 4, ipc: 5, uts: 6, shm: 7, user: 8 } as const;
 
 /**
- * Starts a monitor. Settles after its execve, with the environment empty and in a session of
+ * Starts a monitor, or the fork server. Settles after its execve, with the environment empty and in a session of
  * its own. The caller reaps it (`reapChild`) once it has ended.
  *
  * @throws RuntimeError whose syscall is `clone3` (the cgroup refused it) or `execveat`
@@ -66,6 +66,48 @@ export async function spawnMonitor(spawn: MonitorSpawn): Promise<SpawnedMonitor>
     pidfd: new Fd(pidfd, "pidfd of a monitor"),
     control: control >= 0 ? new Fd(control, "control of a monitor") : undefined,
   };
+}
+
+export interface MonitorFork {
+  readonly sandboxId: string;
+  /** Where it is to listen; of any length. */
+  readonly socketPath: string;
+  /** From `openDirectory`: the monitor is born in it. */
+  readonly cgroup?: Fd | undefined;
+  /** Its standard error; else /dev/null. */
+  readonly log?: Fd | undefined;
+  /** Borrowed; found by the monitor at the numbers of MONITOR_FD. */
+  readonly fds: Omit<MonitorSpawn["fds"], "control">;
+}
+
+/**
+ * Asks a fork server for a monitor, without waiting for it (native/sys/fork_request.h has what goes
+ * over the socket).
+ *
+ * @param server a connected socket of the fork server
+ * @param sequence 32 bits, repeated in the answer
+ * @returns our end of the new monitor's control connection
+ * @throws RuntimeError whose syscall is `sendmsg`: EPIPE, the fork server is gone
+ */
+export function forkMonitor(server: number, sequence: number, fork: MonitorFork): Fd {
+  const { fds } = fork;
+  const numberOf = (fd: Fd | undefined): number => fd?.number ?? -1;
+  const control = call("ask for a monitor", (native) =>
+    native.forkMonitor(
+      server,
+      sequence,
+      fork.sandboxId,
+      fork.socketPath,
+      numberOf(fork.cgroup),
+      numberOf(fork.log),
+      numberOf(fds.net),
+      numberOf(fds.ipc),
+      numberOf(fds.uts),
+      numberOf(fds.shm),
+      numberOf(fds.user),
+    ),
+  );
+  return new Fd(control, "control of a monitor");
 }
 
 /** @throws RuntimeError with errno ESRCH: no such process */

@@ -34,8 +34,8 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     ctx.exits.set(record.id, exit);
     ctx.processes.delete(record.id);
     failpoint("record exit");
-    // It ended before the answer to its start was seen: a start comes before an end.
-    if (record.state === "starting" && exit.unknown === undefined) emitStarted(ctx, record);
+    // It ended before the answer to its start was seen, here or by an earlier daemon: a start comes before an end.
+    if (record.state !== "running" && exit.unknown === undefined) emitStarted(ctx, record);
     const exited = { ...record, state: "exited", startedAtNs: record.startedAtNs ?? exit.startedAtNs } as const;
     // Also on a full disk: the exit file says the same to the next daemon.
     await ctx.containers.put(record.id, exited, "remember");

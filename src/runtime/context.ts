@@ -9,6 +9,7 @@ import { type ContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import { Timeline } from "../base/timeline.js";
 import type { ImageStore } from "../image/image-store.js";
+import type { ForkServer } from "../monitor/fork-server.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
 import type { Networks } from "../network/networks.js";
@@ -41,8 +42,8 @@ export interface RuntimeContext {
   readonly nri: Nri;
   /** Those of the settings, by name. */
   readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
-  /** Sealed memfd of minke-oci: every monitor runs from it. */
-  readonly executable: Fd;
+  /** Makes the monitors, from a sealed memfd of minke-oci. */
+  readonly forkServer: ForkServer;
   readonly log: Logger;
   readonly inFlight: InFlight;
   readonly events: EventEmitter<{ event: [RuntimeEvent] }>;

@@ -14,8 +14,10 @@ import { dialInNetns, sealedExecutable, spreadSubdirectories } from "../native/i
 import type { Networks } from "../network/networks.js";
 import type { Nri } from "../nri/nri.js";
 import type { Paths } from "../settings/paths.js";
+import { DEFAULT_DEVICE_RULES } from "../spec/default-devices.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
+import { ForkServer } from "../monitor/fork-server.js";
 import { FileStore, type QuarantinedRecord, readBootId } from "../state/store.js";
 import { removeCgroup } from "./cgroups.js";
 import {
@@ -110,7 +112,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     network: options.network,
     nri: options.nri,
     runtimeHandlers: options.runtimeHandlers,
-    executable: await sealedExecutable(EXECUTABLE),
+    forkServer: new ForkServer(await sealedExecutable(EXECUTABLE), DEFAULT_DEVICE_RULES),
     log,
     inFlight: new InFlight(),
     events: new EventEmitter<{ event: [RuntimeEvent] }>().setMaxListeners(0),
@@ -132,6 +134,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
   };
   const uses = (record: ContainerRecord, imageId: string) =>
     record.imageId === imageId || (record.mountedImageIds?.some((mounted) => mounted === imageId) ?? false);
+  await ctx.forkServer.start();
   watchInits(ctx);
   const missedEvents: RuntimeEvent[] = [];
   const keep = (event: RuntimeEvent) => void missedEvents.push(event);
@@ -219,6 +222,6 @@ async function close(ctx: RuntimeContext, removeCgroups: boolean): Promise<void>
     client.close();
     pidfd.close();
   }
-  ctx.executable.close();
+  await ctx.forkServer.close();
   if (removeCgroups) await removeCgroup(ctx.cgroups, `/${ctx.cgroups.root}`);
 }

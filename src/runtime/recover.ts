@@ -15,7 +15,7 @@ import { type Fd, pidfdOpen, removeTree } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
-import { isThere, readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
+import { emitStarted, exitFile, isThere, readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
 import { adoptMonitor } from "./monitors.js";
@@ -142,27 +142,26 @@ async function recoverContainer(
   listed: readonly ListedContainer[],
 ): Promise<void> {
   if (container.state === "removing") return removeContainer(ctx, container.id);
-  if (container.state === "created" && !(await isWhole(ctx, container))) {
-    // Its caller never had an answer. Asked again, it would be given what cannot be started.
-    ctx.log.info({ containerId: container.id }, "removing a container that was not made to its end");
-    return removeContainer(ctx, container.id);
-  }
-  if (container.state !== "starting" && container.state !== "running") return;
+  if (container.state === "exited") return;
   const seen = listed.find(({ containerId }) => containerId === container.id);
   if (seen?.exit) return recordExit(ctx, seen.exit);
   if (seen) {
     const running = { ...container, state: "running", pid: seen.pid, startedAtNs: seen.startedAtNs } as const;
     await ctx.containers.put(container.id, running, "remember");
+    if (container.state !== "running") emitStarted(ctx, running);
     return;
   }
   const exit = await readExitFile(ctx, container.id);
   if (exit) return recordExit(ctx, exit);
-  if (container.state === "starting") {
-    // The request never reached the monitor: nothing has run, and a start may be tried again.
-    await ctx.containers.put(container.id, { ...container, state: "created" }, "remember");
+  if (container.state === "running") return recordUnknownExit(ctx, container, "the monitor does not know it");
+  // No request to start it has reached the monitor.
+  if (await isWhole(ctx, container)) {
+    if (container.state === "starting") ctx.containers.show(container.id, { ...container, state: "created" });
     return;
   }
-  await recordUnknownExit(ctx, container, "the monitor does not know it");
+  // Its caller never had an answer. Asked again, it would be given what cannot be started.
+  ctx.log.info({ containerId: container.id }, "removing a container that was not made to its end");
+  await removeContainer(ctx, container.id);
 }
 
 /** The cgroup is the last thing that CreateContainer makes. */
@@ -174,7 +173,7 @@ function isWhole(ctx: RuntimeContext, { cgroupPath }: ContainerRecord): Promise<
 async function endWithoutMonitor(ctx: RuntimeContext, record: SandboxRecord, reason: string): Promise<void> {
   await endStrayMonitor(ctx, record.id);
   for (const container of containersOf(ctx, record.id)) {
-    if (container.state === "running" || container.state === "starting")
+    if (container.state === "running" || (await isThere(exitFile(ctx, container.id))))
       await recordUnknownExit(ctx, container, reason);
   }
   await ctx.network.teardown(record.id);

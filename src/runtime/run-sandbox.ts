@@ -15,7 +15,7 @@ import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, spawnMonitor } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
 import type { StillWanted, TellStage } from "./in-flight.js";
@@ -242,15 +242,14 @@ async function startMonitor(
 ): Promise<MonitorProcess> {
   const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
   try {
-    const { pid, pidfd, control } = await spawnMonitor({
-      executable: ctx.executable,
-      args: ["minke-monitor", record.id, ctx.paths.monitorSocket(record.id)],
+    const { pid, pidfd, control } = await ctx.forkServer.fork({
+      sandboxId: record.id,
+      socketPath: ctx.paths.monitorSocket(record.id),
       cgroup,
       fds: { net: made.net, ipc: made.ipc, uts: made.uts, shm: made.shm, user: made.user },
     });
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, { pidfd }));
     failpoint("monitor hello");
-    if (!control) throw new Error("a monitor without a control connection");
     adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {
       pid,

@@ -54,7 +54,8 @@ export async function startContainer(ctx: RuntimeContext, id: ContainerId): Prom
       async () => {
         try {
           failpoint("record starting");
-          await ctx.containers.put(id, { ...record, state: "starting" });
+          // Whether it was started, its monitor tells the next daemon.
+          ctx.containers.show(id, { ...record, state: "starting" });
           failpoint("monitor start");
           const started = await answerOf(monitor, monitor.start(startRequest(ctx, record)), START_DEADLINE_MS);
           failpoint("after monitor start");
@@ -107,10 +108,14 @@ async function recordStarted(
     const current = ctx.containers.get(id);
     if (current?.state !== "starting") return;
     const running = { ...current, state: "running", pid: started.pid, startedAtNs: started.startedAtNs } as const;
-    // It runs, whether or not that can be written: the monitor tells the next daemon the same.
-    await ctx.containers.put(id, running, "remember");
+    ctx.containers.show(id, running);
     emitStarted(ctx, running);
     failpoint("after record running");
+    // It runs, whether or not that is written: nobody waits for it.
+    ctx.containers.put(id, running, "remember").catch((err: unknown) => {
+      const fields = { sandboxId: current.sandboxId, containerId: id, err: String(err) };
+      ctx.log.error(fields, "could not record that a container runs, which its monitor knows");
+    });
   });
 }
 

@@ -93,7 +93,7 @@ export class Paths {
     return join(this.root, "seccomp");
   }
 
-  /** Our own tmpfs: secrets and memory-backed volumes. */
+  /** Our own tmpfs: secrets, memory-backed volumes and the sockets of monitors. */
   get tmpfs(): string {
     return join(this.run, "tmpfs");
   }
@@ -125,8 +125,9 @@ export class Paths {
     return join(this.run, "netns");
   }
 
+  /** On our own tmpfs, where making and removing a socket costs next to nothing. */
   get monitors(): string {
-    return join(this.run, "monitors");
+    return join(this.tmpfs, "monitors");
   }
 
   /** Where a sandbox's monitor listens. May exceed 107 bytes: connect through `/proc/self/fd/N/`. */

@@ -29,8 +29,13 @@ export interface RecordStore<T> {
   remove(id: string): Promise<void>;
 }
 
-/** Records that belong together are found without a walk over all. */
+/** Records of what the kernel has, which belong together and are found without a walk over all. */
 export interface GroupedStore<T> extends RecordStore<T> {
+  /**
+   * Shows a record from now on, without writing it: for what the next daemon finds out from the kernel
+   * and from monitors, until the next `put`.
+   */
+  show(id: string, body: T): void;
   /** The records of a group, in the order they came. */
   group(key: string): T[];
 }
@@ -136,6 +141,10 @@ export class FileStore<T> implements GroupedStore<T> {
 
   group(key: string): T[] {
     return Array.from(this.#groups.get(key) ?? [], (id) => this.#records.get(id)).filter((body) => body !== undefined);
+  }
+
+  show(id: string, body: T): void {
+    this.#set(id, body);
   }
 
   put(id: string, body: T, whenFull: "fail" | "remember" = "fail"): Promise<void> {

@@ -29,8 +29,8 @@ tolerate-missing-controllers = true
 [network]
 bridge = "mkb${process.pid.toString(36)}"
 mode = "builtin"
-subnet-ipv4 = "10.206.252.0/22"
-subnet-ipv6 = "fd6d:696e:6b65:beef::/64"
+subnet-ipv4 = "10.206.${(process.pid % 64) * 4}.0/22"
+subnet-ipv6 = "fd6d:696e:6b65:${process.pid.toString(16).slice(-4)}::/64"
 `,
   );
   for (const path of ["root", "run"]) mkdirSync(join(folder, path), { mode: 0o700 });

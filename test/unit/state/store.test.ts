@@ -33,6 +33,14 @@ test("puts of one id take effect in the order they were made", async () => {
   expect((await open()).get("a")).toEqual({ n: 49 });
 });
 
+test("a record that is shown is there at once, and after a new open the one that was put", async () => {
+  const store = await open();
+  await store.put("a", { n: 1 });
+  store.show("a", { n: 2 });
+  expect(store.get("a")).toEqual({ n: 2 });
+  expect((await open()).get("a")).toEqual({ n: 1 });
+});
+
 test("a removed record stays removed and removing it again succeeds", async () => {
   const store = await open("durable");
   await store.put("a", { n: 1 });
