@@ -5,7 +5,7 @@
  * the same images; removing the cache takes the distribution's newest versions.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, posix } from "node:path";
 
 /**
@@ -62,6 +62,45 @@ function download(packages, debs) {
   } finally {
     rmSync(partial, { recursive: true, force: true });
   }
+}
+
+/**
+ * Options that make apt use another suite of the Debian archive that this machine is configured with, by package lists
+ * of its own below `work`, which are fetched here. /etc/apt is only read.
+ *
+ * @param {string} work empty folder that the caller removes
+ * @param {string | ((codename: string) => string)} suite such as "sid", or one made of the machine's codename
+ * @returns {string[]}
+ */
+export function otherSuite(work, suite) {
+  const { uri, codename } = configuredSource();
+  const list = join(work, "sources.list");
+  const name = typeof suite === "string" ? suite : suite(codename);
+  writeFileSync(list, `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${uri} ${name} main\n`);
+  mkdirSync(join(work, "lists/partial"), { recursive: true });
+  mkdirSync(join(work, "apt-cache/archives/partial"), { recursive: true });
+  const options = Object.entries({
+    "APT::Sandbox::User": "root",
+    "Acquire::Languages": "none",
+    "Dir::Etc::SourceList": list,
+    "Dir::Etc::SourceParts": "/dev/null",
+    "Dir::State::Lists": join(work, "lists"),
+    "Dir::Cache": join(work, "apt-cache"),
+  }).flatMap(([key, value]) => ["-o", `${key}=${value}`]);
+  run("apt-get", ["-q", ...options, "--error-on=any", "update"]);
+  return options;
+}
+
+/** Address and codename of the first Debian release among the machine's sources. */
+function configuredSource() {
+  const format = "$(CREATED_BY) $(REPO_URI) $(CODENAME)";
+  for (const line of run("apt-get", ["indextargets", "--format", format]).split("\n")) {
+    const [by, uri, codename] = line.split(" ");
+    if (by === "Packages" && uri && codename && !/-(security|updates|backports)$/.test(codename)) {
+      return { uri, codename };
+    }
+  }
+  throw new Error("no Debian source is configured in /etc/apt");
 }
 
 /**

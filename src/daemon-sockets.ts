@@ -8,6 +8,7 @@ import { createApiServer } from "./api/server.js";
 import { listenOnSocket } from "./api/unix-socket.js";
 import type { CleanupStack } from "./base/cleanup.js";
 import type { Logger } from "./base/log.js";
+import type { Introspection } from "./cri/introspection.js";
 import { createCriServer } from "./cri/server.js";
 import { criVerbs } from "./cri/service.js";
 import { failureStatus } from "./cri/streams.js";
@@ -24,19 +25,6 @@ import type { Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
 import { StreamingServer } from "./streaming/streaming-server.js";
 
-export interface DaemonOptions {
-  /** Data: absolute. */
-  readonly root: string;
-  /** Sockets and our own tmpfs: absolute. */
-  readonly run: string;
-  /** Replaces `<run>/api.sock`. */
-  readonly api?: string | undefined;
-  /** Replaces `<run>/cri.sock`. */
-  readonly cri?: string | undefined;
-  /** A settings file that must exist; without it the default one, which may be missing. */
-  readonly config?: string | undefined;
-}
-
 export interface StopRequest {
   /** Delete every pod and sandbox first, and leave nothing but the images. */
   readonly pods: boolean;
@@ -44,6 +32,11 @@ export interface StopRequest {
 
 /** What is open already, and is asked through the sockets. */
 export interface Daemon {
+  readonly settings: Settings;
+  readonly paths: Paths;
+  readonly host: Host;
+  readonly images: ImageStore;
+  readonly log: Logger;
   readonly runtime: OpenedRuntime;
   readonly engine: PodEngine;
   readonly runtimeHandlers: ReadonlyMap<string, RuntimeHandler>;
@@ -68,21 +61,21 @@ export async function openNri(nri: Nri, socketPath: string, parts: CleanupStack)
 
 /** Sockets come last: what answers is ready. */
 export async function openSockets(
-  options: DaemonOptions,
-  settings: Settings,
-  paths: Paths,
-  host: Host,
-  images: ImageStore,
   daemon: Daemon,
-  log: Logger,
+  sockets: { readonly cri: string; readonly api: string },
   parts: CleanupStack,
 ): Promise<void> {
-  const { metrics } = daemon;
-  const holds = { holds: true, reason: "", message: "" };
+  await openCri(daemon, sockets.cri, parts);
+  await openApi(daemon, sockets.api, parts);
+  daemon.log.info({ version: VERSION, root: daemon.paths.root, run: daemon.paths.run }, "ready");
+}
+
+async function openCri(daemon: Daemon, socketPath: string, parts: CleanupStack): Promise<void> {
+  const { settings, paths, images, metrics, log } = daemon;
   const streaming = await StreamingServer.listen({ ...settings.streaming, failure: failureStatus });
   parts.push("close the streaming server", () => streaming.close());
   const cri = await createCriServer({
-    socketPath: options.cri ?? paths.criSocket,
+    socketPath,
     observe: metrics && ((...request) => metrics.criRequest(...request)),
     verbs: criVerbs({
       runtime: daemon.runtime.runtime,
@@ -90,39 +83,48 @@ export async function openSockets(
       streaming,
       root: paths.root,
       missedEvents: daemon.runtime.missedEvents,
-      introspection: {
-        version: VERSION,
-        runtimeReady: () => holds,
-        networkReady: () => daemon.network.readiness(),
-        runtimeHandlers: [
-          ...BUILT_IN_HANDLERS.map((name) => ({
-            name,
-            hasUserNamespaces: host.abilities.hasUserNamespaces,
-            hasRecursiveReadonlyMounts: true,
-          })),
-          ...[...daemon.runtimeHandlers.values()].map(({ name, hasRecursiveReadonlyMounts }) => ({
-            name,
-            hasUserNamespaces: false,
-            hasRecursiveReadonlyMounts,
-          })),
-        ],
-        configuration: () => ({
-          stateDir: paths.root,
-          runDir: paths.run,
-          cgroupMount: host.cgroups.mount,
-          cgroupControllers: [...host.cgroups.controllers],
-          appArmor: appArmorStatus(host),
-          seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
-          // Without a controller, figures are sums over the processes that run now.
-          figuresFrom: Object.fromEntries(
-            ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
-          ),
-        }),
-      },
+      introspection: introspectionOf(daemon),
     }),
     log,
   });
   parts.push("close the CRI socket", () => cri.close());
+}
+
+function introspectionOf({ paths, host, network, runtimeHandlers }: Daemon): Introspection {
+  const holds = { holds: true, reason: "", message: "" };
+  return {
+    version: VERSION,
+    runtimeReady: () => holds,
+    networkReady: () => network.readiness(),
+    runtimeHandlers: [
+      ...BUILT_IN_HANDLERS.map((name) => ({
+        name,
+        hasUserNamespaces: host.abilities.hasUserNamespaces,
+        hasRecursiveReadonlyMounts: true,
+      })),
+      ...[...runtimeHandlers.values()].map(({ name, hasRecursiveReadonlyMounts }) => ({
+        name,
+        hasUserNamespaces: false,
+        hasRecursiveReadonlyMounts,
+      })),
+    ],
+    configuration: () => ({
+      stateDir: paths.root,
+      runDir: paths.run,
+      cgroupMount: host.cgroups.mount,
+      cgroupControllers: [...host.cgroups.controllers],
+      appArmor: appArmorStatus(host),
+      seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
+      // Without a controller, figures are sums over the processes that run now.
+      figuresFrom: Object.fromEntries(
+        ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
+      ),
+    }),
+  };
+}
+
+async function openApi(daemon: Daemon, socketPath: string, parts: CleanupStack): Promise<void> {
+  const { settings, images, log } = daemon;
   const server = createApiServer({
     engine: daemon.engine,
     images,
@@ -142,17 +144,15 @@ export async function openSockets(
     stop: async (request) => daemon.onStop(request),
     log,
   });
-  const apiSocket = options.api ?? paths.apiSocket;
-  await listenOnSocket(server, apiSocket);
+  await listenOnSocket(server, socketPath);
   parts.push("close the API socket", async () => {
     await new Promise<void>((resolve) => {
       server.close(() => resolve());
       // Watches and followed logs never end by themselves; the answer to a stop request still goes out.
       setTimeout(() => server.closeAllConnections(), 200);
     });
-    await rm(apiSocket, { force: true });
+    await rm(socketPath, { force: true });
   });
-  log.info({ version: VERSION, root: paths.root, run: paths.run }, "ready");
 }
 
 function appArmorStatus({ appArmor }: Host): string {

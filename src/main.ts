@@ -11,7 +11,7 @@ import { openMetrics } from "./api/daemon-metrics.js";
 import { CleanupStack } from "./base/cleanup.js";
 import { RuntimeError, toRuntimeError } from "./base/errors.js";
 import { createLog, type Logger } from "./base/log.js";
-import { type Daemon, type DaemonOptions, openNri, openSockets, type StopRequest } from "./daemon-sockets.js";
+import { type Daemon, openNri, openSockets, type StopRequest } from "./daemon-sockets.js";
 import { collectImages } from "./image/collect-images.js";
 import { ImageStore, type ImageStoreOptions } from "./image/image-store.js";
 import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
@@ -32,6 +32,19 @@ import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
 import { FileStore } from "./state/store.js";
+
+export interface DaemonOptions {
+  /** Data: absolute. */
+  readonly root: string;
+  /** Sockets and our own tmpfs: absolute. */
+  readonly run: string;
+  /** Replaces `<run>/api.sock`. */
+  readonly api?: string | undefined;
+  /** Replaces `<run>/cri.sock`. */
+  readonly cri?: string | undefined;
+  /** A settings file that must exist; without it the default one, which may be missing. */
+  readonly config?: string | undefined;
+}
 
 /**
  * Runs until it is stopped, then returns.
@@ -225,9 +238,14 @@ async function open(
   });
   const stopCollecting = collectImages(images, settings.images.collection, log);
   parts.push("stop the collection of images", stopCollecting);
-  daemon = { runtime, engine, runtimeHandlers, network, metrics, leavesNothing: false, onStop: () => undefined };
+  daemon = {
+    ...{ settings, paths, host, images, log, runtime, engine, runtimeHandlers, network, metrics },
+    leavesNothing: false,
+    onStop: () => undefined,
+  };
   if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
-  await openSockets(options, settings, paths, host, images, daemon, log, parts);
+  const { cri: criSocket = paths.criSocket, api: apiSocket = paths.apiSocket } = options;
+  await openSockets(daemon, { cri: criSocket, api: apiSocket }, parts);
   return daemon;
 }
 

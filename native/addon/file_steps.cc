@@ -16,7 +16,7 @@
 namespace addon {
 namespace {
 
-enum Kind { kMakeDirectory = 0, kMakeDirectories = 1, kWrite = 2, kWriteExisting = 3, kCopy = 4 };
+enum Kind { kMakeDirectory = 0, kMakeDirectories = 1, kWrite = 2, kWriteExisting = 3, kCopy = 4, kRecord = 5 };
 
 constexpr size_t kMaxCopiedBytes = 1 << 20;
 
@@ -25,11 +25,13 @@ struct Step {
   std::string path;
   mode_t mode;
   std::string bytes;
+  std::string spare;
 };
 
-// Which step failed: -1 for none.
+// Which step failed: -1 for none. And whether the last record's spare is there again.
 struct Outcome {
   int failed = -1;
+  bool has_spare = false;
   sys::Failure failure{"", 0};
 };
 
@@ -66,7 +68,15 @@ sys::Result<void> Copy(const Step& step) {
   return Write(step, text ? *text : std::string());
 }
 
-sys::Result<void> Run(const Step& step) {
+sys::Result<void> WriteRecord(const Step& step, bool* has_spare) {
+  sys::Result<bool> written =
+      sys::WriteThroughSpare(AT_FDCWD, step.path.c_str(), step.bytes, step.mode, step.spare.c_str());
+  if (!written) return written.failure();
+  *has_spare = *written;
+  return {};
+}
+
+sys::Result<void> Run(const Step& step, bool* has_spare) {
   switch (step.kind) {
     case kMakeDirectory:
       return MakeDirectory(step.path, step.mode);
@@ -78,6 +88,8 @@ sys::Result<void> Run(const Step& step) {
       return sys::WriteFileAt(AT_FDCWD, step.path.c_str(), step.bytes);
     case kCopy:
       return Copy(step);
+    case kRecord:
+      return WriteRecord(step, has_spare);
     default:
       return sys::Failure{"runFileSteps", EINVAL};
   }
@@ -85,25 +97,27 @@ sys::Result<void> Run(const Step& step) {
 
 // The failed step's number goes with the error, so that src/native can name its path.
 Napi::Value OutcomeToValue(Napi::Env env, Outcome& outcome) {
-  if (outcome.failed < 0) return env.Undefined();
+  if (outcome.failed < 0) return Napi::Boolean::New(env, outcome.has_spare);
   Napi::Error error = ToError(env, outcome.failure);
   error.Set("step", Napi::Number::New(env, outcome.failed));
+  error.Set("hasSpare", Napi::Boolean::New(env, outcome.has_spare));
   return error.Value();
 }
 
-// runFileSteps(...(kind, path, mode, bytes)) -> Promise<undefined | Error with `step`>: in order, up to
-// the first that fails. Nothing is undone.
+// runFileSteps(...(kind, path, mode, bytes, spare)) -> Promise<hasSpare | Error with `step` and `hasSpare`>: in
+// order, up to the first that fails. Nothing is undone.
 Napi::Value RunFileSteps(const Napi::CallbackInfo& info) {
   std::vector<Step> steps;
-  steps.reserve(info.Length() / 4);
-  for (size_t at = 0; at + 3 < info.Length(); at += 4) {
-    Step step{IntArgument(info, at), StringArgument(info, at + 1), static_cast<mode_t>(IntArgument(info, at + 2)), ""};
+  steps.reserve(info.Length() / 5);
+  for (size_t at = 0; at + 4 < info.Length(); at += 5) {
+    Step step{IntArgument(info, at), StringArgument(info, at + 1), static_cast<mode_t>(IntArgument(info, at + 2)), "", ""};
     if (info[at + 3].IsBuffer()) {
       const Napi::Buffer<char> buffer = info[at + 3].As<Napi::Buffer<char>>();
       step.bytes.assign(buffer.Data(), buffer.Length());
     } else if (info[at + 3].IsString()) {
       step.bytes = StringArgument(info, at + 3);
     }
+    if (info[at + 4].IsString()) step.spare = StringArgument(info, at + 4);
     steps.push_back(std::move(step));
   }
   return SettleOnPool<Outcome>(
@@ -111,7 +125,7 @@ Napi::Value RunFileSteps(const Napi::CallbackInfo& info) {
       [steps]() -> sys::Result<Outcome> {
         Outcome outcome;
         for (size_t i = 0; i < steps.size(); ++i) {
-          sys::Result<void> done = Run(steps[i]);
+          sys::Result<void> done = Run(steps[i], &outcome.has_spare);
           if (done) continue;
           outcome.failed = static_cast<int>(i);
           outcome.failure = done.failure();

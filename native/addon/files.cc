@@ -57,21 +57,6 @@ Napi::Value WriteAtomically(const Napi::CallbackInfo& info) {
       NothingToValue);
 }
 
-// writeThroughSpare(path, bytes, mode, spare) -> Promise<bool>: whether the spare is there again
-Napi::Value WriteThroughSpare(const Napi::CallbackInfo& info) {
-  const std::string path = StringArgument(info, 0);
-  const Napi::Buffer<char> buffer = info[1].As<Napi::Buffer<char>>();
-  const std::string bytes(buffer.Data(), buffer.Length());
-  const mode_t mode = static_cast<mode_t>(IntArgument(info, 2));
-  const std::string spare = StringArgument(info, 3);
-  return SettleOnPool<bool>(
-      info.Env(),
-      [path, bytes, mode, spare] {
-        return sys::WriteThroughSpare(AT_FDCWD, path.c_str(), bytes, mode, spare.c_str());
-      },
-      [](Napi::Env env, bool& isThere) -> Napi::Value { return Napi::Boolean::New(env, isThere); });
-}
-
 // retireToSpare(path, spare) -> Promise
 Napi::Value RetireToSpare(const Napi::CallbackInfo& info) {
   const std::string path = StringArgument(info, 0);
@@ -213,7 +198,6 @@ Napi::Value ProbeKernel(const Napi::CallbackInfo& info) {
 void RegisterFiles(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "sealedExecutable", SealedExecutable);
   Export(env, exports, "writeAtomically", WriteAtomically);
-  Export(env, exports, "writeThroughSpare", WriteThroughSpare);
   Export(env, exports, "retireToSpare", RetireToSpare);
   Export(env, exports, "spreadSubdirectories", SpreadSubdirectories);
   Export(env, exports, "lockFile", LockFile);

@@ -7,6 +7,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -298,6 +299,25 @@ bool MakeDetachedOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* 
   return true;
 }
 
+// overlayfs marks the work directory of a volatile mount, which it refuses to use again, before it
+// looks at the lower layers: what it refuses then leaves the mark of a mount that never was
+// (overlayfs.rst, "Volatile mount"). The mark of a mount that was is left alone.
+class VolatileMark {
+ public:
+  explicit VolatileMark(const OverlayRoot& overlay) : directory_(overlay.work + "/work/incompat/volatile") {
+    is_to_come_ = overlay.is_volatile && ::access(directory_.c_str(), F_OK) < 0;
+  }
+  void Remove() const {
+    if (!is_to_come_) return;
+    ::unlink((directory_ + "/dirty").c_str());
+    ::rmdir(directory_.c_str());
+  }
+
+ private:
+  const std::string directory_;
+  bool is_to_come_;
+};
+
 }  // namespace
 
 bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Problem* problem) {
@@ -305,8 +325,10 @@ bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Pr
   // before 6.15 it takes no detached mounts as layers, which id-mapped ones are (EINVAL).
   static bool lacks_options = false;
   static bool lacks_detached_layers = false;
+  const VolatileMark mark(overlay);
   if (!lacks_options && (userns < 0 || !lacks_detached_layers)) {
     if (MakeDetachedOverlay(overlay, userns, root, problem)) return true;
+    mark.Remove();
     if (problem->errno_name == "EOPNOTSUPP") {
       lacks_options = true;
     } else if (userns < 0 || problem->errno_name != "EINVAL") {
@@ -314,7 +336,10 @@ bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Pr
     }
   }
   auto mount = sys::MakeAttachedOverlay(overlay, userns);
-  if (!mount) return FailStep(Step::kRootfs, "make overlay", mount.failure(), problem);
+  if (!mount) {
+    mark.Remove();
+    return FailStep(Step::kRootfs, "make overlay", mount.failure(), problem);
+  }
   // Only now: EINVAL also says that a layer's file system maps no ids, which both ways are refused.
   if (userns >= 0) lacks_detached_layers = true;
   *root = std::move(*mount);

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
+import { hasEnded, parseProcessStat } from "../base/process-stat.js";
 import { DEFAULT_ROOT, DEFAULT_RUN } from "../client/index.js";
 import { connectTo, EXIT, type GlobalOptions, note, print } from "./context.js";
 import { table } from "./table.js";
@@ -42,11 +43,10 @@ export async function stopDaemon(options: GlobalOptions & { pods?: boolean }): P
   print(options.pods ? "daemon stopped, pods deleted" : "daemon stopped; pods go on running");
 }
 
-/** Not a zombie: it has ended, and its parent may never reap it, as a pid 1 that is no init; proc_pid_stat(5). */
+/** Not a zombie: its parent may never reap it, as a pid 1 that is no init. */
 function isAlive(pid: number): boolean {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+    return !hasEnded(parseProcessStat(readFileSync(`/proc/${pid}/stat`, "utf8")));
   } catch (err) {
     if (hasErrno(err, "ENOENT") || hasErrno(err, "ESRCH")) return false;
     throw err;

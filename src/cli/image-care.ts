@@ -2,11 +2,11 @@
  * `minke image verify`, `minke image prune` and `minke df`.
  */
 import { RuntimeError } from "../base/errors.js";
-import type { VerifiedPart } from "../client/images.js";
+import type { CollectedImage, VerifiedPart } from "../client/images.js";
 import { connectTo, EXIT, type GlobalOptions, note, print } from "./context.js";
 import { printJson, shortDigest } from "./image-list.js";
 import { parseDuration } from "./logs.js";
-import { bytes, counted, table } from "./table.js";
+import { age, bytes, counted, table } from "./table.js";
 
 type OutputOptions = GlobalOptions & { readonly output?: string };
 
@@ -73,14 +73,33 @@ function badFilter(filter: string): RuntimeError {
   });
 }
 
+const WHY = { age: "unused for long", threshold: "the disk was full" } as const;
+
+function showCollected(images: readonly CollectedImage[]): void {
+  print("");
+  const rows = images.map(({ id, repoTags, reason, freedBytes }) => [
+    repoTags[0] ?? "<none>",
+    shortDigest(id),
+    WHY[reason],
+    bytes(freedBytes),
+  ]);
+  print(table(["COLLECTED", "ID", "WHY", "FREED"], rows));
+}
+
 export async function showUsage(options: OutputOptions & { readonly verbose?: boolean }): Promise<void> {
   const client = await connectTo(options);
   const usage = await client.image.usage();
   if (options.output === "json") return printJson(usage);
-  const { root, totalBytes, fileSystem, parts, images } = usage;
+  const { root, totalBytes, fileSystem, parts, images, lastCollection } = usage;
   print(
-    `${root}: ${bytes(totalBytes)}; the file system is ${fileSystem.usedPercent}% full, ${bytes(fileSystem.freeBytes)} are free\n`,
+    `${root}: ${bytes(totalBytes)}; the file system is ${fileSystem.usedPercent}% full, ${bytes(fileSystem.freeBytes)} are free`,
   );
+  if (lastCollection) {
+    const freed = lastCollection.images.reduce((sum, { freedBytes }) => sum + freedBytes, 0);
+    const what = counted(lastCollection.images.length, "unused image");
+    print(`last collection ${age(lastCollection.at)} ago: ${what}, ${bytes(freed)} freed`);
+  }
+  print("");
   print(
     table(
       ["PART", "ITEMS", "SIZE"],
@@ -91,6 +110,7 @@ export async function showUsage(options: OutputOptions & { readonly verbose?: bo
     print("");
     const rows = parts.flatMap(({ part, items }) => items.map((item) => [part, item.name, bytes(item.bytes)]));
     print(table(["PART", "WHAT", "SIZE"], rows));
+    if (lastCollection) showCollected(lastCollection.images);
   }
   if (images.length === 0) return;
   print("");

@@ -7,12 +7,14 @@ import { RuntimeError } from "../base/errors.js";
 import type { DiskUsage } from "../image/disk-usage.js";
 import type { HistoryEntry, ImageDetails } from "../image/image-details.js";
 import type { RemovedImage } from "../image/image-names.js";
+import type { CollectedImage } from "../image/image-record.js";
 import type { PruneResult } from "../image/image-prune.js";
 import type { SaveCompression, SaveFormat } from "../image/image-save.js";
 import type { VerifiedPart } from "../image/image-verify.js";
 import { errorOfStatus, jsonLines, send, sendForJson } from "./transport.js";
 
 export type {
+  CollectedImage,
   DiskUsage,
   HistoryEntry,
   ImageDetails,

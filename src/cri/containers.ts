@@ -3,6 +3,8 @@
  */
 import { stat } from "node:fs/promises";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
+import type { Digest } from "../base/ids.js";
+import type { ImageRecord } from "../image/image-record.js";
 import type { ImageStore } from "../image/image-store.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { ContainerConfig, ContainerStatus } from "../state/container.js";
@@ -18,11 +20,18 @@ import type { Verbs } from "./verbs.js";
 const MAX_TIMEOUT_S = 1_000_000_000;
 
 export function containerVerbs(runtime: Runtime, images: Pick<ImageStore, "resolve">): Verbs {
-  const list = (filter: ContainerFilter | undefined) =>
-    runtime
+  const list = (filter: ContainerFilter | undefined) => {
+    // Many containers have few images, and each is looked for among all of the host's.
+    const found = new Map<Digest, ImageRecord | undefined>();
+    const imageOf = ({ imageId }: ContainerStatus) => {
+      if (!found.has(imageId)) found.set(imageId, images.resolve(imageId));
+      return found.get(imageId);
+    };
+    return runtime
       .listContainers("cri")
       .filter((container) => matches(container, filter))
-      .map((container) => toContainer(container, images.resolve(container.imageId)));
+      .map((container) => toContainer(container, imageOf(container)));
+  };
   return {
     createContainer: async ({ podSandboxId, config }, { signal }) => {
       const sandbox = requireSandbox(runtime, podSandboxId);

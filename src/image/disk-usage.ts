@@ -6,7 +6,8 @@ import { lstat, readdir, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { hasErrno } from "../base/errors.js";
 import { digestHex } from "../base/ids.js";
-import { usedPercentOf } from "./image-collector.js";
+import { lastCollection, usedPercentOf } from "./image-collector.js";
+import type { CollectedImage } from "./image-record.js";
 import { PARTIAL_PREFIX } from "./layer-store.js";
 import { type DirectoryUsage, measureDirectory } from "./stored-layer.js";
 import type { StoreParts } from "./store-parts.js";
@@ -51,6 +52,8 @@ export interface DiskUsage {
     readonly ownBytes: number;
     readonly sharedBytes: number;
   }[];
+  /** The last time that images went by themselves; `null` before the first. */
+  readonly lastCollection: { readonly at: string; readonly images: readonly CollectedImage[] } | null;
 }
 
 type Items = Map<UsagePart["part"], { name: string; bytes: number }[]>;
@@ -77,6 +80,7 @@ export async function diskUsage(parts: StoreParts, known: KnownNames): Promise<D
     if (usage) explain(parts, known, name, usage, add, layerBytes);
   }
   const fileSystem = await statfs(root);
+  const last = lastCollection(parts);
   const found = [...items].map(([part, list]): UsagePart => {
     const sorted = list.sort((a, b) => b.bytes - a.bytes);
     return { part, bytes: sorted.reduce((sum, { bytes }) => sum + bytes, 0), items: sorted };
@@ -91,6 +95,7 @@ export async function diskUsage(parts: StoreParts, known: KnownNames): Promise<D
     },
     parts: found.sort((a, b) => b.bytes - a.bytes),
     images: imageUsage(parts, layerBytes),
+    lastCollection: last ? { at: new Date(last.atMs).toISOString(), images: last.images } : null,
   };
 }
 

@@ -10,18 +10,17 @@ import { statfs } from "node:fs/promises";
 import { digestHex } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import type { CollectionSettings } from "../settings/image-settings.js";
-import { isFree } from "./image-prune.js";
-import type { ImageRecord } from "./image-record.js";
+import { bytesOf, isFree, layersOnlyOf } from "./image-prune.js";
+import type { CollectedImage, ImageRecord, UseRecord } from "./image-record.js";
 import type { StoreParts } from "./store-parts.js";
 
 /** Uses are written down at most this often. */
 const SAVE_MS = 5 * 60_000;
 const RECORD = "images";
 
-export interface Collected {
-  readonly id: string;
-  readonly repoTags: readonly string[];
-  readonly reason: "age" | "threshold";
+/** The last pass that removed something, be it of an earlier daemon; `undefined` before the first one. */
+export function lastCollection(parts: StoreParts): UseRecord["lastCollection"] {
+  return parts.uses?.get(RECORD)?.lastCollection;
 }
 
 /** What the collector asks of the machine; tests answer instead. */
@@ -39,6 +38,7 @@ export class ImageCollector {
   readonly #usedPercent: () => Promise<number>;
   readonly #nowMs: () => number;
   #isStarved = false;
+  #last: UseRecord["lastCollection"];
 
   constructor(parts: StoreParts, settings: CollectionSettings, machine: Machine = {}) {
     this.#parts = parts;
@@ -47,6 +47,7 @@ export class ImageCollector {
     this.#usedPercent = machine.usedPercent ?? (() => usedPercentOf(parts.paths.root));
     this.#startedAtMs = this.#savedAtMs = this.#nowMs();
     const saved = parts.uses?.get(RECORD);
+    this.#last = saved?.lastCollection;
     const downMs = Math.max(0, this.#startedAtMs - (saved?.atMs ?? 0));
     for (const [id, lastUseMs] of Object.entries(saved?.lastUseMs ?? {})) this.#usedAtMs.set(id, lastUseMs + downMs);
   }
@@ -57,13 +58,13 @@ export class ImageCollector {
   }
 
   /** One pass: notes what is in use, then removes what age and threshold ask for. */
-  async run(): Promise<Collected[]> {
+  async run(): Promise<CollectedImage[]> {
     const nowMs = this.#nowMs();
     this.#noteUses(nowMs);
     if (nowMs - this.#savedAtMs >= SAVE_MS) await this.save();
     const { enabled, maxUnusedMs, minUnusedMs, highPercent, lowPercent } = this.#settings;
     if (!enabled) return [];
-    const collected: Collected[] = [];
+    const collected: CollectedImage[] = [];
     const oldest = this.#parts
       .list()
       .map((image) => ({ image, unusedMs: nowMs - this.#lastUseMs(image) }))
@@ -73,11 +74,16 @@ export class ImageCollector {
     for (const { image, unusedMs } of oldest) {
       const reason = maxUnusedMs > 0 && unusedMs > maxUnusedMs ? "age" : isAbove ? "threshold" : undefined;
       if (reason === undefined) break;
-      if (!(await this.#remove(image))) continue;
-      collected.push({ id: image.id, repoTags: image.repoTags, reason });
+      const freedBytes = await this.#remove(image);
+      if (freedBytes === undefined) continue;
+      collected.push({ id: image.id, repoTags: image.repoTags, reason, freedBytes });
       if (isAbove) isAbove = (await this.#usedPercent()) > lowPercent;
     }
     this.#isStarved = isAbove;
+    if (collected.length > 0) {
+      this.#last = { atMs: nowMs, images: collected };
+      await this.save();
+    }
     return collected;
   }
 
@@ -92,7 +98,8 @@ export class ImageCollector {
     const atMs = this.#nowMs();
     this.#noteUses(atMs);
     const lastUseMs = Object.fromEntries(this.#parts.list().map((image) => [image.id, this.#lastUseMs(image)]));
-    await this.#parts.uses?.put(RECORD, { atMs, lastUseMs }, "remember");
+    const record = { atMs, lastUseMs, ...(this.#last && { lastCollection: this.#last }) };
+    await this.#parts.uses?.put(RECORD, record, "remember");
     this.#savedAtMs = atMs;
   }
 
@@ -102,16 +109,18 @@ export class ImageCollector {
     return Math.max(pulledMs, this.#usedAtMs.get(id) ?? this.#startedAtMs);
   }
 
-  /** Looks again inside of the change: somebody may have come to need it. */
-  #remove(image: ImageRecord): Promise<boolean> {
+  /** Looks again inside of the change: somebody may have come to need it, which is `undefined`. @returns freed bytes */
+  #remove(image: ImageRecord): Promise<number | undefined> {
     return this.#parts.change(() =>
       new Timeline().step("collect image", async () => {
         const now = this.#parts.records.get(digestHex(image.id));
-        if (!now || now.pulledAtNs !== image.pulledAtNs || !isFree(this.#parts, now, this.#settings.cri)) return false;
+        if (!now || now.pulledAtNs !== image.pulledAtNs || !isFree(this.#parts, now, this.#settings.cri))
+          return undefined;
+        const freedBytes = await bytesOf(this.#parts, layersOnlyOf(this.#parts, [now]));
         await this.#parts.records.remove(digestHex(image.id));
         await this.#parts.collect();
         this.#usedAtMs.delete(image.id);
-        return true;
+        return freedBytes;
       }),
     );
   }

@@ -52,9 +52,8 @@ export async function pruneImages(parts: StoreParts, request: PruneRequest): Pro
       const doomed = parts.list().filter(isWanted);
       const layers = layersOnlyOf(parts, doomed);
       const quarantined = await quarantinedLayers(parts, new Set(doomed.map(({ id }) => id)));
-      const dirs = [...layers.map((diffId) => dirname(parts.paths.layer(diffId))), ...quarantined];
-      let freedBytes = 0;
-      for (const dir of dirs) freedBytes += await occupiedBy(dir);
+      let freedBytes = await bytesOf(parts, layers);
+      for (const dir of quarantined) freedBytes += await occupiedBy(dir);
       if (!request.dryRun) {
         for (const { id } of doomed) await parts.records.remove(digestHex(id));
         await parts.collect();
@@ -80,6 +79,13 @@ export function layersOnlyOf(parts: StoreParts, images: readonly ImageRecord[]):
   return [...new Set(images.flatMap(({ layers }) => layers.map(({ diffId }) => diffId)))].filter(
     (diffId) => !kept.has(diffId),
   );
+}
+
+/** What the layers take on disk, as du(1) counts it. */
+export async function bytesOf(parts: StoreParts, layers: readonly Digest[]): Promise<number> {
+  let bytes = 0;
+  for (const diffId of layers) bytes += await occupiedBy(dirname(parts.paths.layer(diffId)));
+  return bytes;
 }
 
 /** Directories of layers that were put aside and that no container can still run on. */

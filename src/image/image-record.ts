@@ -58,12 +58,23 @@ export interface ImageRecord {
   readonly isRemoved?: true | undefined;
 }
 
+/** An image that went by itself, by age or because the disk was full. */
+export interface CollectedImage {
+  readonly id: string;
+  readonly repoTags: readonly string[];
+  readonly reason: "age" | "threshold";
+  /** Of its layers that no other image had, as du(1) counts. */
+  readonly freedBytes: number;
+}
+
 /** When images were last used, all in one record: written now and then, not at each use. */
 export interface UseRecord {
   /** When it was written; Unix ms. */
   readonly atMs: number;
   /** By image id; Unix ms. */
   readonly lastUseMs: Readonly<Record<string, number>>;
+  /** The last pass of the collector that removed something; Unix ms. */
+  readonly lastCollection?: { readonly atMs: number; readonly images: readonly CollectedImage[] } | undefined;
 }
 
 /** One unpacked layer, shared by all images that hold it. */

@@ -37,6 +37,30 @@ const IMPOSSIBLE: ReadonlySet<string> = new Set(["E2BIG", "ELOOP", "ENAMETOOLONG
 /** Places in the container or on the host that are not as a spec needs them. */
 const UNFIT: ReadonlySet<string> = new Set(["EEXIST", "EISDIR", "ENOENT", "ENOTDIR", "EROFS"]);
 
+/**
+ * Steps of a start or exec (`MINKE_STEPS` of native/runtime/child_report.h, and the monitor's own) that act on what the
+ * caller names: its paths, its program, its profile, or a process of its that a namespace is taken from. In every
+ * other step, as "cgroup" or "rootfs", a missing or superfluous file is one of ours.
+ */
+const ASKED_FOR: ReadonlySet<string> = new Set([
+  "chdir",
+  "device",
+  "exec",
+  "hook",
+  "intel rdt",
+  "label",
+  "limits",
+  "log",
+  "mask",
+  "mount",
+  "namespace",
+  "network device",
+  "readonly path",
+  "symlink",
+  "sysctl",
+  "terminal",
+]);
+
 /** A request that the monitor refused, or an operation of its that failed. */
 export class MonitorRequestError extends RuntimeError {
   /** Where a start or exec failed: `"spec"`, `"mount"`, `"exec"`, …; `undefined` elsewhere. */
@@ -61,7 +85,9 @@ export class MonitorRequestError extends RuntimeError {
 /** Of a start or exec: whose fault a failed step is, where that is not ours. */
 function kindOfStep(step: string, errno = ""): ErrorKind | undefined {
   // A spec that is refused says what was asked for, and names the field.
-  if (step === "spec" || IMPOSSIBLE.has(errno)) return "invalid-argument";
+  if (step === "spec") return "invalid-argument";
+  if (!ASKED_FOR.has(step)) return undefined;
+  if (IMPOSSIBLE.has(errno)) return "invalid-argument";
   return UNFIT.has(errno) ? "failed-precondition" : undefined;
 }
 

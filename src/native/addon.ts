@@ -72,10 +72,11 @@ interface Addon {
   ): Promise<[number, number, number, number]>;
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
-  writeThroughSpare(path: string, bytes: Buffer, mode: number, spare: string): Promise<boolean>;
   retireToSpare(path: string, spare: string): Promise<void>;
   spreadSubdirectories(path: string): void;
-  runFileSteps(...steps: (number | string | Buffer)[]): Promise<(Error & { step: number }) | undefined>;
+  runFileSteps(
+    ...steps: (number | string | Buffer | undefined)[]
+  ): Promise<(Error & { step: number; hasSpare: boolean }) | boolean>;
   removeTree(path: string): Promise<void>;
   removeCgroups(path: string): Promise<boolean>;
   lockFile(path: string): Promise<number>;

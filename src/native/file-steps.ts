@@ -2,6 +2,7 @@
  * Small operations on files in one trip to the thread pool, and trees removed as a whole: each
  * trip costs more than a mkdir does.
  */
+import { type RuntimeError, toRuntimeError } from "../base/errors.js";
 import { callAsync, toNativeError } from "./addon.js";
 
 /** One operation; `bytes` as UTF-8 where they are a string, `mode` less the umask. */
@@ -15,9 +16,33 @@ export type FileStep =
   /** As `file`, with what is in another, 1 MiB at most; empty where that cannot be read. */
   | { readonly make: "copy"; readonly path: string; readonly mode: number; readonly from: string }
   /** With one write(2), as the files of cgroups and sysctls want it; must be there. */
-  | { readonly make: "write"; readonly path: string; readonly bytes: string };
+  | { readonly make: "write"; readonly path: string; readonly bytes: string }
+  | RecordStep;
 
-const KINDS = { directory: 0, directories: 1, file: 2, write: 3, copy: 4 } as const;
+/**
+ * Replaces a file as a whole, by way of a spare file of the same directory that is made where it is
+ * missing: no inode is made or freed, which ext4 makes dear where many were deleted lately. Not
+ * durable. On failure the old file stays, and the spare is gone. `bytes` are two at least. One at most
+ * among steps.
+ */
+export interface RecordStep {
+  readonly make: "record";
+  readonly path: string;
+  readonly mode: number;
+  readonly bytes: Buffer;
+  readonly spare: string;
+}
+
+/** How far steps came. */
+export interface StepsOutcome {
+  /** Why `failed` failed; without it all are done. */
+  readonly error?: RuntimeError | undefined;
+  readonly failed?: number | undefined;
+  /** Whether the record's spare is there again. */
+  readonly hasSpare: boolean;
+}
+
+const KINDS = { directory: 0, directories: 1, file: 2, write: 3, copy: 4, record: 5 } as const;
 
 /**
  * Runs operations in order, up to the first that fails. What was done before it stays.
@@ -25,14 +50,27 @@ const KINDS = { directory: 0, directories: 1, file: 2, write: 3, copy: 4 } as co
  * @throws RuntimeError by errno that names the path
  */
 export async function runFileSteps(steps: readonly FileStep[]): Promise<void> {
-  const failure = await callAsync("write files", (native) =>
+  const { error } = await tryFileSteps(steps);
+  if (error) throw error;
+}
+
+/** As `runFileSteps`, for who has to know how far they came. */
+export async function tryFileSteps(steps: readonly FileStep[]): Promise<StepsOutcome> {
+  const outcome = await callAsync("write files", (native) =>
     native.runFileSteps(
-      ...steps.flatMap((step) => [KINDS[step.make], step.path, "mode" in step ? step.mode : 0, bytesOf(step)]),
+      ...steps.flatMap((step) => [
+        KINDS[step.make],
+        step.path,
+        "mode" in step ? step.mode : 0,
+        bytesOf(step),
+        step.make === "record" ? step.spare : undefined,
+      ]),
     ),
   );
-  if (!failure) return;
-  const failed = steps[failure.step];
-  throw toNativeError(failure, `${failed?.make.startsWith("dir") ? "make" : "write"} "${failed?.path}"`);
+  if (typeof outcome === "boolean") return { hasSpare: outcome };
+  const failed = steps[outcome.step];
+  const error = toNativeError(outcome, `${failed?.make.startsWith("dir") ? "make" : "write"} "${failed?.path}"`);
+  return { error: toRuntimeError(error), failed: outcome.step, hasSpare: outcome.hasSpare };
 }
 
 function bytesOf(step: FileStep): string | Buffer {

@@ -20,18 +20,6 @@ export function writeAtomically(
   return callAsync(`write "${path}"`, (native) => native.writeAtomically(path, bytes, options.mode, options.isDurable));
 }
 
-/**
- * Replaces a file as a whole, by way of a spare file of the same directory that is made where it is
- * missing: no inode is made or freed, which ext4 makes dear where many were deleted lately. Not
- * durable. On failure the old file stays, and the spare is gone.
- *
- * @param bytes two at least
- * @returns whether the spare is there again: it was the old file, and holds nothing any more
- */
-export function writeThroughSpare(path: string, bytes: Buffer, mode: number, spare: string): Promise<boolean> {
-  return callAsync(`write "${path}"`, (native) => native.writeThroughSpare(path, bytes, mode, spare));
-}
-
 /** Removes a file by making it a spare. @throws RuntimeError with errno ENOENT: there is none */
 export function retireToSpare(path: string, spare: string): Promise<void> {
   return callAsync(`remove "${path}"`, (native) => native.retireToSpare(path, spare));

@@ -2,13 +2,13 @@
  * Names and numbers derived from the bridge's name and the sandbox id, so that a daemon knows
  * its own links after a crash without any record. Pure.
  */
-import { createHash } from "node:crypto";
+import { hash as digest } from "node:crypto";
 import type { SandboxId } from "../base/ids.js";
 import type { Address } from "./address.js";
 import { addressBytes } from "./address.js";
 
 function hash(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
+  return digest("sha256", text, "buffer");
 }
 
 /** `mk` and four hex digits: what the host's ends of all pods of this bridge begin with. */

@@ -6,7 +6,7 @@
 import { RuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
-import type { SandboxNetwork } from "../state/sandbox.js";
+import type { SandboxConfig, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
 import type { NetworkSettings } from "./bridge.js";
 import { type AttachmentRecord, CniNetwork, type CniRequest, type LiveSandbox } from "./cni/cni-network.js";
@@ -76,18 +76,33 @@ export class Networks {
   }
 
   /**
-   * Gives a sandbox its network. Where it fails, `teardown` takes back what is left.
+   * Gives a sandbox what its network needs of the host, while its namespaces are made: addresses and host
+   * ports of the built-in one. Where it fails, `teardown` takes back what is left.
    *
-   * @throws RuntimeError `failed-precondition` CNI_NOT_CONFIGURED, and what the built-in network and plugins refuse
+   * @throws RuntimeError `failed-precondition` CNI_NOT_CONFIGURED, and what the built-in network refuses
+   */
+  async reserve(sandboxId: SandboxId, { portMappings }: Pick<SandboxConfig, "portMappings">): Promise<void> {
+    const { by, refusal } = await this.#choose();
+    if (refusal) throw refusal;
+    if (by === "cni") return;
+    const builtin = this.#builtin ?? (await this.#openBuiltin());
+    await builtin.reserve(sandboxId, portMappings);
+  }
+
+  /**
+   * Gives a sandbox its network, after `reserve`. Where it fails, `teardown` takes back what is left.
+   *
+   * @throws RuntimeError what the built-in network and plugins refuse
    */
   async setup(sandboxId: SandboxId, request: CniRequest): Promise<SandboxNetwork> {
-    const lookup = this.#source?.current();
-    const { by, config, refusal } = this.#decide(lookup instanceof Promise ? await lookup : lookup);
+    if (this.#builtin?.has(sandboxId)) return this.#builtin.setup(sandboxId, request);
+    const { by, config, refusal } = await this.#choose();
     if (refusal) throw refusal;
     if (by === "cni" && config) return this.#cni.setup(sandboxId, config, request);
-    const { netns, netlink } = request;
+    // The configuration went meanwhile.
     const builtin = this.#builtin ?? (await this.#openBuiltin());
-    return builtin.setup(sandboxId, { netns, netlink, portMappings: request.config.portMappings });
+    await builtin.reserve(sandboxId, request.config.portMappings);
+    return builtin.setup(sandboxId, request);
   }
 
   /** Cuts a sandbox off. An unknown or finished id succeeds; what fails is to be tried again. */

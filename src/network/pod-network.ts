@@ -11,6 +11,7 @@ import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
+import { settleAll } from "../base/settle.js";
 import type { Fd } from "../native/index.js";
 import type { PortMapping, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
@@ -37,11 +38,10 @@ export type { BridgeRecord, LeaseRecord, NetworkRecord } from "./lease.js";
 /** How long what was flushed or deleted by hand stays so. */
 const VERIFY_MS = 5_000;
 
-export interface NetworkRequest {
-  /** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
+/** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
+export interface PodNamespaces {
   readonly netns: Fd;
   readonly netlink: Fd;
-  readonly portMappings: readonly PortMapping[];
 }
 
 /** What `recover` found and did. */
@@ -147,32 +147,42 @@ export class PodNetwork {
   }
 
   /**
-   * Gives a sandbox its network. On failure nothing of it is left.
+   * Gives a sandbox its addresses and host ports, ahead of its namespaces. On failure nothing of it is left.
    *
-   * @throws RuntimeError `failed-precondition` HOST_PORT_IN_USE, `resource-exhausted` NO_ADDRESSES,
-   *   HOST_PORT_UNREACHABLE, `invalid-argument` INVALID_HOST_PORT
+   * @throws RuntimeError `failed-precondition` HOST_PORT_IN_USE, HOST_PORT_UNREACHABLE, `resource-exhausted`
+   *   NO_ADDRESSES, `invalid-argument` INVALID_HOST_PORT
    */
-  async setup(sandboxId: SandboxId, request: NetworkRequest): Promise<SandboxNetwork> {
+  async reserve(sandboxId: SandboxId, portMappings: readonly PortMapping[]): Promise<void> {
     if (this.#leases.has(sandboxId)) {
       await this.teardown(sandboxId);
       await this.gone(sandboxId);
     }
-    const ports = request.portMappings.filter(({ hostPort }) => hostPort > 0);
+    const ports = portMappings.filter(({ hostPort }) => hostPort > 0);
     this.#checkReachable(ports);
     await this.#hostPorts.reserve(sandboxId, ports);
-    try {
+    await this.#orUndone(sandboxId, async () => {
       failpoint("lease");
       const lease = this.#takeLease(sandboxId, ports);
       await this.#parts.store.put(sandboxId, lease);
       failpoint("after lease");
-      await settleBoth(this.#links.connect(lease, request), this.#parts.published.publish(sandboxId, ports, lease.ips));
+    });
+  }
+
+  /** Whether it has been given its addresses. */
+  has(sandboxId: SandboxId): boolean {
+    return this.#leases.has(sandboxId) && !this.#leaving.has(sandboxId);
+  }
+
+  /** Gives a sandbox the network that has been reserved for it. On failure nothing of it is left. */
+  async setup(sandboxId: SandboxId, namespaces: PodNamespaces): Promise<SandboxNetwork> {
+    return this.#orUndone(sandboxId, async () => {
+      const lease = this.#leases.get(sandboxId);
+      if (!lease) throw new RuntimeError("it has no lease", { kind: "internal", code: "INTERNAL" });
+      const { ports, ips } = lease;
+      await settleAll([this.#links.connect(lease, namespaces), this.#parts.published.publish(sandboxId, ports, ips)]);
       failpoint("after links");
-      return { interface: POD_INTERFACE, ips: lease.ips };
-    } catch (err) {
-      this.#hostPorts.release(sandboxId);
-      await this.#undoSetup(sandboxId);
-      throw withContext(err, `set up the network of sandbox ${shortId(sandboxId)}`);
-    }
+      return { interface: POD_INTERFACE, ips };
+    });
   }
 
   /**
@@ -183,7 +193,7 @@ export class PodNetwork {
     const lease = this.#leases.get(sandboxId);
     if (!lease || this.#leaving.has(sandboxId)) return;
     failpoint("retire link");
-    await settleBoth(this.#links.retire(lease.link), this.#parts.published.withdraw(sandboxId, lease.ports));
+    await settleAll([this.#links.retire(lease.link), this.#parts.published.withdraw(sandboxId, lease.ports)]);
     this.#hostPorts.release(sandboxId);
     failpoint("after retire link");
     const gone = this.#links.reap(lease.link).then(() => this.#forget(lease));
@@ -340,6 +350,16 @@ export class PodNetwork {
     this.#pool.release(lease.offset);
   }
 
+  async #orUndone<T>(sandboxId: SandboxId, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (err) {
+      this.#hostPorts.release(sandboxId);
+      await this.#undoSetup(sandboxId);
+      throw withContext(err, `set up the network of sandbox ${shortId(sandboxId)}`);
+    }
+  }
+
   async #undoSetup(sandboxId: SandboxId): Promise<void> {
     try {
       await this.teardown(sandboxId);
@@ -369,12 +389,4 @@ export class PodNetwork {
 function isLoopback6(hostIp: string): boolean {
   const address = parseAddress(hostIp);
   return address?.family === 6 && address.value === 1n;
-}
-
-/** Waits for both also where one fails, so that an undo meets nothing half done. */
-async function settleBoth(one: Promise<void>, other: Promise<void>): Promise<void> {
-  const results = await Promise.allSettled([one, other]);
-  for (const result of results) {
-    if (result.status === "rejected") throw result.reason;
-  }
 }

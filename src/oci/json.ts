@@ -9,6 +9,16 @@ import { randomBytes } from "node:crypto";
 
 /** @param indent spaces per level; 0: one line */
 export function specToJson(spec: object, indent = 0): string {
+  try {
+    return JSON.stringify(spec, undefined, indent);
+  } catch (err) {
+    // One of its numbers is a bigint, as few specs have: a function asked for each value takes three times as long.
+    if (!(err instanceof TypeError)) throw err;
+    return bigSpecToJson(spec, indent);
+  }
+}
+
+function bigSpecToJson(spec: object, indent: number): string {
   // A mark that no string of the spec can contain by chance or by intent.
   const mark = `bigint-${randomBytes(16).toString("hex")}:`;
   let marked = false;

@@ -61,12 +61,26 @@ export function makeCgroup(layout: CgroupLayout, cgroup: string, options: { hand
 export async function makeCgroups(layout: CgroupLayout, cgroups: readonly NewCgroup[]): Promise<void> {
   failpoint("make cgroup");
   try {
-    await runFileSteps(cgroups.flatMap((each) => stepsOf(layout, each)));
+    await runFileSteps(cgroupSteps(layout, cgroups));
   } catch (err) {
-    if (!hasErrno(err, "ENOENT") && !hasErrno(err, "EEXIST")) throw err;
-    for (const each of cgroups) await makeWithParents(layout, each);
+    await makeRefusedCgroups(layout, cgroups, err);
   }
   failpoint("after make cgroup");
+}
+
+/** What makes cgroups whose parents are there, to go with other steps. */
+export function cgroupSteps(layout: CgroupLayout, cgroups: readonly NewCgroup[]): FileStep[] {
+  return cgroups.flatMap((each) => stepsOf(layout, each));
+}
+
+/** Goes on where `cgroupSteps` failed: makes missing parents, and takes what is there. */
+export async function makeRefusedCgroups(
+  layout: CgroupLayout,
+  cgroups: readonly NewCgroup[],
+  refusal: unknown,
+): Promise<void> {
+  if (!hasErrno(refusal, "ENOENT") && !hasErrno(refusal, "EEXIST")) throw refusal;
+  for (const each of cgroups) await makeWithParents(layout, each);
 }
 
 function stepsOf(layout: CgroupLayout, { cgroup, handDown }: NewCgroup): FileStep[] {

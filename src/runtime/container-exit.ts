@@ -37,8 +37,12 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     // It ended before the answer to its start was seen, here or by an earlier daemon: a start comes before an end.
     if (record.state !== "running" && exit.unknown === undefined) emitStarted(ctx, record);
     const exited = { ...record, state: "exited", startedAtNs: record.startedAtNs ?? exit.startedAtNs } as const;
-    // Also on a full disk: the exit file says the same to the next daemon.
-    await ctx.containers.put(record.id, exited, "remember");
+    ctx.containers.show(record.id, exited);
+    // Nobody waits for it: the exit file says the same to the next daemon.
+    ctx.containers.save(record.id).catch((err: unknown) => {
+      const fields = { sandboxId: record.sandboxId, containerId: record.id, err: String(err) };
+      ctx.log.error(fields, "could not record that a container has ended, which its exit file says");
+    });
     failpoint("after record exit");
     emit(ctx, {
       type: "container-exited",

@@ -14,7 +14,7 @@ import { failpoint } from "../base/failpoints.js";
 import { type ContainerId, newContainerId, type SandboxId, shortId } from "../base/ids.js";
 import type { ImageRecord } from "../image/image-record.js";
 import { readInLayers } from "../image/layer-lookup.js";
-import { removeTree, runFileSteps } from "../native/index.js";
+import { type FileStep, removeTree } from "../native/index.js";
 import type { LinuxSeccomp } from "../oci/index.js";
 import { specToJson } from "../oci/json.js";
 import {
@@ -28,7 +28,7 @@ import type { ContainerConfig, ContainerDevice, ContainerRecord } from "../state
 import type { SandboxRecord } from "../state/sandbox.js";
 import { loadedProfiles } from "./apparmor.js";
 import { withCdiDevices } from "./cdi-devices.js";
-import { containerCgroup, makeCgroup, removeCgroup } from "./cgroups.js";
+import { cgroupSteps, containerCgroup, makeCgroups, makeRefusedCgroups, removeCgroup } from "./cgroups.js";
 import {
   containersOf,
   describeSandbox,
@@ -190,14 +190,11 @@ async function build(
   const { cgroupPath } = record;
   at("record");
   failpoint("record container");
-  await ctx.containers.put(id, record);
-  failpoint("after record container");
-
-  at("files");
   const dir = ctx.paths.container(id);
   cleanup.push("remove directory", () => removeTree(dir));
+  cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
   const logDirectory = record.logPath === "" ? undefined : dirname(record.logPath);
-  await runFileSteps([
+  const files: FileStep[] = [
     { make: "directories", path: join(dir, "bundle"), mode: 0o700 },
     { make: "file", path: join(dir, "bundle", "config.json"), mode: 0o600, bytes: jsonToBytes(specToJson(spec)) },
     // The upper directory's own mode is the mode of "/" in the container.
@@ -207,12 +204,19 @@ async function build(
     ...volumes.made.map(({ hostPath }) => ({ make: "directories", path: hostPath, mode: 0o755 }) as const),
     ...(logDirectory === undefined ? [] : [{ make: "directories", path: logDirectory, mode: 0o755 } as const]),
     ...(handler ? handlerFiles(ctx, id) : []),
-  ]);
-  if (sandbox.idMaps) await chown(join(dir, "upper"), ...mappedRoot(sandbox.idMaps));
-  failpoint("after container files");
-  at("cgroup");
-  cleanup.push("remove cgroup", () => removeCgroup(ctx.cgroups, cgroupPath));
-  await makeCgroup(ctx.cgroups, cgroupPath, { handDown: false });
+  ];
+  // Last: by it the next daemon knows that nothing is missing.
+  const cgroup = [{ cgroup: cgroupPath, handDown: false }];
+  const { idMaps } = sandbox;
+  const last = idMaps ? files : [...files, ...cgroupSteps(ctx.cgroups, cgroup)];
+  const refusal = await ctx.containers.putWith(id, record, { last });
+  if (refusal && refusal.index < files.length) throw refusal.error;
+  failpoint("after record container");
+  if (refusal) await makeRefusedCgroups(ctx.cgroups, cgroup, refusal.error);
+  if (idMaps) {
+    await chown(join(dir, "upper"), ...mappedRoot(idMaps));
+    await makeCgroups(ctx.cgroups, cgroup);
+  }
   failpoint("after container cgroup");
   if (spec.process) ctx.processes.set(id, spec.process);
 }

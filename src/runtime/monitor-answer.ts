@@ -3,6 +3,7 @@
  * containers running and answers nothing: whoever asks it must learn that, and not wait for ever.
  */
 import { RuntimeError } from "../base/errors.js";
+import { parseProcessStat } from "../base/process-stat.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import { processStat } from "../native/index.js";
 
@@ -42,7 +43,7 @@ export async function answerOf<T>(
   }
   asked.catch(() => undefined);
   const { pid } = monitor.hello;
-  const state = processState(pid);
+  const state = parseProcessStat(processStat(pid))?.state ?? "gone";
   throw new RuntimeError(
     `the sandbox's monitor, pid ${pid}, has not answered for ${deadlineMs / 1000} s (${STATES[state] ?? `state ${state} in ps`})`,
     { kind: "unavailable", code: "MONITOR_HUNG" },
@@ -73,9 +74,4 @@ export async function answerInTime<T>(monitor: MonitorClient, asked: Promise<T>)
       throw err;
     }
   }
-}
-
-function processState(pid: number): string {
-  const stat = processStat(pid);
-  return stat.slice(stat.lastIndexOf(")") + 2).charAt(0) || "gone";
 }

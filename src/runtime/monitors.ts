@@ -4,6 +4,7 @@
 import { unlink } from "node:fs/promises";
 import { hasErrno, type RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
+import { settleAll } from "../base/settle.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
 import type { ExitRecord } from "../state/container.js";
@@ -117,10 +118,10 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, options: En
       process.close();
     }
   }
-  await removeCgroup(ctx.cgroups, monitorCgroup(ctx.cgroups, id));
-  await unlink(ctx.paths.monitorSocket(id)).catch((err: unknown) => {
+  const socketGone = unlink(ctx.paths.monitorSocket(id)).catch((err: unknown) => {
     if (!hasErrno(err, "ENOENT")) throw err;
   });
+  await settleAll([removeCgroup(ctx.cgroups, monitorCgroup(ctx.cgroups, id)), socketGone]);
 }
 
 async function hasAgreedToEnd(client: MonitorClient): Promise<boolean> {

@@ -4,20 +4,16 @@
 import type { Dirent } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { hasEnded, parseProcessStat } from "../base/process-stat.js";
 import { processStat } from "../native/index.js";
 
 /** As many as a sentence holds. */
 const MAX_NAMED = 5;
 
-/**
- * Field 22 of /proc/PID/stat, in clock ticks since boot (proc(5)); empty where no such process runs.
- * Pid and start time together name one process for one boot.
- */
+/** In clock ticks since boot; empty where no such process runs. Pid and start time together name one process for one boot. */
 export function processStartTicks(pid: number): string {
-  const stat = processStat(pid);
-  // The command, field 2, is in parentheses and may hold anything, parentheses too.
-  const afterCommand = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return afterCommand[0] === "Z" ? "" : (afterCommand[19] ?? "");
+  const stat = parseProcessStat(processStat(pid));
+  return stat === undefined || hasEnded(stat) ? "" : stat.startTicks;
 }
 
 /** Pids in a cgroup and all below it. @param dir absolute */
@@ -46,9 +42,7 @@ export async function survivorsInWords(dir: string): Promise<string> {
 }
 
 async function survivorInWords(pid: number): Promise<string> {
-  const stat = processStat(pid);
-  const state = stat.slice(stat.lastIndexOf(")") + 2).charAt(0) || "gone";
-  const name = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+  const { name = "", state = "gone" } = parseProcessStat(processStat(pid)) ?? {};
   // The kernel's function that it sleeps in; "0" where that is not told.
   const waiting = (await readFile(`/proc/${pid}/wchan`, "utf8").catch(() => "0")).trim();
   return `pid ${pid} ${JSON.stringify(name)} is in state ${state}${waiting === "0" || waiting === "" ? "" : `, waiting in ${waiting}`}`;

@@ -1,9 +1,10 @@
 /**
  * RemoveContainer: kills it where it still runs, then removes its layer, bundle, cgroup and record. Idempotent.
  */
-import { toRuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
+import { settleAll } from "../base/settle.js";
 import { removeTree } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import { removeCgroup } from "./cgroups.js";
@@ -22,14 +23,15 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     const tell = await tellOfRemoval(ctx, record);
     try {
       failpoint("record container removing");
-      await ctx.containers.put(id, { ...record, state: "removing" }, "remember");
       failpoint("remove container cgroup");
-      await removeCgroup(ctx.cgroups, record.cgroupPath);
-      await removeRootfs(ctx.paths.container(id));
-      failpoint("remove container files");
-      await removeTree(ctx.paths.container(id));
       failpoint("forget container");
-      await forget(ctx, record);
+      await settleAll([
+        ctx.containers.put(id, { ...record, state: "removing" }, "remember"),
+        removeCgroup(ctx.cgroups, record.cgroupPath),
+        forget(ctx, record),
+      ]);
+      failpoint("remove container files");
+      await removeFiles(ctx.paths.container(id));
       failpoint("remove container record");
       await ctx.containers.remove(id);
       failpoint("after remove container record");
@@ -41,6 +43,17 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     await tell();
     emit(ctx, { type: "container-removed", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
+}
+
+/** Of another handler's container the rootfs may still be mounted there. */
+async function removeFiles(dir: string): Promise<void> {
+  try {
+    await removeTree(dir);
+  } catch (err) {
+    if (!hasErrno(err, "EBUSY")) throw err;
+    await removeRootfs(dir);
+    await removeTree(dir);
+  }
 }
 
 /** A monitor that is gone, or never knew the container, has nothing to forget; one that hangs forgets when it ends. */

@@ -4,6 +4,7 @@
 import { withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
+import { settleAll } from "../base/settle.js";
 import { removeTree } from "../native/index.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
@@ -23,20 +24,21 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
     const isDown = record.state === "stopped" && record.reason === undefined;
     try {
       failpoint("record removing");
-      await ctx.sandboxes.put(id, { ...record, state: "removing" }, "remember");
       failpoint("remove containers");
-      await Promise.all(containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)));
-      await ctx.network.teardown(id);
+      await settleAll([
+        ctx.sandboxes.put(id, { ...record, state: "removing" }, "remember"),
+        ctx.network.teardown(id),
+        ...containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)),
+      ]);
       if (!isDown) {
         await endMonitor(ctx, id);
         await removeShm(ctx, id);
+        await removeCgroup(ctx.cgroups, record.cgroupPath);
       }
-      // Gone means gone: the kernel has deleted the link, and the lease is free.
       failpoint("network gone");
-      await ctx.network.gone(id);
-      if (!isDown) await removeCgroup(ctx.cgroups, record.cgroupPath);
       failpoint("remove sandbox files");
-      await removeTree(ctx.paths.sandbox(id));
+      // Gone means gone: the kernel has deleted the link, and the lease is free.
+      await settleAll([ctx.network.gone(id), removeTree(ctx.paths.sandbox(id))]);
       failpoint("remove sandbox record");
       await ctx.sandboxes.remove(id);
       failpoint("after remove sandbox record");

@@ -12,18 +12,27 @@ import { nowNs } from "../base/clock.js";
 import { RuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import { newSandboxId, type SandboxId, shortId } from "../base/ids.js";
+import { settleAll } from "../base/settle.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree } from "../native/index.js";
+import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, runFileSteps } from "../native/index.js";
 import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
-import { cgroupDir, makeCgroup, makeCgroups, monitorCgroup, removeCgroup, sandboxCgroup } from "./cgroups.js";
+import {
+  cgroupDir,
+  cgroupSteps,
+  makeCgroup,
+  makeRefusedCgroups,
+  monitorCgroup,
+  removeCgroup,
+  sandboxCgroup,
+} from "./cgroups.js";
 import type { StillWanted, TellStage } from "./in-flight.js";
 import { emit, requireMonitor, type RuntimeContext, sandboxKey } from "./context.js";
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkRuntimeHandler, runtimeHandler } from "./runtime-handlers.js";
-import { checkSandboxFiles, readHostFiles, writeSandboxFiles } from "./sandbox-files.js";
+import { checkSandboxFiles, giveSandboxFiles, readHostFiles, sandboxFileSteps } from "./sandbox-files.js";
 import { makeShm, removeShm } from "./shm.js";
 import { mappedRoot, takeIdMaps } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
@@ -121,20 +130,19 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
     // Namespaces are descriptors of this process, gone with it: they need not wait for the record. What
     // outlives the daemon does.
     const [shm, namespaces] = await settleAll([
-      recordSandbox(ctx, creating, timeline).then(() => makeKernelObjects(ctx, creating, cleanup, opened)),
+      timeline
+        .step("record", () => recordSandbox(ctx, creating, cleanup))
+        .then(() => openShm(ctx, creating, opened, cleanup)),
       timeline.step("namespaces", () => makeNamespaces(creating, opened)),
+      reserveNetwork(ctx, id, config, cleanup),
     ]);
     const made: KernelObjects = { ...namespaces, shm };
     stillWanted();
     const [network, monitor] = await settleAll([
-      timeline.step("network", () => setUpNetwork(ctx, id, config, made, cleanup)),
+      timeline.step("network", () => setUpNetwork(ctx, id, config, made)),
       timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
     ]);
     stillWanted();
-    cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(id)));
-    await timeline.step("files", async () =>
-      writeSandboxFiles(ctx.paths.sandbox(id), config, network, await hostFiles, idMaps),
-    );
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
     stillWanted();
@@ -143,7 +151,16 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
       cleanup.push("tell plugins", () => ctx.nri.sandboxEvent("RemovePodSandbox", ready));
       await timeline.step("NRI plugins", () => ctx.nri.sandboxEvent("RunPodSandbox", ready));
     }
-    await timeline.step("record ready", () => ctx.sandboxes.put(id, ready));
+    const dir = ctx.paths.sandbox(id);
+    cleanup.push("remove files", () => removeTree(dir));
+    const files = sandboxFileSteps(dir, config, network, await hostFiles);
+    if (idMaps) {
+      await timeline.step("files", async () => {
+        await runFileSteps(files);
+        await giveSandboxFiles(dir, idMaps);
+      });
+    }
+    await timeline.step("record ready", () => ctx.sandboxes.putWith(id, ready, idMaps ? {} : { first: files }));
     // It may have died before there was a ready sandbox to be stopped.
     if (!ctx.monitors.has(id)) {
       throw new RuntimeError("its monitor died", { kind: "unavailable", code: "MONITOR_UNREACHABLE" });
@@ -162,9 +179,21 @@ interface KernelObjects {
   readonly user: Fd | undefined;
 }
 
-async function recordSandbox(ctx: RuntimeContext, record: SandboxRecord, timeline: Timeline): Promise<void> {
+/** The record, and behind it the cgroups. */
+async function recordSandbox(ctx: RuntimeContext, record: SandboxRecord, cleanup: CleanupStack): Promise<void> {
+  const monitors = monitorCgroup(ctx.cgroups, record.id);
+  const cgroups = [
+    { cgroup: record.cgroupPath, handDown: true },
+    { cgroup: monitors, handDown: false },
+  ];
+  cleanup.push("remove cgroups", async () => {
+    await removeCgroup(ctx.cgroups, record.cgroupPath);
+    await removeCgroup(ctx.cgroups, monitors);
+  });
   try {
-    await timeline.step("record", () => ctx.sandboxes.put(record.id, record));
+    const last = cgroupSteps(ctx.cgroups, cgroups);
+    const refusal = await ctx.sandboxes.putWith(record.id, record, { last });
+    if (refusal) await makeRefusedCgroups(ctx.cgroups, cgroups, refusal.error);
   } finally {
     ctx.takenIds.delete(record.id);
   }
@@ -185,41 +214,33 @@ async function makeNamespaces({ config, idMaps }: SandboxRecord, opened: Fd[]): 
   return { net, ipc, uts, netlink, user };
 }
 
-/** Shared memory and cgroups. */
-async function makeKernelObjects(
+async function openShm(
   ctx: RuntimeContext,
   record: SandboxRecord,
-  cleanup: CleanupStack,
   opened: Fd[],
+  cleanup: CleanupStack,
 ): Promise<Fd | undefined> {
-  const { config, id } = record;
-  const hasOwnIpc = config.namespaces.ipc === "pod";
-  const monitors = monitorCgroup(ctx.cgroups, id);
-  cleanup.push("remove cgroups", async () => {
-    await removeCgroup(ctx.cgroups, record.cgroupPath);
-    await removeCgroup(ctx.cgroups, monitors);
-  });
-  if (hasOwnIpc) cleanup.push("remove shared memory", () => removeShm(ctx, id));
-  const [shm] = await settleAll([
-    hasOwnIpc ? openShm(ctx, record, opened) : undefined,
-    makeCgroups(ctx.cgroups, [
-      { cgroup: record.cgroupPath, handDown: true },
-      { cgroup: monitors, handDown: false },
-    ]),
-  ]);
-  return shm;
-}
-
-async function openShm(ctx: RuntimeContext, record: SandboxRecord, opened: Fd[]): Promise<Fd | undefined> {
+  if (record.config.namespaces.ipc !== "pod") return undefined;
+  cleanup.push("remove shared memory", () => removeShm(ctx, record.id));
   failpoint("shared memory");
   const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES, {
     attached: runtimeHandler(ctx, record.config.runtimeHandler) !== undefined,
   });
-  if (!fd) return undefined;
   opened.push(fd);
   // Everybody may write to it, but what says so must be an id that is known inside.
   if (record.idMaps) await chown(`/proc/self/fd/${fd.number}`, ...mappedRoot(record.idMaps));
   return fd;
+}
+
+async function reserveNetwork(
+  ctx: RuntimeContext,
+  id: SandboxId,
+  config: SandboxConfig,
+  cleanup: CleanupStack,
+): Promise<void> {
+  if (config.namespaces.network !== "pod") return;
+  cleanup.push("remove network", () => ctx.network.teardown(id));
+  await ctx.network.reserve(id, config);
 }
 
 async function setUpNetwork(
@@ -227,10 +248,8 @@ async function setUpNetwork(
   id: SandboxId,
   config: SandboxConfig,
   made: KernelObjects,
-  cleanup: CleanupStack,
 ): Promise<SandboxNetwork | undefined> {
   if (!made.net || !made.netlink) return undefined;
-  cleanup.push("remove network", () => ctx.network.teardown(id));
   return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config });
 }
 
@@ -271,17 +290,4 @@ async function startInit(ctx: RuntimeContext, record: SandboxRecord): Promise<nu
   await makeCgroup(ctx.cgroups, cgroup, { handDown: false });
   const { pid } = await requireMonitor(ctx, record.id).startInit({ cgroup: cgroupDir(ctx.cgroups, cgroup) });
   return pid;
-}
-
-/**
- * Promise.all that waits for every part before it fails: an undo must never run beside the step
- * that it undoes.
- */
-async function settleAll<T extends readonly unknown[]>(
-  parts: { readonly [K in keyof T]: Promise<T[K]> | T[K] },
-): Promise<T> {
-  const outcomes: PromiseSettledResult<unknown>[] = await Promise.allSettled(parts);
-  const failed = outcomes.find((outcome) => outcome.status === "rejected");
-  if (failed) throw failed.reason;
-  return outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value : undefined)) as unknown as T;
 }

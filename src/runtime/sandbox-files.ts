@@ -8,7 +8,7 @@ import { chown, readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { RuntimeError } from "../base/errors.js";
-import { runFileSteps } from "../native/index.js";
+import type { FileStep } from "../native/index.js";
 import type { IdMaps, SandboxConfig, SandboxDns, SandboxNetwork } from "../state/sandbox.js";
 import { mappedRoot } from "./user-namespaces.js";
 
@@ -71,32 +71,33 @@ export async function readHostFiles(config: SandboxConfig): Promise<HostFiles> {
 }
 
 /**
- * Makes `dir` with hosts, hostname and resolv.conf; the latter as the network says where the config says nothing.
+ * What makes `dir` with hosts, hostname and resolv.conf; the latter as the network says where the config says nothing.
  * @throws RuntimeError `invalid-argument` INVALID_HOST_ENTRY
  */
-export async function writeSandboxFiles(
+export function sandboxFileSteps(
   dir: string,
   config: SandboxConfig,
   network: SandboxNetwork | undefined,
   host: HostFiles,
-  idMaps?: IdMaps,
-): Promise<void> {
+): FileStep[] {
   const dns = config.dns ?? network?.dns;
   checkWords(dnsWords(dns));
   const usesHostNetwork = config.namespaces.network === "node";
   const hosts = usesHostNetwork ? host.hosts : hostsFile(config, network?.ips ?? []);
   const hostname = usesHostNetwork ? host.hostname : `${config.hostname}\n`;
   const resolvConf = { path: join(dir, "resolv.conf"), mode: 0o644 };
-  await runFileSteps([
+  return [
     { make: "directories", path: dir, mode: 0o700 },
     { make: "file", path: join(dir, "hosts"), mode: 0o644, bytes: hosts + aliasLines(config) },
     { make: "file", path: join(dir, "hostname"), mode: 0o644, bytes: hostname },
     dns
       ? { make: "file", ...resolvConf, bytes: resolvConfFile(dns) }
       : { make: "copy", ...resolvConf, from: "/etc/resolv.conf" },
-  ]);
-  if (!idMaps) return;
-  // Root in the containers may change these files, so they are its own where it is not the host's.
+  ];
+}
+
+/** Root in the containers may change these files, so they are its own where it is not the host's. */
+export async function giveSandboxFiles(dir: string, idMaps: IdMaps): Promise<void> {
   const owner = mappedRoot(idMaps);
   await Promise.all(["hosts", "hostname", "resolv.conf"].map((name) => chown(join(dir, name), ...owner)));
 }

@@ -112,7 +112,7 @@ async function recordStarted(
     emitStarted(ctx, running);
     failpoint("after record running");
     // It runs, whether or not that is written: nobody waits for it.
-    ctx.containers.put(id, running, "remember").catch((err: unknown) => {
+    ctx.containers.save(id).catch((err: unknown) => {
       const fields = { sandboxId: current.sandboxId, containerId: id, err: String(err) };
       ctx.log.error(fields, "could not record that a container runs, which its monitor knows");
     });

@@ -4,6 +4,7 @@
 import { withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
+import { settleAll } from "../base/settle.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { removeCgroup } from "./cgroups.js";
 import { keepExits } from "./container-exit.js";
@@ -31,19 +32,26 @@ export async function stopSandbox(ctx: RuntimeContext, id: SandboxId): Promise<v
 /** Each part is safe to repeat, so a stop that failed half-way is finished by the next one. */
 async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<void> {
   failpoint("record stopping");
-  await ctx.sandboxes.put(record.id, { ...record, state: "stopping" }, "remember");
   failpoint("stop containers");
-  await Promise.all(containersOf(ctx, record.id).map((container) => stopContainer(ctx, container.id, 0)));
+  await settleAll([
+    ctx.sandboxes.put(record.id, { ...record, state: "stopping" }, "remember"),
+    ...containersOf(ctx, record.id).map((container) => stopContainer(ctx, container.id, 0)),
+  ]);
   await keepExits(ctx, record.id);
-  failpoint("tear network down");
-  await ctx.network.teardown(record.id);
-  failpoint("end monitor");
-  await endMonitor(ctx, record.id);
-  failpoint("remove sandbox cgroup");
-  await removeShm(ctx, record.id);
-  await removeCgroup(ctx.cgroups, record.cgroupPath);
+  await settleAll([tearNetworkDown(ctx, record), end(ctx, record)]);
   failpoint("record stopped");
   const { network: _gone, monitor: _ended, ...rest } = record;
   await ctx.sandboxes.put(record.id, { ...rest, state: "stopped" }, "remember");
   failpoint("after record stopped");
+}
+
+async function tearNetworkDown(ctx: RuntimeContext, { id }: SandboxRecord): Promise<void> {
+  failpoint("tear network down");
+  await ctx.network.teardown(id);
+}
+
+async function end(ctx: RuntimeContext, { id, cgroupPath }: SandboxRecord): Promise<void> {
+  failpoint("end monitor");
+  failpoint("remove sandbox cgroup");
+  await settleAll([endMonitor(ctx, id), removeShm(ctx, id), removeCgroup(ctx.cgroups, cgroupPath)]);
 }

@@ -6,6 +6,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
+import { parseProcessStat } from "../base/process-stat.js";
 import { type CgroupLayout, cgroupDir } from "./cgroups.js";
 import { containersOf, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
 import { processesBelow } from "./proc.js";
@@ -150,10 +151,9 @@ async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memo
       const [, pages = 0, shared = 0] = (statm ?? "").split(" ").map(Number);
       resident += BigInt(pages * PAGE_BYTES);
       anonymous += BigInt((pages - shared) * PAGE_BYTES);
-      // Fields 10 and 12 of proc(5), counted after the command in parentheses.
-      const fields = (stat ?? "").slice((stat ?? "").lastIndexOf(")") + 2).split(" ");
-      faults += BigInt(fields[7] ?? 0);
-      majorFaults += BigInt(fields[9] ?? 0);
+      const counts = parseProcessStat(stat ?? "");
+      faults += BigInt(counts?.minorFaults ?? 0);
+      majorFaults += BigInt(counts?.majorFaults ?? 0);
       swapped += BigInt(/^VmSwap:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024n;
     }),
   );

@@ -6,6 +6,7 @@
  */
 import { toRuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
+import { hasEnded, type ProcessStat, parseProcessStat } from "../base/process-stat.js";
 import { processStat } from "../native/index.js";
 import type { RuntimeContext } from "./context.js";
 import { stopSandbox } from "./stop-sandbox.js";
@@ -19,7 +20,12 @@ export function watchInits(ctx: RuntimeContext): void {
 
 async function stopWithoutInit(ctx: RuntimeContext, id: SandboxId): Promise<void> {
   const sandbox = ctx.sandboxes.get(id);
-  if (sandbox?.state !== "ready" || sandbox.initPid === undefined || isLivingInit(processStat(sandbox.initPid))) return;
+  if (
+    sandbox?.state !== "ready" ||
+    sandbox.initPid === undefined ||
+    isLivingInit(parseProcessStat(processStat(sandbox.initPid)))
+  )
+    return;
   ctx.log.error({ sandboxId: id }, "the init process of a shared PID namespace died, stopping its sandbox");
   try {
     await stopSandbox(ctx, id);
@@ -32,18 +38,11 @@ async function stopWithoutInit(ctx: RuntimeContext, id: SandboxId): Promise<void
   }
 }
 
-/** Linux include/linux/sched.h: "Getting shut down". */
-const PF_EXITING = 4;
-
 /**
  * False for one that has ended, reaped or not, and for another process with its pid. False also for one that is
  * ending: it kills all others of its namespace and then waits, in state S, until they are reaped
  * (kernel/pid_namespace.c, zap_pid_ns_processes), so it is always there still when the first of them is told of.
- *
- * @param stat as in proc_pid_stat(5); empty where there is no such process
  */
-export function isLivingInit(stat: string): boolean {
-  const [, state = "Z", flags = PF_EXITING] =
-    /^\d+ \(minke-init\) (\S) -?\d+ -?\d+ -?\d+ -?\d+ -?\d+ (\d+) /.exec(stat) ?? [];
-  return !"ZX".includes(state) && (Number(flags) & PF_EXITING) === 0;
+export function isLivingInit(stat: ProcessStat | undefined): boolean {
+  return stat?.name === "minke-init" && !hasEnded(stat) && !stat.isExiting;
 }

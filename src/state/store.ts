@@ -3,15 +3,15 @@
  *
  * Two classes. *durable*: data, fsync, rename, fsync of the directory; survives a power cut.
  * *boot*: no fsync; survives any death of the daemon, and carries the boot id in its body; written
- * through spare files, empty ones that stay beside the records (`writeThroughSpare`).
+ * through spare files, empty ones that stay beside the records (native/file-steps.ts, `RecordStep`).
  * An unreadable file is moved to quarantine and reported; it never stops the start. All reads
  * are from memory; a record is visible only once its file is in place.
  */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
-import { retireToSpare, writeAtomically, writeThroughSpare } from "../native/index.js";
+import { type FileStep, retireToSpare, tryFileSteps, writeAtomically } from "../native/index.js";
 
 /** What users of a store need; tests of theirs may keep it in memory. */
 export interface RecordStore<T> {
@@ -29,13 +29,35 @@ export interface RecordStore<T> {
   remove(id: string): Promise<void>;
 }
 
+/** Steps on files that go with the write of a record. */
+export interface RecordSurroundings {
+  readonly first?: readonly FileStep[];
+  readonly last?: readonly FileStep[];
+}
+
+/** A step after the record that failed; those behind it were not tried. */
+export interface RefusedStep {
+  /** its place in `last`. */
+  readonly index: number;
+  readonly error: RuntimeError;
+}
+
 /** Records of what the kernel has, which belong together and are found without a walk over all. */
 export interface GroupedStore<T> extends RecordStore<T> {
   /**
    * Shows a record from now on, without writing it: for what the next daemon finds out from the kernel
-   * and from monitors, until the next `put`.
+   * and from monitors as well. No other write of this id may be under way but `save`.
    */
   show(id: string, body: T): void;
+  /** Writes what is shown when its turn comes, later where the disk is full. */
+  save(id: string): Promise<void>;
+  /**
+   * As `put`, with steps on files before and after it at the price of one. Boot class only.
+   *
+   * @returns which step after it failed: the record is there then
+   * @throws RuntimeError why a step before it, or the write, failed: the record is as it was
+   */
+  putWith(id: string, body: T, steps: RecordSurroundings): Promise<RefusedStep | undefined>;
   /** The records of a group, in the order they came. */
   group(key: string): T[];
 }
@@ -79,10 +101,10 @@ export class FileStore<T> implements GroupedStore<T> {
   /** Ids by group. */
   readonly #groups = new Map<string, Set<string>>();
   /** Tail of the writes under way, by id: later calls wait for earlier ones. */
-  readonly #writes = new Map<string, Promise<void>>();
+  readonly #writes = new Map<string, Promise<unknown>>();
   /** Records that are newer in memory than on the disk, which was full. */
   readonly #unwritten = new Set<string>();
-  /** Files of records that went, which the next ones are written to (`writeThroughSpare`). */
+  /** Files of records that went, which the next ones are written to (`RecordStep`). */
   readonly #spares: string[] = [];
   #spareCount = 0;
   #retryTimer: NodeJS.Timeout | undefined;
@@ -148,9 +170,7 @@ export class FileStore<T> implements GroupedStore<T> {
   }
 
   put(id: string, body: T, whenFull: "fail" | "remember" = "fail"): Promise<void> {
-    if (!SAFE_ID.test(id)) {
-      throw new RuntimeError(`write record "${id}": not a safe file name`, { kind: "internal", code: "INTERNAL" });
-    }
+    this.#fileOf(id);
     const bytes = encodeRecord(body, this.#options.version);
     return this.#enqueue(id, async () => {
       try {
@@ -164,23 +184,59 @@ export class FileStore<T> implements GroupedStore<T> {
     });
   }
 
+  save(id: string): Promise<void> {
+    return this.#enqueue(id, async () => {
+      const body = this.#records.get(id);
+      if (body === undefined) return;
+      try {
+        await this.#write(id, encodeRecord(body, this.#options.version));
+      } catch (err) {
+        if (toRuntimeError(err).code !== "NO_SPACE") throw err;
+        this.#unwritten.add(id);
+        this.#writeLater();
+      }
+    });
+  }
+
+  putWith(id: string, body: T, steps: RecordSurroundings): Promise<RefusedStep | undefined> {
+    const bytes = encodeRecord(body, this.#options.version);
+    return this.#enqueue(id, async () => {
+      const refusal = await this.#writeThroughSpare(this.#fileOf(id), bytes, steps);
+      this.#unwritten.delete(id);
+      this.#set(id, body);
+      return refusal;
+    });
+  }
+
   async #write(id: string, bytes: Buffer): Promise<void> {
-    const file = join(this.#options.dir, id + FILE_SUFFIX);
+    const file = this.#fileOf(id);
     if (this.#options.storeClass === "durable") await writeAtomically(file, bytes, { mode: 0o600, isDurable: true });
-    else await this.#writeThroughSpare(file, bytes);
+    else await this.#writeThroughSpare(file, bytes, {});
     this.#unwritten.delete(id);
   }
 
-  async #writeThroughSpare(file: string, bytes: Buffer): Promise<void> {
+  /** @throws RuntimeError `internal` for an id that is no safe file name */
+  #fileOf(id: string): string {
+    if (SAFE_ID.test(id)) return join(this.#options.dir, id + FILE_SUFFIX);
+    throw new RuntimeError(`write record "${id}": not a safe file name`, { kind: "internal", code: "INTERNAL" });
+  }
+
+  async #writeThroughSpare(
+    file: string,
+    bytes: Buffer,
+    { first = [], last = [] }: RecordSurroundings,
+  ): Promise<RefusedStep | undefined> {
     const spare = this.#spares.pop() ?? this.#newSpare();
-    try {
-      if (await writeThroughSpare(file, bytes, 0o600, spare)) this.#spares.push(spare);
-    } catch (err) {
-      // What the others hold may be what is missing.
-      if (toRuntimeError(err).code !== "NO_SPACE" || this.#spares.length === 0) throw err;
-      await Promise.all(this.#spares.splice(0).map((other) => rm(other, { force: true })));
-      await this.#writeThroughSpare(file, bytes);
-    }
+    const record = { make: "record", path: file, mode: 0o600, bytes, spare } as const;
+    const { error, failed = -1, hasSpare } = await tryFileSteps([...first, record, ...last]);
+    const isReached = error === undefined || failed >= first.length;
+    if (hasSpare || !isReached) this.#spares.push(spare);
+    if (error === undefined) return undefined;
+    if (failed > first.length) return { index: failed - first.length - 1, error };
+    // What the other spares hold may be what is missing.
+    if (!isReached || error.code !== "NO_SPACE" || this.#spares.length === 0) throw error;
+    await Promise.all(this.#spares.splice(0).map((other) => rm(other, { force: true })));
+    return this.#writeThroughSpare(file, bytes, { last });
   }
 
   #newSpare(): string {
@@ -247,7 +303,7 @@ export class FileStore<T> implements GroupedStore<T> {
     });
   }
 
-  #enqueue(id: string, work: () => Promise<void>): Promise<void> {
+  #enqueue<R>(id: string, work: () => Promise<R>): Promise<R> {
     const before = this.#writes.get(id);
     const done = (before ? before.catch(() => undefined).then(work) : work()).catch((err: unknown) => {
       throw withContext(err, `write record "${id}"`);
@@ -282,7 +338,7 @@ export async function syncDirectory(dir: string): Promise<void> {
 
 function encodeRecord(body: unknown, version: number): Buffer {
   const text = JSON.stringify(body);
-  const sha256 = createHash("sha256").update(text).digest("hex");
+  const sha256 = hash("sha256", text);
   return Buffer.from(`{"version":${version},"sha256":"${sha256}","body":${text}}\n`);
 }
 
@@ -294,7 +350,7 @@ function decodeRecord<T>(bytes: Buffer, options: FileStoreOptions<T>): T {
   const version = Number(header[1]);
   if (version > options.version) throw new Error(`version ${version} is newer than this program's ${options.version}`);
   const bodyText = text.slice(header[0].length, text.lastIndexOf("}"));
-  const sha256 = createHash("sha256").update(bodyText).digest("hex");
+  const sha256 = hash("sha256", bodyText);
   if (sha256 !== header[2]) throw new Error("the checksum does not match the body");
   const body: unknown = JSON.parse(bodyText);
   return options.parse ? options.parse(body, version) : (body as T);

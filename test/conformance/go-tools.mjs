@@ -20,17 +20,26 @@ const PACKAGES = {
  * @param {string} project @param {keyof typeof PACKAGES} name
  */
 export function builtTool(project, name) {
-  const dir = join(project, "test/conformance");
+  return goProgram(project, { name, dir: join(project, "test/conformance"), command: PACKAGES[name] ?? [] });
+}
+
+/**
+ * Path of a program of Go below `.cache/bin`; built where it is missing or its modules or sources have changed.
+ *
+ * @param {string} project
+ * @param {{ name: string, dir: string, command: readonly string[], sources?: readonly string[] }} program `command` of
+ *   go, the package last; `sources` are files of `dir` beside go.mod and go.sum
+ */
+export function goProgram(project, { name, dir, command, sources = [] }) {
   const bin = join(project, ".cache/bin");
-  const inputs = createHash("sha256")
-    .update(readFileSync(join(dir, "go.mod")))
-    .update(readFileSync(join(dir, "go.sum")))
-    .digest("hex");
+  const hash = createHash("sha256");
+  for (const file of ["go.mod", "go.sum", ...sources]) hash.update(readFileSync(join(dir, file)));
+  const inputs = hash.digest("hex");
   const [program, stamp] = [join(bin, name), join(bin, `${name}.inputs`)];
   if (existsSync(program) && existsSync(stamp) && readFileSync(stamp, "utf8") === inputs) return program;
   console.log(`building ${name}`);
   mkdirSync(bin, { recursive: true });
-  const [verb = "", ...rest] = PACKAGES[name];
+  const [verb = "", ...rest] = command;
   const flags = rest.slice(0, -1);
   const result = spawnSync("go", [verb, ...flags, "-trimpath", "-o", program, rest.at(-1) ?? ""], {
     cwd: dir,

@@ -25,23 +25,20 @@ afterAll(async () => {
   await faults?.dispose();
 });
 
-test.each([
-  "after record ready",
-  "after record container",
-  "after container files",
-  "after container cgroup",
-  "monitor start",
-])("killed at %s, and asked again: the container runs", async (point) => {
-  const before = faults.daemon.snapshot();
-  faults.arm(`${point}=kill`);
-  const death = faults.restartAfterDeath();
-  const sandbox = await caller.runSandbox("again");
-  const container = await caller.createContainer(sandbox, "again");
-  await caller.start(container);
-  await death;
-  expect(await caller.cri.output(container, "echo", "here")).toBe("here\n");
-  expect((await caller.cri.call("listPodSandbox")).items).toHaveLength(1);
-  expect((await caller.cri.call("listContainers")).containers).toHaveLength(1);
-  await caller.removeSandbox(sandbox);
-  await faults.daemon.expectNothingLeft(before);
-});
+test.each(["after record ready", "after record container", "after container cgroup", "monitor start"])(
+  "killed at %s, and asked again: the container runs",
+  async (point) => {
+    const before = faults.daemon.snapshot();
+    faults.arm(`${point}=kill`);
+    const death = faults.restartAfterDeath();
+    const sandbox = await caller.runSandbox("again");
+    const container = await caller.createContainer(sandbox, "again");
+    await caller.start(container);
+    await death;
+    expect(await caller.cri.output(container, "echo", "here")).toBe("here\n");
+    expect((await caller.cri.call("listPodSandbox")).items).toHaveLength(1);
+    expect((await caller.cri.call("listContainers")).containers).toHaveLength(1);
+    await caller.removeSandbox(sandbox);
+    await faults.daemon.expectNothingLeft(before);
+  },
+);

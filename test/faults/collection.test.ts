@@ -98,6 +98,13 @@ test("above the high threshold the longest unused images go until the low one; a
   expect(gone).toEqual(came.slice(0, gone.length));
   expect(gone.length).toBeLessThan(came.length);
   expect(logged("an unused image was collected").map(({ reason }) => reason)).toContain("threshold");
+  // Where a user looks: the last pass, of those that it took.
+  const last = (await daemon().client.image.usage()).lastCollection;
+  expect(last?.images.length).toBeGreaterThan(0);
+  for (const { repoTags, freedBytes } of last?.images ?? []) {
+    expect(collected()).toEqual(expect.arrayContaining([...repoTags]));
+    if (came.includes(repoTags[0] ?? "")) expect(freedBytes).toBeGreaterThanOrEqual(IMAGE_MIB * MIB);
+  }
   expect(await tags()).toContain("minke.test/busybox:1");
   expect(isRunning(await daemon().pod("user"))).toBe(true);
   expect(await daemon().exec("user", "echo", "there")).toEqual({ code: 0, stdout: "there\n" });

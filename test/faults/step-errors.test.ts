@@ -63,7 +63,7 @@ describe("on the way up", () => {
     },
   );
 
-  test.each(["lease", "after links", "monitor hello", "files", "after container files", "monitor start"])(
+  test.each(["lease", "after links", "monitor hello", "record ready", "after record container", "monitor start"])(
     "%s failing all the time leaves nothing of a pod that is deleted meanwhile",
     async (point) => {
       faults.arm(`${point}=error`);

@@ -238,7 +238,7 @@ export class FaultDaemon {
   }
 
   removeMonitorSockets(): void {
-    const folder = join(this.daemon.run, "monitors");
+    const folder = join(this.daemon.run, "tmpfs", "monitors");
     for (const name of readdirSync(folder)) rmSync(join(folder, name));
   }
 

@@ -8,6 +8,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { parseProcessStat } from "../../src/base/process-stat.js";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { tableName } from "../../src/network/ruleset.js";
 import { isAlive } from "./processes.js";
@@ -105,9 +106,9 @@ function links({ bridge, root }: Scope): string[] {
     const isAnothersVeth = /^mk[0-9a-f]{12}$/.test(name) && !name.startsWith(linkPrefix(bridge));
     const owner = /alias minke (\S+)/.exec(line)?.[1];
     const isAnothersBridge = owner !== undefined && owner.startsWith("/") && owner !== root;
-    // Of network-bench.ts, whose tests run beside others.
-    const isOfNetworkBench = name === "mknetout";
-    return isAnothersVeth || isAnothersBridge || isOfNetworkBench ? [] : [name];
+    // Of network-bench.ts, whose tests run beside others, and of test/perf's daemons of other makers with their ports.
+    const isOfBenchmark = name === "mknetout" || name.startsWith("mkb") || line.includes(" master mkb");
+    return isAnothersVeth || isAnothersBridge || isOfBenchmark ? [] : [name];
   });
 }
 
@@ -141,7 +142,7 @@ function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
   };
   const isReapedByOthers = (pid: string): boolean => {
     const parent = zombiesParent(pid);
-    return parent !== undefined && Number(parent) !== daemonPid && !isOurs(parent);
+    return parent !== undefined && parent !== daemonPid && !isOurs(String(parent));
   };
   const found = readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== daemonPid && isAlive(Number(name)))
@@ -154,11 +155,10 @@ function processes({ cgroupRoot, run, daemonPid }: Scope): string[] {
   return [...new Set(found)];
 }
 
-/** Undefined for what runs. An orphan's is pid 1, which reaps it when it likes; proc_pid_stat(5). */
-function zombiesParent(pid: string): string | undefined {
-  const stat = read(`/proc/${pid}/stat`);
-  const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return state === "Z" ? parent : undefined;
+/** Undefined for what runs. An orphan's is pid 1, which reaps it when it likes. */
+function zombiesParent(pid: string): number | undefined {
+  const stat = parseProcessStat(read(`/proc/${pid}/stat`));
+  return stat?.state === "Z" ? stat.parent : undefined;
 }
 
 /** Once each: every accepted connection carries the path of its listener. */

@@ -91,7 +91,8 @@ export function networkBench(settings: NetworkSettings) {
   async function addPod(portMappings: readonly PortMapping[] = [], id = newSandboxId()): Promise<Pod> {
     const made = await makeNamespaces();
     if (!made.netlink) throw new Error("no netlink socket");
-    const set = await bench.network.setup(id, { netns: netnsOf(made), netlink: made.netlink, portMappings });
+    await bench.network.reserve(id, portMappings);
+    const set = await bench.network.setup(id, { netns: netnsOf(made), netlink: made.netlink });
     return { id, namespaces: made, network: set };
   }
 

@@ -1,10 +1,12 @@
-// The overlay for kernels before Linux 6.5, which every kernel can make: layers, limits, traces.
+// The overlay of a rootfs, and the one for kernels before Linux 6.5, which every kernel can make: layers, limits, traces.
 #include <doctest/doctest.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -12,6 +14,7 @@
 #include <filesystem>
 #include <string>
 
+#include "runtime/sources.h"
 #include "runtime/user_namespace.h"
 #include "sys/attached_overlay.h"
 #include "sys/files.h"
@@ -150,6 +153,32 @@ TEST_CASE("an attached overlay maps the ids of its layers and not of its upper, 
   auto mounts_after = sys::ReadFileAt(AT_FDCWD, "/proc/self/mountinfo", 1 << 20);
   CHECK(std::string(*mounts_after).find(fs::path(layers.overlay.upper).parent_path()) == std::string::npos);
   CHECK(OpenDescriptors() == open_before + 1);
+}
+
+// overlayfs stacks two deep: a layer on two overlays is refused (EINVAL) after the work directory was marked.
+// So was each start in a user namespace on Linux 6.5 to 6.14, which then mounts its layers another way.
+TEST_CASE("a volatile overlay that the kernel refuses leaves its work directory for the next attempt") {
+  if (!CanMount()) return;
+  REQUIRE(::unshare(CLONE_NEWNS) == 0);
+  REQUIRE(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+  Layers first(1), second(1), third(1);
+  runtime::Problem problem;
+  REQUIRE(runtime::MountRootfs({first.overlay}, first.overlay.lower[0], &problem));
+  second.overlay.lower[0] = first.overlay.lower[0];
+  REQUIRE(runtime::MountRootfs({second.overlay}, second.overlay.upper, &problem));
+  runtime::OverlayRoot deep = {third.overlay};
+  deep.lower.push_back(second.overlay.upper);
+  sys::UniqueFd root;
+  REQUIRE_FALSE(runtime::MakeOverlay(deep, -1, &root, &problem));
+  REQUIRE(problem.errno_name == "EINVAL");
+  REQUIRE(runtime::MakeOverlay({third.overlay}, -1, &root, &problem));
+  CHECK(ReadIn(root, "own-0") == "0");
+  // The mark of a mount that was stays.
+  root.reset();
+  CHECK_FALSE(runtime::MakeOverlay({third.overlay}, -1, &root, &problem));
+  CHECK(problem.errno_name == "EINVAL");
+  CHECK(::umount2(second.overlay.upper.c_str(), MNT_DETACH) == 0);
+  CHECK(::umount2(first.overlay.lower[0].c_str(), MNT_DETACH) == 0);
 }
 
 // The number that the store allows an image: a page of options has room for it.

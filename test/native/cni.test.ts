@@ -83,6 +83,7 @@ async function add(id: SandboxId, config = configOf()): Promise<SandboxNetwork> 
     sysctls: {},
   });
   made.push(namespaces);
+  await networks.reserve(id, config);
   return networks.setup(id, { netns: namespaces.net as Fd, netlink: namespaces.netlink as Fd, config });
 }
 

@@ -30,7 +30,9 @@ const made = await createSandboxNamespaces({ network: true, ipc: false, uts: fal
 const mapping = (protocol, hostPort, containerPort, hostIp = "") => ({ protocol, hostPort, containerPort, hostIp });
 const podOf = async (portMappings) => {
   const made = await createSandboxNamespaces({ network: true, ipc: false, uts: false, hostname: "", domainname: "", sysctls: {} });
-  await network.setup(newSandboxId(), { netns: made.net, netlink: made.netlink, portMappings });
+  const id = newSandboxId();
+  await network.reserve(id, portMappings);
+  await network.setup(id, { netns: made.net, netlink: made.netlink });
   return made;
 };
 const pod = await podOf([mapping("tcp", 20501, 80), mapping("udp", 20502, 53)]);

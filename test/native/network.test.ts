@@ -84,9 +84,8 @@ describe("setup", () => {
     const id = newSandboxId();
     const closed = (await makeNamespaces()).netlink;
     closed?.close();
-    await expect(
-      bench.network.setup(id, { netns: netnsOf(made), netlink: closed as Fd, portMappings: [port(20_390)] }),
-    ).rejects.toThrow("is closed");
+    await bench.network.reserve(id, [port(20_390)]);
+    await expect(bench.network.setup(id, { netns: netnsOf(made), netlink: closed as Fd })).rejects.toThrow("is closed");
     expect(bench.store.get(id)).toBeUndefined();
     expect(run("nft", "list", "table", "inet", `minke_${BRIDGE}`)).not.toContain("20390");
   });

@@ -1,7 +1,7 @@
 /** What a hostile image, a hostile container or a racing process may try against minke-oci. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
 import { PROJECT } from "../harness/cli.js";
@@ -135,6 +135,77 @@ test("sysctls reach the container's own namespace where mounts cover /proc/sys",
   expect(run()).toEqual({ status: 0, output: "1\n" });
   expect(readFileSync(join(decoy, "ip_forward"), "utf8")).toBe("untouched");
   expect(readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8")).toBe(host);
+});
+
+/** Files that look like those of /proc that a runtime writes to. */
+function proc(): { decoy: string; isUntouched: () => void } {
+  const decoy = join(bundle, `proc-${count++}`);
+  const names = ["self", "thread-self", "1"].flatMap((task) =>
+    ["oom_score_adj", "attr/exec", "attr/apparmor/exec"].map((name) => join(decoy, task, name)),
+  );
+  for (const name of names) {
+    mkdirSync(dirname(name), { recursive: true });
+    writeFileSync(name, "untouched");
+  }
+  return {
+    decoy,
+    isUntouched: () => expect(new Set(names.map((name) => readFileSync(name, "utf8")))).toEqual(new Set(["untouched"])),
+  };
+}
+
+/** A second procfs, where a container sees the truth. */
+const TRUTH = { destination: "/truth", type: "proc", source: "proc" };
+
+// The classes of CVE-2019-16884 and CVE-2019-19921; labels are in test/vm/oci.test.ts, where there is AppArmor.
+test.each<[string, (config: SampleSpec, decoy: string) => void]>([
+  [
+    "a mount covers /proc",
+    (config, decoy) => config.mounts.push({ destination: "/proc", source: decoy, options: ["rbind"] }),
+  ],
+  [
+    "/proc is a link of the image's into a volume",
+    (config, decoy) => {
+      rmSync(join(rootfs, "proc"), { recursive: true });
+      symlinkSync("/volume", join(rootfs, "proc"));
+      config.mounts = config.mounts.filter(({ destination }) => destination !== "/proc");
+      config.mounts.push({ destination: "/volume", source: decoy, options: ["rbind"] });
+    },
+  ],
+  [
+    "the image has files at /proc and no procfs is mounted there",
+    (config, decoy) => {
+      config.mounts = config.mounts.filter(({ destination }) => destination !== "/proc");
+      cpSync(decoy, join(rootfs, "proc"), { recursive: true });
+    },
+  ],
+])("the oom score is the process's own where %s", (_what, change) => {
+  const { decoy, isUntouched } = proc();
+  configure("cat /truth/self/oom_score_adj", (config) => {
+    config.process.oomScoreAdj = 777;
+    config.linux.maskedPaths = config.linux.readonlyPaths = [];
+    change(config, decoy);
+    config.mounts.push(TRUTH);
+  });
+  expect(run()).toEqual({ status: 0, output: "777\n" });
+  isUntouched();
+});
+
+test("exec sets the oom score of its own process in a container that has covered /proc", async () => {
+  const { decoy, isUntouched } = proc();
+  const capabilities = ["CAP_SYS_ADMIN"];
+  configure("busybox mount -o bind /volume /proc && exec sleep 600", (config) => {
+    config.process.capabilities = { bounding: capabilities, permitted: capabilities, effective: capabilities };
+    config.linux.maskedPaths = config.linux.readonlyPaths = [];
+    config.mounts.push({ destination: "/volume", source: decoy, options: ["rbind"] }, TRUTH);
+  });
+  expect(oci("run", "--detach", "--bundle", bundle, "minke-attack-oom").status).toBe(0);
+  const decoyed = () => oci("exec", "minke-attack-oom", "cat", "/proc/self/oom_score_adj").output;
+  await expect.poll(decoyed, { timeout: 30_000 }).toBe("untouched");
+  const process = { args: ["cat", "/truth/self/oom_score_adj"], cwd: "/", env: ["PATH=/bin"], oomScoreAdj: 778 };
+  writeFileSync(join(folder, "process.json"), JSON.stringify(process));
+  const { output } = oci("exec", "--process", join(folder, "process.json"), "minke-attack-oom");
+  expect(output).toBe("778\n");
+  isUntouched();
 });
 
 test("a working directory behind a link to a descriptor of the runtime is refused", () => {

@@ -29,7 +29,7 @@ tolerate-missing-controllers = true
 [network]
 bridge = "mkb${process.pid.toString(36)}"
 mode = "builtin"
-subnet-ipv4 = "10.206.${(process.pid % 64) * 4}.0/22"
+subnet-ipv4 = "10.208.${(process.pid % 64) * 4}.0/22"
 subnet-ipv6 = "fd6d:696e:6b65:${process.pid.toString(16).slice(-4)}::/64"
 `,
   );
@@ -50,6 +50,7 @@ subnet-ipv6 = "fd6d:696e:6b65:${process.pid.toString(16).slice(-4)}::/64"
   const child = spawn(process.execPath, args, {
     stdio: ["ignore", log, log],
     env: { ...process.env, ...DAEMON_ENV, ...env },
+    detached: true,
   });
   closeSync(log);
   const clientEnv = { ...process.env, MINKE_ROOT: join(folder, "root"), MINKE_RUN: run };

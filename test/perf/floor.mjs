@@ -25,7 +25,7 @@ export function startFloor(folder, cgroupName, undo) {
   writeFileSync(trivial, "int main(void) { return 0; }\n");
   compile(["-O2", "-static", "-o", join(scratch, "lower/bin/true"), trivial]);
 
-  const child = spawn(program, [scratch, cgroup], { stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(program, [scratch, cgroup], { stdio: ["pipe", "pipe", "inherit"], detached: true });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   undo.push(async () => {
     const ended = new Promise((resolve) => child.once("exit", resolve));
@@ -49,7 +49,8 @@ function compile(args) {
   if (status !== 0) throw new Error(`gcc ${args.join(" ")}:\n${stderr}`);
 }
 
-function findCgroup2() {
+/** Where cgroup v2 is mounted. */
+export function findCgroup2() {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
     const [before, after] = line.split(" - ");
     if (after?.startsWith("cgroup2 ")) return before.split(" ")[4];

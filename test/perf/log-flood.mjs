@@ -16,6 +16,7 @@ import { parseArgs } from "node:util";
 import { startDaemon } from "./daemon.mjs";
 import { heading, median, quantile, row } from "./figures.mjs";
 import { anonymousKib, deletePod, makePod, monitorPids, staticProgram } from "./monitors.mjs";
+import { withUndo } from "./undo.mjs";
 
 const SETTLE_MS = 1_500;
 const DEADLINE_MS = 120_000;
@@ -49,8 +50,8 @@ if (process.getuid() !== 0 || !(runs > 0) || !(mib > 0)) {
 
 const folder = mkdtempSync(join(tmpdir(), "minke-bench-"));
 const cgroupRoot = `minke-bench-${process.pid}`;
-const undo = [async () => rmSync(folder, { recursive: true, force: true })];
-try {
+await withUndo(async (undo) => {
+  undo.push(() => rmSync(folder, { recursive: true, force: true }));
   const programs = join(folder, "programs");
   mkdirSync(programs);
   const flood = staticProgram(programs, "flood", FLOOD);
@@ -80,9 +81,7 @@ try {
   console.log(
     `ratio of the medians: speed ${speed.toFixed(2)}, of processor time ${work.toFixed(2)}; goal: at least 0.5`,
   );
-} finally {
-  for (const step of undo.reverse()) await step();
-}
+});
 
 function floodCat(flood) {
   const begin = performance.now();

@@ -1,10 +1,9 @@
 /**
  * `npm run bench -- oci [--runs N]`: `run` of a trivial bundle, and create + start + delete, by
- * minke-oci, crun and runc, interleaved in one run; medians and the ratio to crun.
+ * minke-oci and Debian sid's crun and runc (sid.mjs), interleaved in one run; medians and the ratio to crun.
  *
  * Every runtime gets the same config without linux.resources, in a private mount namespace with
- * a fresh cgroup2 on /sys/fs/cgroup: Debian's crun refuses hybrid hosts. A peer that is not
- * installed is left out, and said so. Times are of whole processes, from spawn to exit.
+ * a fresh cgroup2 on /sys/fs/cgroup: crun refuses hybrid hosts. Times are of whole processes, from spawn to exit.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -13,6 +12,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { peerPrograms } from "./sid.mjs";
+import { withUndo } from "./undo.mjs";
 
 const self = fileURLToPath(import.meta.url);
 const project = fileURLToPath(new URL("../..", import.meta.url));
@@ -26,11 +27,10 @@ if (process.getuid() !== 0 || !(runs > 0)) {
 if (!process.env.MINKE_BENCH_PRIVATE) enterPrivateNamespace();
 
 const folder = mkdtempSync(join(tmpdir(), "minke-bench-oci-"));
-try {
+await withUndo(async (undo) => {
+  undo.push(() => rmSync(folder, { recursive: true, force: true }));
   await measure();
-} finally {
-  rmSync(folder, { recursive: true, force: true });
-}
+});
 
 function enterPrivateNamespace() {
   const script = 'mount -t cgroup2 none /sys/fs/cgroup && exec "$0" "$@"';
@@ -45,17 +45,20 @@ function enterPrivateNamespace() {
 async function measure() {
   const bundle = makeBundle();
   const runtimes = [{ name: "minke-oci", path: join(project, "build/Release/minke-oci") }];
+  const { suite, root, env } = peerPrograms();
   for (const name of ["crun", "runc"]) {
-    const { stdout, status } = spawnSync("sh", ["-c", `command -v ${name}`], { encoding: "utf8" });
-    if (status === 0) runtimes.push({ name, path: stdout.trim() });
-    else console.log(`${name} is not installed: left out`);
+    const folder = ["usr/bin", "usr/sbin"].find((dir) => existsSync(join(root, dir, name)));
+    const path = join(root, folder ?? "", name);
+    runtimes.push({ name, path });
   }
   for (const runtime of runtimes) {
-    const { stdout } = spawnSync(runtime.path, ["--version"], { encoding: "utf8" });
+    runtime.env = env;
+    const { stdout } = spawnSync(runtime.path, ["--version"], { encoding: "utf8", env: runtime.env });
     runtime.version = stdout.split("\n")[0];
     runtime.run = [];
     runtime.lifecycle = [];
   }
+  console.log(`peers: ${suite}`);
   for (let i = -WARM_UP_RUNS; i < runs; i++) {
     for (const runtime of runtimes) {
       const id = `minke-bench-${process.pid}-${i + WARM_UP_RUNS}`;
@@ -88,6 +91,7 @@ function call(runtime, bundle, args) {
   const { status } = spawnSync(runtime.path, ["--root", join(folder, runtime.name), ...args], {
     cwd: bundle,
     stdio: "ignore",
+    env: runtime.env,
     timeout: 30_000,
   });
   const elapsedMs = performance.now() - start;
@@ -108,7 +112,7 @@ function makeBundle() {
   if (status !== 0 || !existsSync(join(bundle, "rootfs/bin/true"))) throw new Error("gcc made no program");
   spawnSync(join(project, "build/Release/minke-oci"), ["spec", "--bundle", bundle]);
   const config = JSON.parse(readFileSync(join(bundle, "config.json"), "utf8"));
-  config.ociVersion = "1.0.2"; // what Debian's crun knows
+  config.ociVersion = "1.0.2"; // what Debian 12's crun knows
   config.process.args = ["/bin/true"];
   config.process.terminal = false;
   delete config.linux.resources;

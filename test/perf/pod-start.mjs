@@ -14,6 +14,7 @@ import { parseArgs } from "node:util";
 import { startDaemon } from "./daemon.mjs";
 import { heading, median, quantile, row } from "./figures.mjs";
 import { startFloor } from "./floor.mjs";
+import { withUndo } from "./undo.mjs";
 
 const podsPath = "/api/v1/namespaces/default/pods";
 const WARM_UP_RUNS = 3;
@@ -32,8 +33,8 @@ if (process.getuid() !== 0 || !(runs > 0) || !(containers > 0)) {
 
 const folder = mkdtempSync(join(tmpdir(), "minke-bench-"));
 const cgroupRoot = `minke-bench-${process.pid}`;
-const undo = [async () => rmSync(folder, { recursive: true, force: true })];
-try {
+await withUndo(async (undo) => {
+  undo.push(() => rmSync(folder, { recursive: true, force: true }));
   const floor = startFloor(folder, `${cgroupRoot}-floor`, undo);
   const daemon = await startDaemon(folder, cgroupRoot, undo);
   const watch = await openWatch(daemon.apiSocket);
@@ -48,9 +49,7 @@ try {
   }
   watch.close();
   print(figures);
-} finally {
-  for (const step of undo.reverse()) await step();
-}
+});
 
 function print({ floor, pod }) {
   const columns = (list) => [median(list), quantile(list, 0.9), quantile(list, 0)];

@@ -1,5 +1,5 @@
 /**
- * What `npm run bench -- pull` compares minke with: Debian's containerd and podman, each with an
+ * What `npm run bench -- pull` compares minke with: containerd and podman, each with an
  * empty store of its own for each pull, and Debian's registry that all of them pull from.
  */
 import { spawn, spawnSync } from "node:child_process";
@@ -10,8 +10,6 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 export const PEERS = [
-  "containerd",
-  "runc",
   "podman",
   "conmon",
   "libgpgme11",
@@ -76,15 +74,16 @@ export function get(options, body, lines) {
   });
 }
 
-export async function pullByContainerd(scratch, reference, env) {
+export async function pullByContainerd(scratch, reference, env, undo) {
   const socket = join(scratch, "c.sock");
   const config = join(scratch, "config.toml");
   writeFileSync(
     config,
-    `version = 2\nroot = "${scratch}/root"\nstate = "${scratch}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "${socket}"\n`,
+    `version = 2\nroot = "${scratch}/root"\nstate = "${scratch}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "${socket}"\n[plugins."io.containerd.internal.v1.opt"]\npath = "${scratch}/opt"\n[plugins."io.containerd.nri.v1.nri"]\ndisable = true\n`,
   );
   const child = spawn("containerd", ["-c", config], { stdio: "ignore", env });
   child.once("error", () => undefined);
+  undo.push(() => ended(child, "SIGTERM"));
   try {
     await until(
       async () => spawnSync("ctr", ["-a", socket, "version"], { env, stdio: "ignore" }).status === 0,
@@ -95,6 +94,7 @@ export async function pullByContainerd(scratch, reference, env) {
         "ctr",
         ["-a", socket, "images", "pull", "--plain-http", "--snapshotter", "overlayfs", reference],
         env,
+        undo,
       ),
     };
   } finally {
@@ -102,7 +102,7 @@ export async function pullByContainerd(scratch, reference, env) {
   }
 }
 
-export async function pullByPodman(scratch, reference, env) {
+export async function pullByPodman(scratch, reference, env, undo) {
   const policy = join(scratch, "policy.json");
   writeFileSync(policy, '{"default":[{"type":"insecureAcceptAnything"}]}');
   const storage = [
@@ -115,20 +115,24 @@ export async function pullByPodman(scratch, reference, env) {
     "--tmpdir",
     join(scratch, "tmp"),
   ];
+  const unmount = () => spawnSync("umount", [join(scratch, "root/overlay")], { stdio: "ignore" });
+  undo.push(unmount);
   const ms = await timed(
     "podman",
     [...storage, "pull", "-q", "--tls-verify=false", "--signature-policy", policy, reference],
     env,
+    undo,
   );
-  spawnSync("umount", [join(scratch, "root/overlay")], { stdio: "ignore" });
+  unmount();
   return { ms };
 }
 
 /** Milliseconds that a program takes from its start to its end. */
-function timed(program, args, env) {
+function timed(program, args, env, undo) {
   return new Promise((resolve, reject) => {
     const startedAt = performance.now();
     const child = spawn(program, args, { env, stdio: ["ignore", "ignore", "pipe"] });
+    undo.push(() => ended(child, "SIGKILL"));
     let said = "";
     child.stderr.on("data", (chunk) => (said += chunk));
     child.once("error", reject);

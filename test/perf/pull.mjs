@@ -1,8 +1,8 @@
 /**
  * `npm run bench -- pull [--runs N] [--alone]`: how long it takes to pull and unpack one image of six gzip
  * layers (about 226 MB of tar) from a registry on loopback: minke, containerd and podman in turn,
- * in one run. The peers are Debian's, unpacked into `.cache/peers`; one that does not start is left
- * out and said so. Each pull starts from an empty store of its own; the page cache is warm.
+ * in one run. containerd is Debian sid's (sid.mjs), podman this machine's Debian's, unpacked into `.cache/peers`; one
+ * that does not start is left out and said so. Each pull starts from an empty store of its own; the page cache is warm.
  *
  * A second daemon of minke does nothing meanwhile: what its event loop sees is the machine's doing.
  * On a busy machine the figure that holds is processor time: no other load adds to it.
@@ -19,6 +19,8 @@ import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "../../dist/client/node-flags.js";
 import { heading, median, row } from "./figures.mjs";
 import { imageLayout, LAYERS } from "./pull-image.mjs";
 import { ended, get, PEERS, pullByContainerd, pullByPodman, startRegistry, until } from "./pull-peers.mjs";
+import { peerPrograms } from "./sid.mjs";
+import { withUndo } from "./undo.mjs";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
 const minke = join(project, "dist/cli/main.js");
@@ -38,35 +40,36 @@ process.exit();
 
 async function benchPull() {
   const folder = mkdtempSync(join(tmpdir(), "minke-bench-pull-"));
-  const undo = [async () => rmSync(folder, { recursive: true, force: true })];
-  try {
+  await withUndo(async (undo) => {
+    undo.push(() => rmSync(folder, { recursive: true, force: true }));
     const peers = join(project, ".cache/peers");
     mkdirSync(peers, { recursive: true });
     const unpacked = unpackedPackages(PEERS, peers);
+    const own = { HOME: folder, XDG_RUNTIME_DIR: folder };
     const env = {
       ...process.env,
+      ...own,
       PATH: `${join(unpacked, "usr/bin")}:${join(unpacked, "usr/sbin")}:${process.env.PATH}`,
       LD_LIBRARY_PATH: join(unpacked, "usr/lib/x86_64-linux-gnu"),
-      HOME: folder,
-      XDG_RUNTIME_DIR: folder,
     };
+    const containerd = values.alone ? undefined : peerPrograms();
+    const envs = { containerd: { ...containerd?.env, ...own }, podman: env };
     const image = imageLayout(join(project, ".cache/bench/pull"));
     const host = await startRegistry(folder, undo);
     const reference = `${host}/bench:1`;
     const copy = ["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"];
     execFileSync("skopeo", [...copy, `oci:${image.dir}:bench:1`, `docker://${reference}`], { env });
-    const figures = await measure(folder, reference, env, undo);
+    const figures = await measure(folder, reference, envs, undo);
+    if (containerd) console.log(`peers: containerd ${containerd.versions.containerd} (${containerd.suite})`);
     print(figures, image, env);
-  } finally {
-    for (const step of undo.reverse()) await step();
-  }
+  });
 }
 
 /** Of each contender its `ms` a run, and of minke's daemon more; the first run counts for none. */
-async function measure(folder, reference, env, undo) {
+async function measure(folder, reference, envs, undo) {
   const idle = await startDaemon(mkdtempSync(join(folder, "idle-")), "i");
   undo.push(() => idle.stop());
-  const contenders = { minke: (scratch) => pullByMinke(scratch, reference, idle) };
+  const contenders = { minke: (scratch) => pullByMinke(scratch, reference, idle, undo) };
   if (!values.alone) Object.assign(contenders, { containerd: pullByContainerd, podman: pullByPodman });
   const figures = {};
   for (let i = -1; i < runs; i++) {
@@ -75,7 +78,7 @@ async function measure(folder, reference, env, undo) {
       if (figures[name].problem) continue;
       const scratch = mkdtempSync(join(folder, `${name}-`));
       try {
-        const found = Object.entries(await pull(scratch, reference, env));
+        const found = Object.entries(await pull(scratch, reference, envs[name], undo));
         if (i >= 0) for (const [key, value] of found) (figures[name][key] ??= []).push(value);
       } catch (err) {
         if (name === "minke") throw err;
@@ -94,7 +97,7 @@ function print(figures, { tarBytes, packedBytes }, env) {
   console.log(heading(`${runs} runs, in ms`));
   const [packed, plain] = [packedBytes, tarBytes].map((size) => (size / 1e6).toFixed(0));
   console.log(`image: ${LAYERS} gzip layers, ${packed} MB packed, ${plain} MB of tar`);
-  if (!values.alone) console.log(`${version("containerd", "--version")}; ${version("podman", "--version")}`);
+  if (!values.alone) console.log(version("podman", "--version"));
   console.log(row("", ["median", "least", "most"]));
   const table = (name, list) => console.log(row(name, [median(list), Math.min(...list), Math.max(...list)]));
   for (const [name, { ms, problem }] of Object.entries(figures)) {
@@ -125,8 +128,9 @@ function print(figures, { tarBytes, packedBytes }, env) {
 }
 
 /** @param idle a daemon that is observed at the same time */
-async function pullByMinke(scratch, reference, idle) {
+async function pullByMinke(scratch, reference, idle, undo) {
   const daemon = await startDaemon(scratch, "p");
+  undo.push(() => daemon.stop());
   try {
     await sleep(200);
     await Promise.all([daemon.delay(), idle.delay()]);

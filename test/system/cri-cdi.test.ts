@@ -2,50 +2,29 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
 import { NamespaceMode } from "../../src/cri/generated/runtime/v1/api.js";
-import { CriClient } from "../harness/cri.js";
-import { TestDaemon } from "../harness/daemon.js";
+import { useCriDaemon } from "../harness/cri-bench.js";
 import { isAlive } from "../harness/processes.js";
-import type { Snapshot } from "../harness/leaks.js";
-import { missing, requires } from "../harness/requires.js";
+import { requires } from "../harness/requires.js";
 
 const FAILED_PRECONDITION = 9;
 const INVALID_ARGUMENT = 3;
 
-const lacking = missing("root", "cgroup2", "overlayfs");
-let daemon: TestDaemon;
-let cri: CriClient;
-let before: Snapshot;
+/** Its folders are in the daemon's settings. */
+const folder = mkdtempSync(join(tmpdir(), "minke-cdi-test-"));
+const bench = useCriDaemon({ tables: `[cdi]\nspec-dirs = ["${folder}/low", "${folder}/none", "${folder}/high"]\n` });
+let cri: typeof bench.cri;
 let sandbox = "";
-let folder: string;
 
-beforeEach(requires("root", "cgroup2", "overlayfs"));
-beforeAll(async () => {
-  if (lacking) return;
-  folder = mkdtempSync(join(tmpdir(), "minke-cdi-test-"));
-  for (const dir of ["low", "high"]) mkdirSync(join(folder, dir));
-  daemon = await TestDaemon.startWithImages({
-    tables: `[cdi]\nspec-dirs = ["${folder}/low", "${folder}/none", "${folder}/high"]\n`,
-  });
-  cri = new CriClient(daemon.criSocket);
-});
-afterAll(async () => {
-  cri?.close();
-  await daemon?.dispose();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 beforeEach(async () => {
-  before = daemon.snapshot();
-  sandbox = await cri.runSandbox();
+  cri = bench.cri;
+  for (const dir of ["low", "high"]) mkdirSync(join(folder, dir));
+  sandbox = await bench.sandbox();
 });
-afterEach(async () => {
-  await cri.removeSandbox(sandbox);
-  for (const dir of ["low", "high"]) {
-    rmSync(join(folder, dir), { recursive: true });
-    mkdirSync(join(folder, dir));
-  }
-  await daemon.expectNothingLeft(before);
+afterEach(() => {
+  for (const dir of ["low", "high"]) rmSync(join(folder, dir), { recursive: true, force: true });
 });
 
 const put = (name: string, text: string | object) =>
@@ -165,11 +144,10 @@ test("in a user namespace a node is the host's own, by its path there", async (c
   });
   const range = { hostId: 300_000, containerId: 0, length: 65_536 };
   const namespaceOptions = { usernsOptions: { mode: NamespaceMode.POD, uids: [range], gids: [range] } };
-  const mapped = await cri.runSandbox({ linux: { securityContext: { namespaceOptions } } });
+  const mapped = await bench.sandbox({ linux: { securityContext: { namespaceOptions } } });
   const container = await cri.startContainer(mapped, asks("vendor.example/dev=0"));
   expect(await cri.output(container, "stat", "-c", "%F %t:%T", "/dev/mine/zero")).toBe("character special file 1:5\n");
   expect(await cri.output(container, "sh", "-c", "head -c 3 /dev/mine/zero | od -An -tx1")).toBe(" 00 00 00\n");
-  await cri.removeSandbox(mapped);
 });
 
 test("the later directory wins, and changes of the files count at once", async () => {

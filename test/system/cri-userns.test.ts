@@ -1,64 +1,28 @@
 /** Sandboxes with a user namespace: over CRI with maps of the caller's, and pods with `hostUsers: false`. */
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
-import {
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { chownSync, mkdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { NamespaceMode } from "../../src/cri/generated/runtime/v1/api.js";
 import { MINKE } from "../harness/cli.js";
-import { CriClient } from "../harness/cri.js";
-import { TestDaemon } from "../harness/daemon.js";
-import type { Snapshot } from "../harness/leaks.js";
-import { missing, requires } from "../harness/requires.js";
+import { useCriDaemon } from "../harness/cri-bench.js";
 
 const INVALID_ARGUMENT = 3;
 const FIRST = 300_000;
 const RANGE = { hostId: FIRST, containerId: 0, length: 65_536 };
 const OWN = { mode: NamespaceMode.POD, uids: [RANGE], gids: [RANGE] };
 
-const lacking = missing("root", "cgroup2", "overlayfs", "userns");
-let daemon: TestDaemon;
-let cri: CriClient;
-let before: Snapshot;
-let sandboxes: string[] = [];
+const bench = useCriDaemon({}, "userns");
+let cri: typeof bench.cri;
+let daemon: typeof bench.daemon;
 let folder: string;
-
-beforeEach(requires("root", "cgroup2", "overlayfs", "userns"));
-beforeAll(async () => {
-  if (lacking) return;
-  daemon = await TestDaemon.startWithImages();
-  cri = new CriClient(daemon.criSocket);
-});
-afterAll(async () => {
-  cri?.close();
-  await daemon?.dispose();
-});
-beforeEach(() => {
-  before = daemon.snapshot();
-  folder = mkdtempSync(join(tmpdir(), "minke-userns-test-"));
-});
-afterEach(async () => {
-  for (const id of sandboxes.splice(0)) await cri.removeSandbox(id);
-  rmSync(folder, { recursive: true, force: true });
-  await daemon.expectNothingLeft(before);
-});
+beforeEach(() => ({ cri, daemon, folder } = bench));
 
 const withNamespaces = (options: object) => ({ linux: { securityContext: { namespaceOptions: options } } });
 
 async function sandbox(options: object = {}, linux: object = {}): Promise<string> {
   const fields = { linux: { ...linux, ...withNamespaces({ usernsOptions: OWN, ...options }).linux } };
-  const id = await cri.runSandbox({ hostname: "mapped", ...fields });
-  sandboxes.push(id);
-  return id;
+  return bench.sandbox({ hostname: "mapped", ...fields });
 }
 
 async function pidOf(containerId: string): Promise<number> {
@@ -157,8 +121,8 @@ describe("a container of a sandbox with a user namespace", () => {
 
 describe("a user namespace is refused", () => {
   const refusal = (usernsOptions: object, more: object = {}) =>
-    cri.runSandbox(withNamespaces({ usernsOptions, ...more })).then(
-      (id) => `made ${sandboxes.push(id)}`,
+    bench.sandbox(withNamespaces({ usernsOptions, ...more })).then(
+      (id) => `made ${id}`,
       (err: { code: number; metadata: { get(key: string): unknown[] } }) => [
         err.code,
         err.metadata.get("minke-code")[0],

@@ -10,6 +10,7 @@ import {
   runContainer,
   startContainer,
 } from "./oci-container.js";
+import { quoted } from "./quoted.js";
 import { sharedVm } from "./shared-vm.js";
 
 const vm = sharedVm();
@@ -304,5 +305,50 @@ describe("AppArmor", () => {
     const result = await runContainer(vm(), "unknown", { args, process: { apparmorProfile: "minke-vm-not-loaded" } });
     expect(result.code).not.toBe(0);
     expect(result.stderr).toContain("minke-vm-not-loaded");
+  });
+
+  /** Commands that make what a runtime could take for /proc, below /tmp/bundles. */
+  const DECOY = "/tmp/bundles/decoy";
+  const makeDecoy = `for task in self thread-self 1; do
+      mkdir -p ${DECOY}/$task/attr/apparmor
+      for name in exec current apparmor/exec apparmor/current; do echo -n untouched >${DECOY}/$task/attr/$name; done
+    done`;
+  const decoy = async () =>
+    new Set((await vm().output(`find ${DECOY} -type f -exec cat {} ';' -exec echo ';'`)).split("\n"));
+  const truth = { destination: "/tmp", type: "proc", source: "proc" };
+  const cover = (destination: string) => ({ destination, source: DECOY, options: ["rbind"] });
+  const confinement = ["sh", "-c", "cat /tmp/self/attr/current; echo x >/etc/denied"];
+
+  // The classes of CVE-2019-16884 and CVE-2019-19921; what else is written to /proc is in test/native/oci-attacks.test.ts.
+  test("a profile is in force where a mount covers /proc, which is not written to", async () => {
+    await vm().output(makeDecoy);
+    const options = {
+      args: confinement,
+      mounts: [cover("/proc"), truth],
+      process: { apparmorProfile: "minke-vm-oci" },
+    };
+    const result = await runContainer(vm(), "covered", options);
+    expect(result.stdout).toBe("minke-vm-oci (enforce)\n");
+    expect(result.stderr).toMatch(/\/etc\/denied: Permission denied/);
+    expect(await decoy()).toEqual(new Set(["untouched", ""]));
+  });
+
+  test("exec's profile is in force in a container that has covered /proc", async () => {
+    await vm().output(makeDecoy);
+    const sets = { bounding: ["CAP_SYS_ADMIN"], permitted: ["CAP_SYS_ADMIN"], effective: ["CAP_SYS_ADMIN"] };
+    await startContainer(vm(), "covers", {
+      args: ["sh", "-c", "busybox mount -o bind /dev/decoy /proc && exec sleep 1000"],
+      mounts: [cover("/dev/decoy"), truth],
+      process: { capabilities: sets },
+    });
+    const covered = async () => (await vm().run(ociCommand("exec", "covers", "cat", "/proc/self/attr/exec"))).stdout;
+    await expect.poll(covered, { timeout: 60_000, interval: 500 }).toBe("untouched");
+    const process = { args: confinement, cwd: "/", env: ["PATH=/bin"], apparmorProfile: "minke-vm-oci" };
+    await vm().output(`cat >/tmp/covers.json <<<${quoted(JSON.stringify(process))}`);
+    const result = await vm().run(ociCommand("exec", "--process", "/tmp/covers.json", "covers"));
+    await deleteContainer(vm(), "covers");
+    expect(result.stdout).toBe("minke-vm-oci (enforce)\n");
+    expect(result.stderr).toMatch(/\/etc\/denied: Permission denied/);
+    expect(await decoy()).toEqual(new Set(["untouched", ""]));
   });
 });

@@ -18,7 +18,7 @@ function traces(): Promise<string> {
     ip -o link | cut -d: -f2
     lsns -n -o NS -t net; lsns -n -o NS -t pid
     pgrep -c minke-monitor || true
-    find /var/lib/minke/{sandboxes,containers,volumes,logs} /run/minke/{monitors,shm} -mindepth 1 2>/dev/null || true`);
+    find /var/lib/minke/{sandboxes,containers,volumes,logs} /run/minke/{tmpfs/monitors,shm} -mindepth 1 2>/dev/null || true`);
 }
 
 beforeAll(() => sharedDaemon(vm()), DAEMON_MS);

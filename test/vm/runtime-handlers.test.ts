@@ -51,7 +51,7 @@ const traces = () =>
   output(`cut -d' ' -f5,10- /proc/self/mountinfo | sort
     find /sys/fs/cgroup/minke/pods /sys/fs/cgroup/minke/monitors -mindepth 1 -type d
     pgrep -c minke-monitor || true
-    find /var/lib/minke/{sandboxes,containers} /run/minke/{monitors,shm} /run/crun /run/runc -mindepth 1 2>/dev/null || true`);
+    find /var/lib/minke/{sandboxes,containers} /run/minke/{tmpfs/monitors,shm} /run/crun /run/runc -mindepth 1 2>/dev/null || true`);
 
 beforeAll(async () => {
   requiredTool("crictl");

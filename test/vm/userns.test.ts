@@ -33,7 +33,7 @@ const traces = () =>
   output(`cut -d' ' -f5,10- /proc/self/mountinfo | sort
     find /sys/fs/cgroup/minke/pods /sys/fs/cgroup/minke/monitors -mindepth 1 -type d
     pgrep -c minke-monitor || true
-    find /var/lib/minke/{sandboxes,containers,volumes} /run/minke/{monitors,shm} -mindepth 1 2>/dev/null || true`);
+    find /var/lib/minke/{sandboxes,containers,volumes} /run/minke/{tmpfs/monitors,shm} -mindepth 1 2>/dev/null || true`);
 
 /** Of the host's mount table, which never holds a container's. */
 const overlays = () => output("grep -c ' - overlay ' /proc/self/mountinfo || true");

@@ -29,11 +29,11 @@ export function toPodSandbox(sandbox: SandboxStatus): PodSandbox {
   const { config } = sandbox;
   return {
     id: sandbox.id,
-    metadata: { ...config.metadata },
+    metadata: config.metadata,
     state: toSandboxState(sandbox),
     createdAt: BigInt(sandbox.createdAtNs),
-    labels: { ...config.labels },
-    annotations: { ...config.annotations },
+    labels: config.labels,
+    annotations: config.annotations,
     runtimeHandler: config.runtimeHandler,
   };
 }
@@ -78,14 +78,14 @@ export function toContainer(container: ContainerStatus, image: ImageRecord | und
   return {
     id: container.id,
     podSandboxId: container.sandboxId,
-    metadata: { ...config.metadata },
+    metadata: config.metadata,
     image: toImageSpec(config.image),
     imageRef: imageRefOf(container, image),
     imageId: container.imageId,
     state: toContainerState(container),
     createdAt: BigInt(container.createdAtNs),
-    labels: { ...config.labels },
-    annotations: { ...config.annotations },
+    labels: config.labels,
+    annotations: config.annotations,
   };
 }
 
@@ -105,7 +105,7 @@ export function toContainerStatus(container: ContainerStatus, image: ImageRecord
   const hasEnded = container.state === "exited" || container.state === "removing";
   return {
     id: container.id,
-    metadata: { ...config.metadata },
+    metadata: config.metadata,
     state: toContainerState(container),
     createdAt: BigInt(container.createdAtNs),
     startedAt: hasEnded || container.state === "running" ? BigInt(container.startedAtNs ?? "0") : 0n,
@@ -117,8 +117,8 @@ export function toContainerStatus(container: ContainerStatus, image: ImageRecord
     imageId: container.imageId,
     reason: container.reason ?? "",
     message: container.message ?? (container.warnings ?? []).join("; "),
-    labels: { ...config.labels },
-    annotations: { ...config.annotations },
+    labels: config.labels,
+    annotations: config.annotations,
     mounts: config.mounts.map((mount) => toMount(mount, container)),
     logPath: container.logPath,
     resources: { linux: toCriResources(config.resources), windows: undefined },

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { parseProcessStat } from "../../../src/base/process-stat.js";
 import { isLivingInit } from "../../../src/runtime/watch-init.js";
 
 /** /proc/PID/stat as Linux 6.18 writes it, up to the flags and a bit further. */
@@ -6,7 +7,7 @@ const stat = (state: string, flags: number, name = "minke-init") =>
   `4711 (${name}) ${state} 4700 4711 4711 0 -1 ${flags} 25 0 0 0 0 0 0 0 20 0 1 0`;
 
 test("isLivingInit of one that waits for signals is true", () => {
-  expect(isLivingInit(stat("S", 0x40_0100))).toBe(true);
+  expect(isLivingInit(parseProcessStat(stat("S", 0x40_0100)))).toBe(true);
 });
 
 test.each([
@@ -15,5 +16,5 @@ test.each([
   ["that was reaped", ""],
   ["whose pid another process has", stat("S", 0x40_0100, "sleep")],
 ])("isLivingInit of one %s is false", (_, text) => {
-  expect(isLivingInit(text)).toBe(false);
+  expect(isLivingInit(parseProcessStat(text))).toBe(false);
 });

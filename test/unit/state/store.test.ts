@@ -41,6 +41,40 @@ test("a record that is shown is there at once, and after a new open the one that
   expect((await open()).get("a")).toEqual({ n: 1 });
 });
 
+test("a save writes what is shown when its turn comes, and shows nothing older", async () => {
+  const store = await open();
+  await store.put("a", { n: 1 });
+  store.show("a", { n: 2 });
+  const first = store.save("a");
+  const second = store.save("a");
+  store.show("a", { n: 3 });
+  await first;
+  expect(store.get("a")).toEqual({ n: 3 });
+  await second;
+  expect((await open()).get("a")).toEqual({ n: 3 });
+  await store.remove("a");
+  await store.save("a");
+  expect((await open()).get("a")).toBeUndefined();
+});
+
+test("steps go with a record: those before it, it, and those after it", async () => {
+  const store = await open();
+  const path = (name: string) => join(top, name);
+  const first = [{ make: "directory", path: path("before"), mode: 0o755 }] as const;
+  const last = [{ make: "directory", path: path("after"), mode: 0o755 }] as const;
+  expect(await store.putWith("a", { n: 1 }, { first, last })).toBeUndefined();
+  expect((await open()).get("a")).toEqual({ n: 1 });
+  expect(await readdir(top)).toEqual(expect.arrayContaining(["before", "after"]));
+
+  // Again: both are there. The one before keeps the record as it was, the one after does not.
+  await expect(store.putWith("a", { n: 2 }, { first })).rejects.toMatchObject({ syscall: { errno: "EEXIST" } });
+  expect(store.get("a")).toEqual({ n: 1 });
+  const refused = await store.putWith("a", { n: 3 }, { last: [{ ...last[0], path: path("new") }, last[0]] });
+  expect(refused).toMatchObject({ index: 1, error: { syscall: { errno: "EEXIST" } } });
+  expect(store.get("a")).toEqual({ n: 3 });
+  expect((await open()).get("a")).toEqual({ n: 3 });
+});
+
 test("a removed record stays removed and removing it again succeeds", async () => {
   const store = await open("durable");
   await store.put("a", { n: 1 });

@@ -16,6 +16,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+// @ts-expect-error plain JavaScript with JSDoc, outside of this project's root
+import { otherSuite } from "../../../rootfs-fixtures/debian.mjs";
 import { CACHE, output } from "./host.js";
 
 /** `debian`: what the host's own sources give; the others by a sources list of their own. */
@@ -83,37 +85,10 @@ function imagePackage(apt: readonly string[]): string {
   return found;
 }
 
-/** Options that make apt use a sources list and package lists of our own; none for the host's. */
+/** Options that make apt use the suite of this kernel. */
 function aptOptions(name: KernelName, work: string): string[] {
-  const always = ["-o", "APT::Sandbox::User=root"];
-  if (name === "debian") return always;
-  const list = join(work, "sources.list");
-  const { uri, codename } = configuredSource();
-  const suite = name === "backports" ? `${codename}-backports` : name;
-  writeFileSync(list, `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${uri} ${suite} main\n`);
-  mkdirSync(join(work, "lists/partial"), { recursive: true });
-  mkdirSync(join(work, "apt-cache/archives/partial"), { recursive: true });
-  const options = {
-    "Dir::Etc::SourceList": list,
-    "Dir::Etc::SourceParts": "/dev/null",
-    "Dir::State::Lists": join(work, "lists"),
-    "Dir::Cache": join(work, "apt-cache"),
-  };
-  const apt = [...always, ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`])];
-  output("apt-get", ["-q", ...apt, "update"]);
-  return apt;
-}
-
-/** Mirror and codename that the host is configured with. */
-function configuredSource(): { uri: string; codename: string } {
-  const format = "$(CREATED_BY) $(REPO_URI) $(CODENAME)";
-  for (const line of output("apt-get", ["indextargets", "--format", format]).split("\n")) {
-    const [by, uri, codename] = line.split(" ");
-    if (by === "Packages" && uri && codename && !/-(security|updates|backports)$/.test(codename)) {
-      return { uri, codename };
-    }
-  }
-  throw new Error("no Debian source is configured in /etc/apt");
+  if (name === "debian") return ["-o", "APT::Sandbox::User=root"];
+  return otherSuite(work, name === "backports" ? (codename: string) => `${codename}-backports` : name) as string[];
 }
 
 /** Takes image and modules out of the unpacked package into `building`, which becomes `final`. */
