@@ -73,8 +73,8 @@ function refuse(name: string): AnyVerb {
 function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const startNs = monotonicNs();
-    const caller = callerOf(call, JOINED.test(method));
-    const answer = async () => verb(readable(call.request), { signal: caller.signal });
+    const caller = new Caller(call, JOINED.test(method));
+    const answer = async () => verb(readable(call.request), caller);
     answer().then(
       (response) => {
         caller.forget();
@@ -92,7 +92,7 @@ function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
 function streamCall(method: string, verb: AnyVerb, witness: Witness) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
     const startNs = monotonicNs();
-    const { signal } = callerOf(call, false);
+    const { signal } = new Caller(call, false);
     const pump = async () => {
       const responses = verb(readable(call.request), { signal }) as AsyncIterable<unknown>;
       for await (const response of responses) {
@@ -120,33 +120,45 @@ function readable(request: unknown): unknown {
   return request;
 }
 
-interface Caller {
-  readonly signal: AbortSignal;
-  /** To be called once it has been answered: grpc-js says "cancelled" of calls that were answered too. */
-  readonly forget: () => void;
-}
+/** A verb's caller. Its signal is made when it is first asked for: few verbs end before their work does. */
+class Caller implements RequestContext {
+  readonly #call: AnyCall;
+  #controller: AbortController | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  readonly #leave = (): void =>
+    this.#controller?.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
 
-/** @param answersInTime a little before the caller's deadline it is told why there is no answer yet */
-function callerOf(call: AnyCall, answersInTime: boolean): Caller {
-  const controller = new AbortController();
-  const abort = () =>
-    controller.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
-  if (call.cancelled) abort();
-  else call.once("cancelled", abort);
-  const leftMs = answersInTime ? Number(call.getDeadline()) - Date.now() : Number.POSITIVE_INFINITY;
-  const giveUp = () =>
-    controller.abort(
+  /** @param answersInTime a little before the caller's deadline it is told why there is no answer yet */
+  constructor(call: AnyCall, answersInTime: boolean) {
+    this.#call = call;
+    const leftMs = answersInTime ? Number(call.getDeadline()) - Date.now() : Number.POSITIVE_INFINITY;
+    if (leftMs < MAX_TIMER_MS)
+      this.#timer = setTimeout(() => this.#giveUp(), leftMs - Math.min(MAX_MARGIN_MS, leftMs / 4));
+  }
+
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      if (this.#call.cancelled) this.#leave();
+      else this.#call.once("cancelled", this.#leave);
+    }
+    return this.#controller.signal;
+  }
+
+  /** To be called once it has been answered: grpc-js says "cancelled" of calls that were answered too. */
+  forget(): void {
+    this.#call.off("cancelled", this.#leave);
+    clearTimeout(this.#timer);
+  }
+
+  #giveUp(): void {
+    this.#controller?.abort(
       new RuntimeError("not done before the caller's deadline", {
         kind: "deadline-exceeded",
         code: "CALLER_DEADLINE",
       }),
     );
-  const timer = leftMs < MAX_TIMER_MS ? setTimeout(giveUp, leftMs - Math.min(MAX_MARGIN_MS, leftMs / 4)) : undefined;
-  const forget = () => {
-    call.off("cancelled", abort);
-    clearTimeout(timer);
-  };
-  return { signal: controller.signal, forget };
+  }
 }
 
 function logSuccess({ log, observe }: Witness, method: string, startNs: bigint): void {

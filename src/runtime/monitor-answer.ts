@@ -2,6 +2,7 @@
  * A deadline for what a monitor answers at once. A monitor that is stopped or hangs keeps its
  * containers running and answers nothing: whoever asks it must learn that, and not wait for ever.
  */
+import { orLate } from "../base/deadline.js";
 import { RuntimeError } from "../base/errors.js";
 import { parseProcessStat } from "../base/process-stat.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
@@ -31,16 +32,8 @@ export async function answerOf<T>(
   asked: Promise<T>,
   deadlineMs: number = ANSWER_DEADLINE_MS,
 ): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<"late">((resolve) => {
-    timer = setTimeout(() => resolve("late"), deadlineMs);
-  });
-  try {
-    const outcome = await Promise.race([asked.then((answer) => ({ answer })), late]);
-    if (outcome !== "late") return outcome.answer;
-  } finally {
-    clearTimeout(timer);
-  }
+  const outcome = await orLate(asked, deadlineMs);
+  if (outcome !== "late") return outcome.value;
   asked.catch(() => undefined);
   const { pid } = monitor.hello;
   const state = parseProcessStat(processStat(pid))?.state ?? "gone";
@@ -57,16 +50,8 @@ export async function answerOf<T>(
  */
 export async function answerInTime<T>(monitor: MonitorClient, asked: Promise<T>): Promise<T> {
   for (;;) {
-    let timer: NodeJS.Timeout | undefined;
-    const pause = new Promise<"paused">((resolve) => {
-      timer = setTimeout(() => resolve("paused"), PATIENCE_MS);
-    });
-    try {
-      const outcome = await Promise.race([asked.then((answer) => ({ answer })), pause]);
-      if (outcome !== "paused") return outcome.answer;
-    } finally {
-      clearTimeout(timer);
-    }
+    const outcome = await orLate(asked, PATIENCE_MS);
+    if (outcome !== "late") return outcome.value;
     try {
       await answerOf(monitor, monitor.list());
     } catch (err) {

@@ -1,7 +1,7 @@
 /**
  * StopContainer: the stop signal, a grace period that the monitor keeps, then SIGKILL of the whole cgroup.
  */
-import { setTimeout as sleep } from "node:timers/promises";
+import { orLate } from "../base/deadline.js";
 import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
@@ -73,11 +73,7 @@ async function withinDeadline(
   exited: Promise<unknown>,
   deadlineMs: number,
 ): Promise<void> {
-  const abort = new AbortController();
-  const timeOut = sleep(deadlineMs, "late" as const, { signal: abort.signal }).catch(() => "stopped" as const);
-  const outcome = await Promise.race([exited.then(() => "exited" as const), timeOut]);
-  abort.abort();
-  if (outcome !== "late") return;
+  if ((await orLate(exited, deadlineMs)) !== "late") return;
   await killCgroup(ctx.cgroups, record.cgroupPath);
   await answerOf(monitor, monitor.list(), KILL_ANSWER_DEADLINE_MS);
   const survivors = await survivorsInWords(cgroupDir(ctx.cgroups, record.cgroupPath));
