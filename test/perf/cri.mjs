@@ -18,6 +18,7 @@ import { withUndo } from "./undo.mjs";
 
 const WARM_UP_RUNS = 3;
 const LISTS = 15;
+const ROUNDS = 3;
 const STARTS = ["runPodSandbox", "createContainer", "startContainer"];
 const ENDS = ["stopContainer", "removeContainer", "stopPodSandbox", "removePodSandbox"];
 const { values } = parseArgs({
@@ -60,9 +61,16 @@ await withUndo(async (undo) => {
   console.log(heading(`client: ${client.name}; ${runs} runs, in ms`));
   printLives(contenders, floorMs);
   if (pods > 0) {
-    console.log(`\n${pods} pods of one container by ${workers} workers`);
+    console.log(`\n${pods} pods of one container by ${workers} workers, medians of ${ROUNDS} rounds in turns`);
     console.log(row("", ["started/s", "stopped/s", "lists, ms", "sandboxes", "containers"]));
-    for (const contender of contenders) console.log(row(contender.name, await manyPods(client, contender)));
+    const figures = contenders.map(() => []);
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const [i, contender] of contenders.entries()) figures[i].push(await manyPods(client, contender));
+    }
+    for (const [i, { name }] of contenders.entries()) {
+      const medians = figures[i][0].map((_, column) => median(figures[i].map((round) => round[column])));
+      console.log(row(name, medians));
+    }
   }
 });
 
