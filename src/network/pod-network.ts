@@ -209,8 +209,11 @@ export class PodNetwork {
       .finally(() => this.#leaving.delete(sandboxId));
   }
 
-  /** Settles when the kernel has deleted the sandbox's link and its addresses are free again. */
+  /** Settles when the kernel has deleted the sandbox's link and its addresses are free again; what had failed is tried anew. */
   async gone(sandboxId: SandboxId): Promise<void> {
+    await this.#leaving.get(sandboxId);
+    if (!this.#leases.has(sandboxId)) return;
+    await this.teardown(sandboxId);
     await this.#leaving.get(sandboxId);
   }
 

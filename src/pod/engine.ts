@@ -182,9 +182,13 @@ export class PodEngine {
     const worker = this.#addWorker(record);
     try {
       failpoint("record pod");
-      await this.#store.put(uid, record);
+      const recorded = this.#store.put(uid, record);
+      // A disk takes milliseconds to confirm a write, in which the sandbox can be made.
+      worker.prepare();
+      await recorded;
       failpoint("after record pod");
     } catch (err) {
+      await worker.refuse();
       this.#forget(worker);
       // It may be in place although it was not confirmed; a pod that was refused must not come back.
       await this.#store.remove(uid).catch((undo: unknown) => {
@@ -199,7 +203,7 @@ export class PodEngine {
       );
     }
     const shown = this.#feed.add(worker);
-    worker.kick();
+    worker.accept();
     return shown;
   }
 
@@ -362,7 +366,7 @@ export class PodEngine {
   }
 
   #noteChange(worker: PodWorker): void {
-    if (this.#workers.get(worker.uid) !== worker) return;
+    if (this.#workers.get(worker.uid) !== worker || worker.isPrepared) return;
     this.#history.touch(worker.uid);
     this.#feed.note(worker);
   }

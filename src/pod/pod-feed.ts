@@ -66,6 +66,8 @@ export class PodFeed {
   }
 
   add(worker: PodWorker): PodJson {
+    // Nothing was noted of it before, and it may have been asked for.
+    this.#shown.delete(worker.uid);
     const shown = this.show(worker);
     this.#emit({ type: "ADDED", pod: shown });
     return shown;

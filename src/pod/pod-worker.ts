@@ -50,6 +50,8 @@ export class PodWorker {
   #timer: NodeJS.Timeout | undefined;
   #kicked = false;
   #isClosed = false;
+  /** Until it settles, and until `accept`, a pod that was prepared has nothing but its sandbox. */
+  #preparing: Promise<void> | undefined;
   #removeRetryAtNs = 0n;
   #removeFailures = 0;
 
@@ -93,9 +95,43 @@ export class PodWorker {
     this.#writer.note();
   }
 
+  /** Makes the sandbox of a pod that is not recorded yet; `accept` or `refuse` follows. */
+  prepare(): void {
+    this.#preparing = this.#runSandbox();
+    this.#spawn("@sandbox", () => this.#preparing as Promise<void>);
+  }
+
+  /** True from `prepare` to `accept`: nobody is told of its changes. */
+  get isPrepared(): boolean {
+    return this.#preparing !== undefined;
+  }
+
+  /** The pod is recorded: it goes on. */
+  accept(): void {
+    this.#preparing = undefined;
+    this.kick();
+  }
+
+  /** The pod could not be recorded: takes back what was prepared. What that leaves goes with the next start. */
+  async refuse(): Promise<void> {
+    this.#isClosed = true;
+    this.#prober.close();
+    this.#abort.abort(new RuntimeError("the pod was refused", { kind: "cancelled", code: "CANCELLED" }));
+    await this.#preparing?.catch(() => undefined);
+    await this.#writer.close();
+    try {
+      await this.#removeParts();
+      await this.#context.history.remove(this.uid);
+    } catch (err) {
+      const { kind, code, message } = toRuntimeError(err);
+      this.#context.log.error({ podUid: this.uid, kind, code, message }, "what was made of a refused pod is left");
+    }
+    this.#context.events.forget(this.uid);
+  }
+
   /** Looks at the pod again soon. Any number of calls before that are one. */
   kick(): void {
-    if (this.#kicked || this.#isClosed) return;
+    if (this.#kicked || this.#isClosed || this.isPrepared) return;
     this.#kicked = true;
     setImmediate(() => {
       this.#kicked = false;
@@ -326,14 +362,19 @@ export class PodWorker {
     return ips?.[0] ?? "127.0.0.1";
   }
 
+  async #removeParts(): Promise<void> {
+    const { runtime, starter } = this.#context;
+    const sandboxes = runtime.listSandboxes("pod").filter(({ config }) => config.metadata.uid === this.uid);
+    await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
+    await this.#podVolumes.remove();
+    failpoint("remove logs");
+    await starter.removeLogs(this.record);
+  }
+
   async #remove(): Promise<void> {
-    const { runtime, store, events } = this.#context;
+    const { store, events } = this.#context;
     try {
-      const sandboxes = runtime.listSandboxes("pod").filter(({ config }) => config.metadata.uid === this.uid);
-      await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
-      await this.#podVolumes.remove();
-      failpoint("remove logs");
-      await this.#context.starter.removeLogs(this.record);
+      await this.#removeParts();
       await this.#writer.close();
       this.#isClosed = true;
       await this.#context.history.remove(this.uid);

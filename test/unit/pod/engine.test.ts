@@ -6,6 +6,7 @@ import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { RuntimeError } from "../../../src/base/errors.js";
+import { deferred } from "../../../src/runtime/context.js";
 import { isReady, openFixture, podYaml, WEB } from "./engine-fixture.js";
 
 describe("start", () => {
@@ -32,6 +33,42 @@ describe("start", () => {
       ["prepare", true],
       ["refresh", true],
     ]);
+  });
+
+  test("the sandbox is made while the pod is written, and no container before it is", async () => {
+    const fixture = await openFixture();
+    const written = deferred<void>();
+    const put = fixture.store.put.bind(fixture.store);
+    fixture.store.put = async (uid, record) => {
+      await written.promise;
+      await put(uid, record);
+    };
+    const changes: string[] = [];
+    fixture.engine.watch(({ type }) => changes.push(type));
+    const accepted = fixture.run(WEB);
+    await expect.poll(() => fixture.runtime.listSandboxes()).toHaveLength(1);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(fixture.runtime.calls).toEqual(["run sandbox"]);
+    expect(changes).toEqual([]);
+    written.resolve(undefined);
+    expect((await accepted).status.podIP).toBe("10.205.0.2");
+    await fixture.until("web", ({ status }) => status.initContainerStatuses?.[0]?.state.running !== undefined);
+    expect(changes[0]).toBe("ADDED");
+  });
+
+  test("a pod that cannot be written is refused, and its sandbox goes before the answer", async () => {
+    const fixture = await openFixture();
+    const full = new RuntimeError("no space", { kind: "resource-exhausted", code: "NO_SPACE" });
+    fixture.store.put = async () => {
+      await expect.poll(() => fixture.runtime.listSandboxes()).toHaveLength(1);
+      throw full;
+    };
+    await expect(fixture.run(WEB)).rejects.toBe(full);
+    expect(fixture.runtime.listSandboxes()).toEqual([]);
+    expect(fixture.runtime.calls).not.toContain("create prepare 0");
+    expect(fixture.engine.list()).toEqual([]);
+    expect(fixture.store.list()).toEqual([]);
+    expect(await readdir(join(fixture.paths.root, "logs")).catch(() => [])).toEqual([]);
   });
 
   test("a pod whose init container still runs is Pending, and its containers say PodInitializing", async () => {
