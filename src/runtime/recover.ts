@@ -173,8 +173,10 @@ function isWhole(ctx: RuntimeContext, { cgroupPath }: ContainerRecord): Promise<
 async function endWithoutMonitor(ctx: RuntimeContext, record: SandboxRecord, reason: string): Promise<void> {
   await endStrayMonitor(ctx, record.id);
   for (const container of containersOf(ctx, record.id)) {
-    if (container.state === "running" || (await isThere(exitFile(ctx, container.id))))
-      await recordUnknownExit(ctx, container, reason);
+    if (container.state === "exited") continue;
+    // That it ran was perhaps not recorded any more.
+    const hasRun = container.state !== "created" || (await isThere(exitFile(ctx, container.id)));
+    if (hasRun) await recordUnknownExit(ctx, container, reason);
   }
   await ctx.network.teardown(record.id);
   await removeShm(ctx, record.id);
