@@ -96,7 +96,8 @@ export async function openFixture(settings: Partial<PodSettings> = {}): Promise<
   };
   onTestFinished(async () => {
     await fixture.engine.close();
-    await rm(root, { recursive: true, force: true });
+    // What was being made when it was closed is made to its end.
+    await rm(root, { recursive: true, force: true, maxRetries: 100, retryDelay: 10 });
   });
   return fixture;
 }
