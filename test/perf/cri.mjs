@@ -8,6 +8,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { startClient } from "./cri-go-client.mjs";
 import { startContainerd } from "./cri-peer.mjs";
@@ -19,6 +20,8 @@ import { withUndo } from "./undo.mjs";
 const WARM_UP_RUNS = 3;
 const LISTS = 15;
 const ROUNDS = 3;
+/** The kernel goes on taking network namespaces down after their pods have gone. */
+const SETTLE_MS = 3_000;
 const STARTS = ["runPodSandbox", "createContainer", "startContainer"];
 const ENDS = ["stopContainer", "removeContainer", "stopPodSandbox", "removePodSandbox"];
 const { values } = parseArgs({
@@ -65,7 +68,10 @@ await withUndo(async (undo) => {
     console.log(row("", ["started/s", "stopped/s", "lists, ms", "sandboxes", "containers"]));
     const figures = contenders.map(() => []);
     for (let round = 0; round < ROUNDS; round++) {
-      for (const [i, contender] of contenders.entries()) figures[i].push(await manyPods(client, contender));
+      for (const [i, contender] of contenders.entries()) {
+        await sleep(SETTLE_MS);
+        figures[i].push(await manyPods(client, contender));
+      }
     }
     for (const [i, { name }] of contenders.entries()) {
       const medians = figures[i][0].map((_, column) => median(figures[i].map((round) => round[column])));
