@@ -4,7 +4,6 @@
  * Started with the daemon and gone with it; one that was killed is started again for the next monitor.
  * A monitor is a child of the daemon all the same.
  */
-import { once } from "node:events";
 import type { Socket } from "node:net";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import {
@@ -108,10 +107,15 @@ class Connection {
     this.#pidfd = pidfd;
     this.#socket = socketFromFd(number);
     this.#socket.on("data", (chunk: Buffer) => this.#take(chunk));
-    // `close` follows.
+    // ECONNRESET where it was killed with requests unread; `close` follows.
     this.#socket.on("error", () => undefined);
-    this.#socket.once("close", onEnd);
-    this.#ended = once(this.#socket, "close").then(() => this.#end());
+    // Not events.once, which an error would end ahead of the close.
+    this.#ended = new Promise<void>((resolve) => this.#socket.once("close", () => resolve())).then(() => {
+      onEnd();
+      return this.#end();
+    });
+    // Who closes it hears of a failure; where it ended by itself nobody waits.
+    this.#ended.catch(() => undefined);
     // It does not keep a daemon alive that has nothing else to do.
     this.#socket.unref();
   }

@@ -118,6 +118,19 @@ test("a fork server that was killed is started again for the next monitor, and r
   await first.end();
 });
 
+test("one that is killed with requests unread refuses them, and is started again", async () => {
+  await (await fork("first")).end();
+  const [server] = childrenCalled("minke-fork");
+  process.kill(server as number, "SIGSTOP");
+  const asked = fork("unread");
+  const refused = expect(asked).rejects.toMatchObject({ kind: "unavailable", code: "MONITOR_UNREACHABLE" });
+  // The request is in its queue: the end of the connection is ECONNRESET then.
+  process.kill(server as number, "SIGKILL");
+  await refused;
+  await (await fork("next")).end();
+  await until(() => !isAlive(server as number));
+});
+
 test("closed, it leaves no process, and its monitors go on", async () => {
   const monitor = await fork("stays");
   await server.close();
