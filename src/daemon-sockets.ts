@@ -17,6 +17,7 @@ import type { ImageStore } from "./image/image-store.js";
 import type { Networks } from "./network/networks.js";
 import type { Nri } from "./nri/nri.js";
 import type { PodEngine } from "./pod/engine.js";
+import { originsOf } from "./runtime/figure-sources.js";
 import type { Host } from "./runtime/host.js";
 import type { OpenedRuntime } from "./runtime/open-runtime.js";
 import { BUILT_IN_HANDLERS, type RuntimeHandler } from "./runtime/runtime-handlers.js";
@@ -84,6 +85,7 @@ async function openCri(daemon: Daemon, socketPath: string, parts: CleanupStack):
       root: paths.root,
       missedEvents: daemon.runtime.missedEvents,
       introspection: introspectionOf(daemon),
+      figureOrigins: originsOf(daemon.host.figureSources),
     }),
     log,
   });
@@ -115,10 +117,7 @@ function introspectionOf({ paths, host, network, runtimeHandlers }: Daemon): Int
       cgroupControllers: [...host.cgroups.controllers],
       appArmor: appArmorStatus(host),
       seLinux: host.abilities.hasSeLinux ? "on" : "off: labels have no effect",
-      // Without a controller, figures are sums over the processes that run now.
-      figuresFrom: Object.fromEntries(
-        ["memory", "io"].map((name) => [name, host.cgroups.controllers.has(name) ? "cgroup" : "processes"]),
-      ),
+      figuresFrom: originsOf(host.figureSources),
     }),
   };
 }

@@ -8,6 +8,7 @@
  * it counts by watching threads, and figures that only whole disks have (container_fs_io_*, *_merged_total,
  * sector_*_total, read and write seconds).
  */
+import type { FigureOrigins } from "../runtime/figure-sources.js";
 import type { CgroupFigures, ContainerFigures, SandboxFigures } from "../runtime/figures.js";
 import type { ContainerStatus } from "../state/container.js";
 
@@ -23,6 +24,8 @@ export interface MetricSpec<Subject> {
   readonly type: "counter" | "gauge";
   /** Beyond those that all have. */
   readonly labelKeys: readonly string[];
+  /** Whose origin differs between hosts; `undefined`: the same on all. */
+  readonly figure?: keyof FigureOrigins;
   values(subject: Subject): readonly Sample[];
 }
 
@@ -62,81 +65,97 @@ function sample(labels: readonly string[], value: Maybe): Sample[] {
   return value === undefined ? [] : [{ labels, value: BigInt(value) }];
 }
 
+/** Metrics whose origin depends on the host. */
+function of<Subject>(figure: keyof FigureOrigins, ...specs: readonly MetricSpec<Subject>[]): MetricSpec<Subject>[] {
+  return specs.map((spec) => ({ ...spec, figure }));
+}
+
 const seconds = (us: bigint | undefined): bigint | undefined => (us === undefined ? undefined : us / 1_000_000n);
 
-/** Of a cgroup: containers have them, and sandboxes as the sum. */
-const OF_CGROUPS: readonly MetricSpec<CgroupFigures>[] = [
-  labelled("counter", "container_cpu_usage_seconds_total", "Cumulative cpu time consumed.", ["cpu"], ({ usage }) => [
-    [["total"], usage.cpuNs / 1_000_000_000n],
-  ]),
-  metric("counter", "container_cpu_user_seconds_total", "Cumulative user cpu time consumed.", ({ cpu }) =>
-    seconds(cpu.userUs),
+const LIMIT_METRICS: readonly MetricSpec<CgroupFigures>[] = [
+  ...of<CgroupFigures>(
+    "throttling",
+    metric("counter", "container_cpu_cfs_periods_total", "Elapsed enforcement periods.", ({ cpu }) => cpu.periods),
+    metric(
+      "counter",
+      "container_cpu_cfs_throttled_periods_total",
+      "Throttled periods.",
+      ({ cpu }) => cpu.throttledPeriods,
+    ),
+    metric("counter", "container_cpu_cfs_throttled_seconds_total", "Time that was throttled.", ({ cpu }) =>
+      seconds(cpu.throttledUs),
+    ),
   ),
-  metric("counter", "container_cpu_system_seconds_total", "Cumulative system cpu time consumed.", ({ cpu }) =>
-    seconds(cpu.systemUs),
+  ...of<CgroupFigures>(
+    "limitHits",
+    metric("counter", "container_memory_failcnt", "Memory usage hits of limits.", ({ memory }) => memory.limitHits),
+    metric("counter", "container_oom_events_total", "Out of memory kills.", ({ memory }) => memory.oomKills),
   ),
-  metric(
-    "counter",
-    "container_cpu_cfs_periods_total",
-    "Elapsed enforcement period intervals.",
-    ({ cpu }) => cpu.periods,
+];
+
+const MEMORY_METRICS: readonly MetricSpec<CgroupFigures>[] = [
+  ...of<CgroupFigures>(
+    "memory",
+    metric("gauge", "container_memory_usage_bytes", "Current memory usage.", ({ usage }) => usage.memory.usageBytes),
+    metric(
+      "gauge",
+      "container_memory_working_set_bytes",
+      "Current working set.",
+      ({ usage }) => usage.memory.workingSetBytes,
+    ),
+    metric("gauge", "container_memory_rss", "Size of RSS.", ({ usage }) => usage.memory.rssBytes),
+    metric("gauge", "container_memory_cache", "Page cache.", ({ memory }) => memory.cacheBytes),
+    metric("gauge", "container_memory_mapped_file", "Size of mapped files.", ({ memory }) => memory.mappedFileBytes),
+    metric("gauge", "container_memory_swap", "Swap usage.", ({ memory }) => memory.swapBytes),
+    metric(
+      "gauge",
+      "container_memory_max_usage_bytes",
+      "Maximum memory usage recorded.",
+      ({ memory }) => memory.peakBytes,
+    ),
+    metric(
+      "gauge",
+      "container_memory_kernel_usage",
+      "Kernel memory; of processes: their page tables.",
+      ({ memory }) => memory.kernelBytes,
+    ),
+    labelled(
+      "counter",
+      "container_memory_failures_total",
+      "Page faults.",
+      ["failure_type", "scope"],
+      ({ usage: { memory } }) => [
+        [["pgfault", "hierarchy"], memory.pageFaults],
+        [["pgmajfault", "hierarchy"], memory.majorPageFaults],
+      ],
+    ),
   ),
-  metric(
-    "counter",
-    "container_cpu_cfs_throttled_periods_total",
-    "Throttled period intervals.",
-    ({ cpu }) => cpu.throttledPeriods,
+  ...of<CgroupFigures>(
+    "cacheActivity",
+    metric(
+      "gauge",
+      "container_memory_total_active_file_bytes",
+      "Active file cache.",
+      ({ memory }) => memory.activeFileBytes,
+    ),
+    metric(
+      "gauge",
+      "container_memory_total_inactive_file_bytes",
+      "Inactive file cache.",
+      ({ memory }) => memory.inactiveFileBytes,
+    ),
   ),
-  metric("counter", "container_cpu_cfs_throttled_seconds_total", "Time that was throttled.", ({ cpu }) =>
-    seconds(cpu.throttledUs),
+  ...of<CgroupFigures>(
+    "hugePages",
+    labelled("gauge", "container_hugetlb_usage_bytes", "Current huge page usage.", ["pagesize"], ({ hugePages }) =>
+      hugePages.map(({ pageSize, usageBytes }) => [[pageSize], usageBytes] as const),
+    ),
+    // cgroup v2 keeps no peak of huge pages (kernel cgroup-v2.rst, "HugeTLB Interface Files"), so it has no values.
+    labelled("gauge", "container_hugetlb_max_usage_bytes", "Most huge page usage; not known.", ["pagesize"], () => []),
   ),
-  metric("gauge", "container_memory_usage_bytes", "Current memory usage.", ({ usage }) => usage.memory.usageBytes),
-  metric(
-    "gauge",
-    "container_memory_working_set_bytes",
-    "Current working set.",
-    ({ usage }) => usage.memory.workingSetBytes,
-  ),
-  metric("gauge", "container_memory_rss", "Size of RSS.", ({ usage }) => usage.memory.rssBytes),
-  metric("gauge", "container_memory_cache", "Page cache.", ({ memory }) => memory.cacheBytes),
-  metric("gauge", "container_memory_mapped_file", "Size of mapped files.", ({ memory }) => memory.mappedFileBytes),
-  metric("gauge", "container_memory_swap", "Swap usage.", ({ memory }) => memory.swapBytes),
-  metric(
-    "gauge",
-    "container_memory_max_usage_bytes",
-    "Maximum memory usage recorded.",
-    ({ memory }) => memory.peakBytes,
-  ),
-  metric("gauge", "container_memory_kernel_usage", "Kernel memory allocated.", ({ memory }) => memory.kernelBytes),
-  metric(
-    "gauge",
-    "container_memory_total_active_file_bytes",
-    "Active file cache.",
-    ({ memory }) => memory.activeFileBytes,
-  ),
-  metric(
-    "gauge",
-    "container_memory_total_inactive_file_bytes",
-    "Inactive file cache.",
-    ({ memory }) => memory.inactiveFileBytes,
-  ),
-  metric(
-    "counter",
-    "container_memory_failcnt",
-    "Number of memory usage hits limits.",
-    ({ memory }) => memory.limitHits,
-  ),
-  metric("counter", "container_oom_events_total", "Out of memory kills.", ({ memory }) => memory.oomKills),
-  labelled(
-    "counter",
-    "container_memory_failures_total",
-    "Page faults.",
-    ["failure_type", "scope"],
-    ({ usage: { memory } }) => [
-      [["pgfault", "hierarchy"], memory.pageFaults],
-      [["pgmajfault", "hierarchy"], memory.majorPageFaults],
-    ],
-  ),
+];
+
+const IO_METRICS: readonly MetricSpec<CgroupFigures>[] = [
   labelled("counter", "container_fs_reads_bytes_total", "Bytes read.", ["device"], ({ devices }) =>
     devices.map(({ device, readBytes }) => [[device], readBytes]),
   ),
@@ -163,6 +182,22 @@ const OF_CGROUPS: readonly MetricSpec<CgroupFigures>[] = [
         ] as const;
       }),
   ),
+];
+
+/** Of a cgroup: containers have them, and sandboxes as the sum. */
+const OF_CGROUPS: readonly MetricSpec<CgroupFigures>[] = [
+  labelled("counter", "container_cpu_usage_seconds_total", "Cumulative cpu time consumed.", ["cpu"], ({ usage }) => [
+    [["total"], usage.cpuNs / 1_000_000_000n],
+  ]),
+  metric("counter", "container_cpu_user_seconds_total", "Cumulative user cpu time consumed.", ({ cpu }) =>
+    seconds(cpu.userUs),
+  ),
+  metric("counter", "container_cpu_system_seconds_total", "Cumulative system cpu time consumed.", ({ cpu }) =>
+    seconds(cpu.systemUs),
+  ),
+  ...LIMIT_METRICS,
+  ...MEMORY_METRICS,
+  ...of("io", ...IO_METRICS),
   metric("gauge", "container_processes", "Processes running.", ({ usage }) => usage.processCount),
   metric("gauge", "container_threads", "Threads running.", ({ processes }) => processes.threads),
   metric("gauge", "container_threads_max", "Maximum number of threads; 0: no limit.", ({ threadsMax }) => threadsMax),

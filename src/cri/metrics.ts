@@ -1,35 +1,46 @@
 /**
  * ListMetricDescriptors and the metrics of pods: what a kubelet serves at /metrics/cadvisor.
  */
+import type { FigureOrigin, FigureOrigins } from "../runtime/figure-sources.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { ContainerStatus } from "../state/container.js";
 import type { SandboxStatus } from "../state/sandbox.js";
 import { inBatches } from "./batches.js";
-import { type Metric, MetricType, type PodSandboxMetrics } from "./generated/runtime/v1/api.js";
+import { type Metric, type MetricDescriptor, MetricType, type PodSandboxMetrics } from "./generated/runtime/v1/api.js";
 import { CONTAINER_METRICS, type MetricSpec, SANDBOX_METRICS } from "./metric-table.js";
 import type { Verbs } from "./verbs.js";
 
 /** That every metric has, in this order, before its own: cAdvisor's, as a kubelet shows them. */
 const BASE_LABEL_KEYS = ["container", "id", "image", "name", "namespace", "pod"];
 
-export function metricVerbs(runtime: Runtime): Verbs {
+/** Told with what is not of the cgroup itself; the metrics of `nowhere` have no descriptor. */
+const SOURCE_IN_WORDS: Readonly<Record<FigureOrigin, string>> = {
+  cgroup: "",
+  processes: " Of the processes that run now.",
+  "cgroup-v1-group": " Of the whole cgroup v1 group that the processes are in.",
+  nowhere: "",
+};
+
+export function metricVerbs(runtime: Runtime, origins: FigureOrigins): Verbs {
   const all = () => podMetrics(runtime);
+  const descriptors = metricDescriptors(origins);
   return {
-    listMetricDescriptors: () => ({
-      descriptors: [
-        ...new Map(
-          [...CONTAINER_METRICS, ...SANDBOX_METRICS].map(({ name, help, labelKeys }) => [
-            name,
-            { name, help, labelKeys: [...BASE_LABEL_KEYS, ...labelKeys] },
-          ]),
-        ).values(),
-      ],
-    }),
+    listMetricDescriptors: () => ({ descriptors }),
     listPodSandboxMetrics: async () => ({ podMetrics: await all() }),
     streamPodSandboxMetrics: async function* () {
       for (const podSandboxMetrics of inBatches(await all())) yield { podSandboxMetrics };
     },
   };
+}
+
+/** "for the metrics that will be returned" (CRI's api.proto, ListMetricDescriptors): what this host does not have is not listed. */
+export function metricDescriptors(origins: FigureOrigins): MetricDescriptor[] {
+  const specs = [...CONTAINER_METRICS, ...SANDBOX_METRICS].flatMap(({ name, help, labelKeys, figure }) => {
+    const origin = figure === undefined ? "cgroup" : origins[figure];
+    const told = { name, help: `${help}${SOURCE_IN_WORDS[origin]}`, labelKeys: [...BASE_LABEL_KEYS, ...labelKeys] };
+    return origin === "nowhere" ? [] : [told];
+  });
+  return [...new Map(specs.map((spec) => [spec.name, spec])).values()];
 }
 
 /** Of what is there; a pod that goes away meanwhile is left out. */

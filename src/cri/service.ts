@@ -3,6 +3,7 @@
  */
 import { RuntimeError } from "../base/errors.js";
 import type { ImageStore } from "../image/image-store.js";
+import type { FigureOrigins } from "../runtime/figure-sources.js";
 import type { Runtime, RuntimeEvent } from "../runtime/runtime.js";
 import type { StreamingServer } from "../streaming/streaming-server.js";
 import { containerVerbs } from "./containers.js";
@@ -22,18 +23,20 @@ export interface CriParts {
   readonly introspection: Introspection;
   /** What recovery found. */
   readonly missedEvents: readonly RuntimeEvent[];
+  readonly figureOrigins: FigureOrigins;
   /** Where containers' writable layers are: the daemon's root. */
   readonly root: string;
 }
 
-export function criVerbs({ runtime, images, streaming, introspection, root, missedEvents }: CriParts): Verbs {
+export function criVerbs(parts: CriParts): Verbs {
+  const { runtime, images, streaming, introspection, root, missedEvents, figureOrigins } = parts;
   return {
     ...introspectionVerbs(introspection),
     ...sandboxVerbs(runtime, images),
     ...containerVerbs(runtime, images),
     ...streamVerbs(runtime, streaming),
     ...statsVerbs(runtime),
-    ...metricVerbs(runtime),
+    ...metricVerbs(runtime, figureOrigins),
     ...eventVerbs(runtime, images, missedEvents),
     ...imageVerbs({ images, containerFsUsage: () => containerFsUsage(runtime, root) }),
     // The one thing that it carries is a pod CIDR, for networks that a kubelet's cluster hands out;

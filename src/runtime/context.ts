@@ -21,6 +21,7 @@ import type { ContainerRecord, ExitRecord } from "../state/container.js";
 import type { IdMaps, SandboxConfig, SandboxRecord } from "../state/sandbox.js";
 import type { GroupedStore } from "../state/store.js";
 import type { CgroupLayout } from "./cgroups.js";
+import type { FigureSources } from "./figure-sources.js";
 import type { InFlight } from "./in-flight.js";
 import type { RuntimeEvent } from "./runtime.js";
 import type { AppArmorProfile } from "./apparmor.js";
@@ -33,6 +34,7 @@ export interface RuntimeContext {
   readonly host: HostAbilities;
   readonly appArmor: AppArmorProfile | undefined;
   readonly cgroups: CgroupLayout;
+  readonly figureSources: FigureSources;
   /** In groups by `sandboxKey`. */
   readonly sandboxes: GroupedStore<SandboxRecord>;
   /** In groups by sandbox id. */

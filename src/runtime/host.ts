@@ -13,6 +13,7 @@ import type { Paths } from "../settings/paths.js";
 import type { Settings } from "../settings/settings.js";
 import { AppArmorProfile, hasAppArmor } from "./apparmor.js";
 import { type CgroupLayout, makeCgroup } from "./cgroups.js";
+import { type FigureSources, findFigureSources } from "./figure-sources.js";
 
 /** Controllers that limits of Kubernetes and OCI need; others are left to their owners. */
 const WANTED_CONTROLLERS = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
@@ -20,6 +21,7 @@ const WANTED_CONTROLLERS = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 export interface Host {
   readonly abilities: HostAbilities;
   readonly cgroups: CgroupLayout;
+  readonly figureSources: FigureSources;
   /** What RuntimeDefault is; undefined where the kernel runs without AppArmor. */
   readonly appArmor: AppArmorProfile | undefined;
 }
@@ -42,6 +44,7 @@ export async function readHost(
   const appArmor = (await hasAppArmor()) ? new AppArmorProfile(paths.run) : undefined;
   return {
     cgroups,
+    figureSources: await findFigureSources(cgroups),
     appArmor,
     abilities: {
       capabilities,

@@ -106,6 +106,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     host: host.abilities,
     appArmor: host.appArmor,
     cgroups: host.cgroups,
+    figureSources: host.figureSources,
     sandboxes,
     containers,
     images: options.images,

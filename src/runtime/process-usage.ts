@@ -13,6 +13,7 @@ export interface ProcessFigures {
   /** Resident pages of files; pages that several share count several times. */
   readonly fileBytes: bigint;
   readonly swapBytes: bigint;
+  readonly pageTableBytes: bigint;
   /** The most that each had resident at once, summed. */
   readonly peakBytes: bigint;
   readonly readBytes: bigint;
@@ -32,7 +33,8 @@ const STATES: Readonly<Record<string, TaskState>> = {
 
 /** Of processes that may end while they are read: what is gone counts nothing. */
 export async function processFigures(pids: readonly number[]): Promise<ProcessFigures> {
-  const sums = { threads: 0n, fileDescriptors: 0n, sockets: 0n, fileBytes: 0n, swapBytes: 0n, peakBytes: 0n };
+  const sums = { threads: 0n, fileDescriptors: 0n, sockets: 0n };
+  const memory = { fileBytes: 0n, swapBytes: 0n, pageTableBytes: 0n, peakBytes: 0n };
   const io = { readBytes: 0n, writtenBytes: 0n };
   const states = { sleeping: 0n, running: 0n, stopped: 0n, uninterruptible: 0n, iowaiting: 0n };
   await Promise.all(
@@ -44,9 +46,10 @@ export async function processFigures(pids: readonly number[]): Promise<ProcessFi
       ]);
       const kib = (key: string) => field(status, key) * 1024n;
       sums.threads += field(status, "Threads");
-      sums.fileBytes += kib("RssFile") + kib("RssShmem");
-      sums.swapBytes += kib("VmSwap");
-      sums.peakBytes += kib("VmHWM");
+      memory.fileBytes += kib("RssFile") + kib("RssShmem");
+      memory.swapBytes += kib("VmSwap");
+      memory.pageTableBytes += kib("VmPTE");
+      memory.peakBytes += kib("VmHWM");
       sums.fileDescriptors += BigInt(descriptors.length);
       sums.sockets += BigInt(descriptors.filter((target) => target.startsWith("socket:")).length);
       io.readBytes += field(ioText, "read_bytes");
@@ -55,7 +58,7 @@ export async function processFigures(pids: readonly number[]): Promise<ProcessFi
       if (state) states[state]++;
     }),
   );
-  return { ...sums, ...io, states };
+  return { ...sums, ...memory, ...io, states };
 }
 
 /** Soft limit of open files; `undefined` for none, and where it cannot be read. */

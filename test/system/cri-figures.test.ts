@@ -1,6 +1,6 @@
 /** What CRI tells of use: metrics, stats and events, against the whole daemon. */
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -8,7 +8,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { ContainerEventType, ContainerState, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
 import { CriClient } from "../harness/cri.js";
 import { TestDaemon } from "../harness/daemon.js";
-import { missing, requires } from "../harness/requires.js";
+import { cgroup2Mount, missing, requires } from "../harness/requires.js";
 
 const lacking = missing("root", "cgroup2", "overlayfs");
 let daemon: TestDaemon;
@@ -49,6 +49,18 @@ async function metrics() {
       list.map(({ name, labelValues, value }) => [[name, ...labelValues.slice(6)].join(" "), Number(value?.value)]),
     );
   return { descriptors, keys, own, ofContainer, pod: named(own?.metrics), container: named(ofContainer?.metrics) };
+}
+
+/** The v1 group of this process, and so of the daemon and its containers; `undefined` where v1 has no such controller. */
+function v1Dir(controller: string): string | undefined {
+  const mount = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" "))
+    .find((fields) => fields.includes("cgroup") && fields.at(-1)?.split(",").includes(controller));
+  const group = new RegExp(`^\\d+:(?:[^:]*,)?${controller}(?:,[^:]*)?:(.*)$`, "m").exec(
+    readFileSync("/proc/self/cgroup", "utf8"),
+  );
+  return mount?.[4] && group?.[1] && join(mount[4], group[1]);
 }
 
 describe("metrics", () => {
@@ -103,12 +115,39 @@ describe("metrics", () => {
     expect(values.get("container_network_transmit_bytes_total eth0")).toBeGreaterThanOrEqual(60);
   });
 
-  test("whose controller is not there are missing or the processes' own, and Status says which", async () => {
+  test("whose controller is not there are of the processes or their v1 groups, and Status says which", async () => {
     const { info } = await cri.call("status", { verbose: true });
     const { figuresFrom } = JSON.parse(info["config"] ?? "{}") as { figuresFrom: Record<string, string> };
-    const isMissing = missing("controller:memory") !== undefined;
-    expect(figuresFrom["memory"]).toBe(isMissing ? "processes" : "cgroup");
-    expect((await metrics()).container.has("container_memory_failcnt")).toBe(!isMissing);
+    const hasMemory = missing("controller:memory") === undefined;
+    expect(figuresFrom["memory"]).toBe(hasMemory ? "cgroup" : "processes");
+    const { container: values, keys } = await metrics();
+    expect(values.get("container_memory_kernel_usage")).toBeGreaterThan(0);
+    expect(keys.has("container_memory_total_active_file_bytes")).toBe(hasMemory);
+    for (const [figure, controller, ...names] of [
+      ["throttling", "cpu", "container_cpu_cfs_periods_total", "container_cpu_cfs_throttled_seconds_total"],
+      ["limitHits", "memory", "container_memory_failcnt", "container_oom_events_total"],
+    ] as const) {
+      const v1 = v1Dir(controller);
+      const otherwise = v1 === undefined ? "nowhere" : "cgroup-v1-group";
+      expect(figuresFrom[figure]).toBe(missing(`controller:${controller}`) === undefined ? "cgroup" : otherwise);
+      for (const name of names) expect([name, values.has(name)]).toEqual([name, figuresFrom[figure] !== "nowhere"]);
+    }
+    if (figuresFrom["limitHits"] === "cgroup-v1-group") {
+      const hits = () => Number(readFileSync(join(v1Dir("memory") ?? "", "memory.failcnt"), "utf8"));
+      const before = hits();
+      const told = (await metrics()).container.get("container_memory_failcnt");
+      expect(told).toBeGreaterThanOrEqual(before);
+      expect(told).toBeLessThanOrEqual(hits());
+    }
+  });
+
+  test("of huge pages are there by size, as in the container's cgroup, and their peak is not made up", async () => {
+    const files = readdirSync(join(cgroup2Mount() ?? "", daemon.cgroupRoot, "pods", pod, container));
+    const sizes = files.flatMap((file) => /^hugetlb\.([^.]+)\.current$/.exec(file)?.[1] ?? []);
+    const { container: values, keys } = await metrics();
+    const told = [...values.keys()].filter((name) => name.startsWith("container_hugetlb_"));
+    expect(told.sort()).toEqual(sizes.map((size) => `container_hugetlb_usage_bytes ${size}`).sort());
+    expect(keys.has("container_hugetlb_max_usage_bytes")).toBe(sizes.length > 0);
   });
 
   test("come by stream as by list", async () => {

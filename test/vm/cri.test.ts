@@ -4,7 +4,7 @@
  * mostly sleeps, so it goes on beside the others.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { critestImages, runCritest, specsOfVm } from "./critest.js";
+import { critestImages, critestProgram, runCritest, specsOfVm } from "./critest.js";
 import { DAEMON_MS, loadImages, sharedDaemon, SLOW_MS } from "./daemon.js";
 import { LOOP_DEVICE } from "./loop-device.js";
 import { busyboxPod, podApi } from "./pod-api.js";
@@ -25,7 +25,7 @@ const crictl = async (...args: string[]) => (await output(crictlLine(...args))).
 
 beforeAll(async () => {
   requiredTool("crictl");
-  requiredTool("critest");
+  critestProgram();
   const images = critestImages();
   await sharedDaemon(vm());
   await loadImages(vm(), images);
@@ -46,6 +46,7 @@ describe("CRI's resources", () => {
   let seen: Readonly<Record<"created" | "updated" | "later", Seen>> & {
     readonly oomScoreAdj: string;
     readonly psi: readonly boolean[];
+    readonly figures: readonly (readonly [name: string, before: number, told: number, after: number])[];
     readonly pod: string;
     readonly left: number;
   };
@@ -118,6 +119,23 @@ describe("CRI's resources", () => {
   test("of UpdatePodSandboxResources leave the pod's cgroup to its caller", () => {
     expect(seen.pod).toBe(String(256 * MIB));
     expect(seen.left).toBe(0);
+  });
+
+  test("show in the metrics as the controllers count them: throttled, limit hits, huge pages, kernel memory", () => {
+    expect(seen.figures.map(([name]) => name)).toEqual([
+      "container_cpu_cfs_periods_total",
+      "container_cpu_cfs_throttled_periods_total",
+      "container_memory_failcnt",
+      "container_oom_events_total",
+      "container_memory_kernel_usage",
+      "container_hugetlb_usage_bytes",
+    ]);
+    const [periods, throttled, , , kernel] = seen.figures;
+    for (const [name, before, told, after] of seen.figures) {
+      if (name === "container_memory_kernel_usage") continue;
+      expect([name, before <= told, told <= after]).toEqual([name, true, true]);
+    }
+    for (const figure of [periods, throttled, kernel]) expect(figure?.[2]).toBeGreaterThan(0);
   });
 
   test("are beside PSI of cpu, memory and io in the container's stats", () => {

@@ -30,13 +30,24 @@ interface Index {
   readonly manifests: readonly { readonly annotations?: Record<string, string> }[];
 }
 
+/** A later critest than the pinned one has them, and they pass on both machines: here by the controllers' own figures. */
+const METRICS = "PodSandbox runtime should support metrics operations runtime should support";
+const METRICS_SPECS = [
+  `${METRICS} returning metrics descriptors [Conformance]`,
+  `${METRICS} listing pod sandbox metrics [Conformance]`,
+];
+
+/** As test/conformance/run.mjs has it: the program that CRITEST names, or the pinned one. */
+export const critestProgram = (): string => process.env["CRITEST"] || requiredTool("critest");
+
 /** Names of the specs. */
 export function specsOfVm(): readonly string[] {
+  const program = process.env["CRITEST"];
+  const further = program && readFileSync(program).includes("metrics operations") ? METRICS_SPECS : [];
   const text = readFileSync(`${CHECKOUT}/test/conformance/expected.json`, "utf8");
   const { failed, skipped } = JSON.parse(text) as Expected;
-  return Object.entries({ ...failed, ...skipped })
-    .filter(([, reason]) => reason.endsWith("runs in the VM"))
-    .map(([name]) => name);
+  const excepted = Object.entries({ ...failed, ...skipped }).filter(([, reason]) => reason.endsWith("runs in the VM"));
+  return [...excepted.map(([name]) => name), ...further];
 }
 
 /** A layout with the one image of these specs, under the name that they ask for; nothing is pulled. */
@@ -60,14 +71,13 @@ export async function runCritest(vm: Vm, timeoutMs: number): Promise<ReadonlyMap
     "-ginkgo.seed=1",
     "-ginkgo.no-color",
     `-ginkgo.json-report=${WORK}/report.json`,
-    "-ginkgo.focus='AppArmor|Container OOM'",
+    "-ginkgo.focus='AppArmor|Container OOM|support metrics operations'",
   ];
   // It calls sudo, which a machine whose only user is root does not have.
   await vm.output(`mkdir -p ${WORK}/bin && touch ${WORK}/crictl.yaml
     printf '#!/bin/sh\\nexec "$@"\\n' >${WORK}/bin/sudo && chmod +x ${WORK}/bin/sudo`);
-  const critest = requiredTool("critest");
   const { stdout } = await vm.run(
-    `cd ${WORK}; PATH=${WORK}/bin:$PATH ${critest} ${flags.join(" ")} >log 2>&1; cat report.json || tail -c 4000 log`,
+    `cd ${WORK}; PATH=${WORK}/bin:$PATH ${critestProgram()} ${flags.join(" ")} >log 2>&1; cat report.json || tail -c 4000 log`,
     { timeoutMs },
   );
   if (!stdout.startsWith("[")) throw new Error(`critest wrote no report: ${stdout}`);

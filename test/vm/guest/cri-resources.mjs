@@ -59,6 +59,26 @@ const create = async (/** @type {string} */ name, /** @type {object} */ resource
   const request = { podSandboxId, config: container, sandboxConfig: config };
   return (await call("createContainer", "CreateContainerRequest", request)).containerId;
 };
+/** What the controllers count, by the metric's name. @param {string} id @returns {Record<string, number>} */
+const countsOf = (id) => {
+  const at = (/** @type {string} */ file, /** @type {string} */ key) =>
+    Number(new RegExp(`^${key}(\\d+)$`, "m").exec(readFileSync(`${dirOf(id)}/${file}`, "utf8"))?.[1]);
+  return {
+    container_cpu_cfs_periods_total: at("cpu.stat", "nr_periods "),
+    container_cpu_cfs_throttled_periods_total: at("cpu.stat", "nr_throttled "),
+    container_memory_failcnt: at("memory.events", "max "),
+    container_oom_events_total: at("memory.events", "oom_kill "),
+    container_memory_kernel_usage: at("memory.stat", "kernel "),
+    container_hugetlb_usage_bytes: at("hugetlb.2MB.current", ""),
+  };
+};
+/** @param {string} id @returns {Promise<Record<string, number>>} */
+const metricsOf = async (id) => {
+  const { podMetrics } = await call("listPodSandboxMetrics", "ListPodSandboxMetricsRequest", {});
+  const own = podMetrics.flatMap((/** @type {any} */ pod) => pod.containerMetrics);
+  const { metrics } = own.find((/** @type {any} */ { containerId }) => containerId === id);
+  return Object.fromEntries(metrics.map((/** @type {any} */ { name, value }) => [name, Number(value.value)]));
+};
 const dirOf = (/** @type {string} */ id) => `/sys/fs/cgroup${PARENT}/${podSandboxId}/${id}`;
 const all = {
   cpuPeriod: 50_000n,
@@ -96,6 +116,12 @@ const { stats } = await call("containerStats", "ContainerStatsRequest", { contai
 seen.psi = [stats.cpu, stats.memory, stats.io].map(
   (part) => part?.psi?.Some !== undefined && part.psi.Full !== undefined,
 );
+
+// Longer than its quota of a period, and then idle.
+const busy = { containerId: id, cmd: ["timeout", "1", "sh", "-c", "while :; do :; done"], timeout: 60n };
+await call("execSync", "ExecSyncRequest", busy);
+const [before, metrics, after] = [countsOf(id), await metricsOf(id), countsOf(id)];
+seen.figures = Object.keys(before).map((name) => [name, before[name], metrics[name], after[name]]);
 
 const later = await create("later", all);
 const partly = { memoryLimitInBytes: BigInt(72 * MIB), unified: {} };
