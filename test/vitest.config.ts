@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
+const leftFolders = `${root}test/harness/left-folders.ts`;
 
 export default defineConfig({
   root,
@@ -20,10 +21,19 @@ export default defineConfig({
     // Polls end as soon as it is so: the limit is for a slow machine. vitest's own is one second.
     expect: { poll: { timeout: 30_000, interval: 50 } },
     projects: [
-      { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 60_000 } },
       {
         extends: true,
-        test: { name: "native", include: ["test/native/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 120_000 },
+        test: { name: "unit", include: ["test/unit/**/*.test.ts"], setupFiles: leftFolders, testTimeout: 60_000 },
+      },
+      {
+        extends: true,
+        test: {
+          name: "native",
+          include: ["test/native/**/*.test.ts"],
+          setupFiles: leftFolders,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
       },
       {
         extends: true,

@@ -24,6 +24,7 @@ import { ExitMessages } from "./exit-messages.js";
 import type { WorkerContext } from "./worker-context.js";
 import { makePodSandbox } from "./pod-sandbox.js";
 import { PodVolumes } from "./pod-volumes.js";
+import { UnderWay } from "./under-way.js";
 
 const MAX_TIMER_MS = 2_147_483_647;
 /** The first start is what people ask about; of later restarts only the newest steps are kept. */
@@ -33,6 +34,8 @@ const FIRST_SPANS_KEPT = 128;
 const RETRY_MS = 2_000;
 const RETRY_BASE_MS = 200;
 const RETRY_MAX_MS = 10_000;
+/** How long a close waits for what heeds no abort. */
+const MAKING_ENDS_MS = 2_000;
 
 export class PodWorker {
   readonly record: PodRecord;
@@ -40,6 +43,7 @@ export class PodWorker {
   readonly timeline = new Timeline();
   readonly #context: WorkerContext;
   readonly #busy = new Set<string>();
+  readonly #underWay = new UnderWay();
   readonly #writer: RecordWriter;
   readonly #stopper: ContainerStopper;
   readonly #prober: Prober;
@@ -97,7 +101,7 @@ export class PodWorker {
 
   /** Makes the sandbox of a pod that is not recorded yet; `accept` or `refuse` follows. */
   prepare(): void {
-    this.#preparing = this.#runSandbox();
+    this.#preparing = this.#underWay.add(this.#runSandbox());
     this.#spawn("@sandbox", () => this.#preparing as Promise<void>);
   }
 
@@ -163,12 +167,13 @@ export class PodWorker {
     }
   }
 
-  /** Stops looking; containers go on. Waits for what is being written. */
+  /** Stops looking; containers go on. Waits for what is being made, which the abort ends soon, and written. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#prober.close();
     clearTimeout(this.#timer);
     this.#abort.abort(new RuntimeError("the daemon is stopping", { kind: "cancelled", code: "CANCELLED" }));
+    await this.#underWay.ended(MAKING_ENDS_MS);
     await this.#writer.flush().catch(() => undefined);
   }
 
@@ -220,9 +225,9 @@ export class PodWorker {
   #act(action: Exclude<Action, { type: "wait" }>, atNs: bigint): void {
     switch (action.type) {
       case "run-sandbox":
-        return this.#spawn("@sandbox", () => this.#runSandbox());
+        return this.#spawn("@sandbox", () => this.#underWay.add(this.#runSandbox()));
       case "start":
-        return this.#spawn(action.container.name, () => this.#start(action.container));
+        return this.#spawn(action.container.name, () => this.#underWay.add(this.#start(action.container)));
       case "initialized":
         this.record.isInitialized = true;
         this.#touch();
@@ -297,7 +302,7 @@ export class PodWorker {
       this.record.sandboxFailure = { ...this.record.sandboxFailure, retryAtNs: "0" };
     this.kick();
     if (!this.record.sandbox || this.#isClosed || this.record.deletion) return;
-    this.#podVolumes.prepare().catch((err: unknown) => {
+    this.#underWay.add(this.#podVolumes.prepare()).catch((err: unknown) => {
       const { message } = toRuntimeError(err);
       this.#context.events.record(this.#reference, { type: "Warning", reason: "FailedMount", message });
     });

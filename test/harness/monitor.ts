@@ -77,11 +77,17 @@ export class MonitorBench {
 
   static async start(socketName?: string): Promise<MonitorBench> {
     const bench = new MonitorBench(socketName);
-    // Between bind and listen the socket is there and refuses.
-    await until(async () => {
-      bench.client = await bench.connect().catch(() => undefined as never);
-      return bench.client !== undefined;
-    });
+    try {
+      // Between bind and listen the socket is there and refuses.
+      await until(async () => {
+        bench.client = await bench.connect().catch(() => undefined as never);
+        return bench.client !== undefined;
+      });
+    } catch (err) {
+      // Nobody has it yet who could.
+      await bench.stop().catch(() => undefined);
+      throw err;
+    }
     bench.client.onExit((exit) => bench.exits.push(exit));
     return bench;
   }
@@ -169,19 +175,46 @@ export class MonitorBench {
     return this.client.exec(this.execParams(container, "capture", args, changes));
   }
 
-  /** Kills what runs, ends the monitor and removes everything. Throws where something is left. */
-  async stop(): Promise<void> {
-    const isAlive = this.child.exitCode === null && this.child.signalCode === null;
-    if (isAlive) {
-      const client = await this.connect();
-      for (const { containerId } of (await client.list()).containers) await client.kill({ containerId });
-      await until(async () => (await client.list()).containers.every(({ state }) => state === "exited"));
-      await client.shutdown();
-      await until(() => this.child.exitCode !== null || this.child.signalCode !== null);
-    }
+  /**
+   * Kills what runs, ends the monitor and removes everything. Throws the first thing that went wrong, but tries
+   * all of it: what a monitor that does not answer leaves would stay for good.
+   *
+   * @param answerMs how long the monitor may take before it is killed
+   */
+  async stop(answerMs = 30_000): Promise<void> {
+    const problems: unknown[] = [];
+    const attempt = async (work: () => unknown) => {
+      try {
+        await work();
+      } catch (err) {
+        problems.push(err);
+      }
+    };
+    if (!this.#hasEnded) await attempt(() => within(answerMs, this.#shutDown()));
+    await attempt(() => this.#killRest());
     for (const client of this.#clients) client.close();
-    await removeCgroupTree(this.cgroup);
-    rmSync(this.dir, { recursive: true, force: true });
+    await attempt(() => removeCgroupTree(this.cgroup));
+    await attempt(() => rmSync(this.dir, { recursive: true, force: true, maxRetries: 10 }));
+    if (problems.length > 0) throw problems[0];
+  }
+
+  get #hasEnded(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
+  async #shutDown(): Promise<void> {
+    const client = await this.connect();
+    for (const { containerId } of (await client.list()).containers) await client.kill({ containerId });
+    await until(async () => (await client.list()).containers.every(({ state }) => state === "exited"));
+    await client.shutdown();
+    await until(() => this.#hasEnded);
+  }
+
+  /** What heeded no request: the monitor, and what is in the cgroup. */
+  async #killRest(): Promise<void> {
+    if (!this.#hasEnded) this.child.kill("SIGKILL");
+    if (existsSync(this.cgroup)) writeFileSync(join(this.cgroup, "cgroup.kill"), "1");
+    await until(() => this.#hasEnded);
   }
 
   #spec(args: readonly string[], terminal: boolean, uid = 0, pidNamespace?: string) {
@@ -246,6 +279,14 @@ export async function until(isTrue: () => boolean | Promise<boolean>, deadlineMs
 export function anonymousKib(pid: number): number {
   const line = /^Pss_Anon: +(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"));
   return Number(line?.[1] ?? fail("no Pss_Anon"));
+}
+
+async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
+  const timer = new AbortController();
+  const late = sleep(limitMs, undefined, { signal: timer.signal }).then(() => fail(`no answer within ${limitMs} ms`));
+  late.catch(() => undefined);
+  work.catch(() => undefined);
+  return Promise.race([work, late]).finally(() => timer.abort());
 }
 
 function fail(why: string): never {

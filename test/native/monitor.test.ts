@@ -298,3 +298,11 @@ describe("shutdown", () => {
     expect(bench.child.exitCode).toBe(0);
   });
 });
+
+test("a bench whose monitor answers nothing is taken down nevertheless, with its containers, and says so", async () => {
+  const stuck = await MonitorBench.start();
+  await stuck.start(FOREVER);
+  stuck.child.kill("SIGSTOP");
+  await expect(stuck.stop(100)).rejects.toThrow("no answer within 100 ms");
+  expect([existsSync(stuck.dir), existsSync(stuck.cgroup)]).toEqual([false, false]);
+});
