@@ -17,10 +17,8 @@ function noted(path: string): string {
 
 const { mkdtempSync } = fs;
 const { mkdtemp } = fs.promises;
-fs.mkdtempSync = ((...args: Parameters<typeof mkdtempSync>) =>
-  noted(mkdtempSync(...args) as string)) as typeof mkdtempSync;
-fs.promises.mkdtemp = (async (...args: Parameters<typeof mkdtemp>) =>
-  noted((await mkdtemp(...args)) as string)) as typeof mkdtemp;
+fs.mkdtempSync = ((...args: Parameters<typeof mkdtempSync>) => noted(mkdtempSync(...args))) as typeof mkdtempSync;
+fs.promises.mkdtemp = (async (...args: Parameters<typeof mkdtemp>) => noted(await mkdtemp(...args))) as typeof mkdtemp;
 syncBuiltinESMExports();
 
 // Hooks run in reverse order: after those of the file.

@@ -1,12 +1,15 @@
 /** Pod sandboxes over CRI, against the whole daemon. */
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import {
   ContainerConfig,
   ContainerState,
+  NamespaceMode,
   PodSandboxConfig,
   PodSandboxState,
 } from "../../src/cri/generated/runtime/v1/api.js";
 import { useCriDaemon } from "../harness/cri-bench.js";
+import { freePort } from "../harness/free-port.js";
+import { requires } from "../harness/requires.js";
 
 const DEADLINE_EXCEEDED = 4;
 const NOT_FOUND = 5;
@@ -87,4 +90,58 @@ test("sandboxes stopped end their containers, and stopping again succeeds", asyn
   await bench.cri.call("stopPodSandbox", { podSandboxId: id });
   await bench.cri.call("stopPodSandbox", { podSandboxId: id });
   expect(await bench.cri.status(container)).toMatchObject({ state: ContainerState.CONTAINER_EXITED, exitCode: 137 });
+});
+
+/** A kubelet sends the ports of pods in the host's network too; there the process itself is what listens. */
+describe("in the host's network, ports of a manifest publish nothing, reserve nothing, and the process has them:", () => {
+  const rules = () => bench.daemon.snapshot()["rules"];
+  const answer = async (port: number) => {
+    const response = await fetch(`http://127.0.0.1:${port}/hostname`).catch(() => undefined);
+    return response?.status;
+  };
+  const listening = (port: number) => ["httpd", "-f", "-p", `127.0.0.1:${port}`, "-h", "/etc"];
+
+  test("a sandbox over CRI", async (context) => {
+    requires("nft")(context);
+    const port = await freePort();
+    const portMappings = [{ containerPort: port, hostPort: port }, { containerPort: 80 }];
+    const linux = { securityContext: { namespaceOptions: { network: NamespaceMode.NODE } } };
+    const before = rules();
+    expect(before?.length).toBeGreaterThan(10);
+    expect(before?.filter((line) => line.includes(String(port)))).toEqual([]);
+    const first = await bench.sandbox({ linux, portMappings });
+    const second = await bench.sandbox({ linux, portMappings });
+    expect(rules()).toEqual(before);
+    const server = await bench.cri.startContainer(first, { linux, command: listening(port) });
+    await expect.poll(() => answer(port)).toBe(200);
+    const late = await bench.cri.startContainer(second, { linux, command: listening(port) });
+    await expect.poll(async () => (await bench.cri.status(late)).state).toBe(ContainerState.CONTAINER_EXITED);
+    expect((await bench.cri.status(server)).state).toBe(ContainerState.CONTAINER_RUNNING);
+    await bench.cri.removeSandbox(first);
+    expect(rules()).toEqual(before);
+    await expect.poll(() => answer(port)).toBeUndefined();
+    // Nobody has it now: a pod of its own network is given it, by rules.
+    await bench.sandbox({ portMappings });
+    expect(rules()?.filter((line) => line.includes(String(port)))).not.toEqual([]);
+  });
+
+  test("a pod of the API", async (context) => {
+    requires("nft")(context);
+    const port = await freePort();
+    const before = rules();
+    await bench.daemon.runPod(`
+apiVersion: v1
+kind: Pod
+metadata: { name: on-host }
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 0
+  containers:
+  - { name: web, image: "minke.test/busybox:1", command: ${JSON.stringify(listening(port))}, ports: [{ containerPort: ${port}, hostPort: ${port} }] }`);
+    await expect.poll(() => answer(port)).toBe(200);
+    expect(rules()).toEqual(before);
+    await bench.daemon.expect("delete", "pod", "on-host", "--force");
+    await expect.poll(() => answer(port)).toBeUndefined();
+    expect(rules()).toEqual(before);
+  });
 });
