@@ -5,9 +5,10 @@
  * Bridges mknet…, subnets of 10.203.0.0/16; every test removes what it made.
  */
 import { readFileSync } from "node:fs";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { newSandboxId } from "../../src/base/ids.js";
 import { dialInNetns, type Fd } from "../../src/native/index.js";
+import { NetlinkSocket } from "../../src/network/netlink/socket.js";
 import { type NetworkRecord, PodNetwork } from "../../src/network/pod-network.js";
 import { MemoryStore } from "../harness/memory-store.js";
 import { ask, log, netnsOf, networkBench, port, run } from "../harness/network-bench.js";
@@ -96,6 +97,54 @@ describe("setup", () => {
     const two = await addPod();
     await serve(one.namespaces, 80);
     expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
+  });
+
+  const place = async () => {
+    const [id, namespaces] = [newSandboxId(), await makeNamespaces()];
+    await bench.network.reserve(id, []);
+    return () => bench.network.setup(id, { netns: netnsOf(namespaces), netlink: namespaces.netlink as Fd });
+  };
+
+  test("a pod that asked before another one made a deleted bridge again asks once more", async () => {
+    const [early, late] = [await place(), await place()];
+    const { exchange } = NetlinkSocket.prototype;
+    let goOn: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (goOn = resolve));
+    // The first batch is that of the early pod's link: it is refused, and hears of it late.
+    vi.spyOn(NetlinkSocket.prototype, "exchange").mockImplementationOnce(async function (
+      this: NetlinkSocket,
+      requests,
+    ) {
+      const results = await exchange.call(this, requests);
+      await held;
+      return results;
+    });
+    run("ip", "link", "del", BRIDGE);
+    const setup = early();
+    setup.catch(() => undefined);
+    await late().finally(() => (goOn(), vi.restoreAllMocks()));
+    expect((await setup).ips).toHaveLength(2);
+  });
+
+  test("a bridge that is deleted again while it is made again is made once more", async () => {
+    const setUp = await place();
+    const { exchange } = NetlinkSocket.prototype;
+    let deletions = 1;
+    const spy = vi.spyOn(NetlinkSocket.prototype, "exchange").mockImplementation(function (
+      this: NetlinkSocket,
+      requests,
+    ) {
+      // Up, two addresses and a route: what follows on its sysctls.
+      if (requests.length === 4 && deletions-- > 0) run("ip", "link", "del", BRIDGE);
+      return exchange.call(this, requests);
+    });
+    run("ip", "link", "del", BRIDGE);
+    try {
+      expect((await setUp()).ips).toHaveLength(2);
+    } finally {
+      spy.mockRestore();
+    }
+    expect(deletions).toBeLessThan(1);
   });
 });
 
