@@ -4,6 +4,7 @@
  * The only place that knows every part. It ends on SIGTERM, SIGINT or by request; sandboxes and
  * containers go on without it unless the request says otherwise.
  */
+import { createHash } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -26,7 +27,8 @@ import { PodEngine } from "./pod/engine.js";
 import type { HistoryRecord } from "./pod/history.js";
 import { imagesOf } from "./pod/images.js";
 import type { PodRecord } from "./pod/record.js";
-import { readHost, removeEmptyCgroups } from "./runtime/host.js";
+import { cgroupDir } from "./runtime/cgroups.js";
+import { type Host, readHost, removeEmptyCgroups } from "./runtime/host.js";
 import { type OpenedRuntime, openRuntime } from "./runtime/open-runtime.js";
 import { readRuntimeHandlers } from "./runtime/runtime-handlers.js";
 import { rememberSettingsFile } from "./settings/last-settings-file.js";
@@ -172,7 +174,7 @@ async function open(
     ...imageOptions(settings),
     ...{ isInUse, usersOf, afterTransfer: spareMemory.touch },
   });
-  const nri = new Nri({ ...settings.nri, runtimeVersion: VERSION, log });
+  const nri = new Nri({ ...settings.nri, runtimeVersion: VERSION, pluginCgroup: pluginCgroup(host, paths), log });
   const runtimeHandlers = await readRuntimeHandlers(settings.runtimeHandlers, log);
   const runtime = await openRuntime({
     paths,
@@ -217,6 +219,7 @@ async function open(
   for (const record of stores.flatMap(({ quarantined }) => quarantined)) {
     log.error(record, "a record could not be read and was put aside");
   }
+  await nri.endFormer();
   // Before the first container is made, by the engine or through a socket: they may have to see each.
   if (settings.nri.enabled && settings.nri.pluginDir !== undefined) {
     parts.push("end the NRI plugins", () => nri.close());
@@ -260,6 +263,12 @@ async function open(
   giveBackMemory();
   await openSockets(daemon, { cri: criSocket, api: apiSocket }, parts);
   return daemon;
+}
+
+/** Its own, also where somebody gave two daemons one cgroup root. */
+function pluginCgroup({ cgroups }: Host, { root }: Paths): string {
+  const owner = createHash("sha256").update(root).digest("hex").slice(0, 12);
+  return join(cgroupDir(cgroups, `/${cgroups.root}`), "nri", owner);
 }
 
 /** Credentials are those of the daemon's user where the settings name no file. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -318,9 +319,18 @@ class VolatileMark {
   bool is_to_come_;
 };
 
-}  // namespace
+// Without space for its work directory overlayfs says so in the kernel's log and goes on read-only.
+bool CheckWritable(const OverlayRoot& overlay, int root, Problem* problem) {
+  struct statvfs status;
+  if (overlay.upper.empty() || ::fstatvfs(root, &status) < 0 || (status.f_flag & ST_RDONLY) == 0) return true;
+  const std::string probe = overlay.work + "/probe";
+  const int why = ::mkdir(probe.c_str(), 0700) < 0 ? errno : EROFS;
+  if (why == EROFS) ::rmdir(probe.c_str());
+  return FailStep(Step::kRootfs, "make the work directory of an overlay in " + Quote(overlay.work), {"mkdir", why},
+                  problem);
+}
 
-bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Problem* problem) {
+bool MakeAnyOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Problem* problem) {
   // Before Linux 6.5 overlayfs has no options of its own in fsconfig(2), which refuses a descriptor;
   // before 6.15 it takes no detached mounts as layers, which id-mapped ones are (EINVAL).
   static bool lacks_options = false;
@@ -344,6 +354,12 @@ bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Pr
   if (userns >= 0) lacks_detached_layers = true;
   *root = std::move(*mount);
   return true;
+}
+
+}  // namespace
+
+bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root, Problem* problem) {
+  return MakeAnyOverlay(overlay, userns, root, problem) && CheckWritable(overlay, root->get(), problem);
 }
 
 bool MountRootfs(const OverlayRoot& overlay, const std::string& target, Problem* problem) {

@@ -20,6 +20,7 @@ import {
 } from "../native/index.js";
 import type { LinuxDeviceCgroup } from "../oci/index.js";
 import { socketFromFd } from "./connect.js";
+import { childrenInCgroups } from "./unanswered.js";
 
 /** native/sys/fork_request.h, ForkAnswer: sequence, pid, errno. */
 const ANSWER_BYTES = 12;
@@ -88,6 +89,7 @@ export class ForkServer {
 }
 
 interface Waiting {
+  readonly sandboxId: string;
   readonly resolve: (pid: number) => void;
   readonly reject: (err: Error) => void;
 }
@@ -133,7 +135,10 @@ class Connection {
     const sequence = (this.#sequence = (this.#sequence + 1) >>> 0);
     const control = forkMonitor(this.#number, sequence, request);
     try {
-      const pid = await new Promise<number>((resolve, reject) => this.#waiting.set(sequence, { resolve, reject }));
+      const { sandboxId } = request;
+      const pid = await new Promise<number>((resolve, reject) =>
+        this.#waiting.set(sequence, { sandboxId, resolve, reject }),
+      );
       return { pid, pidfd: pidfdOpen(pid), control };
     } catch (err) {
       control.close();
@@ -159,15 +164,29 @@ class Connection {
   }
 
   async #end(): Promise<void> {
-    for (const { reject } of this.#waiting.values()) reject(gone());
+    const unanswered = [...this.#waiting.values()];
     this.#waiting.clear();
+    let unknown: Fd[] = [];
     try {
       // It reads that we are gone; one that is stopped does not.
-      while (!(await waitForProcess(this.#pidfd, END_DEADLINE_MS))) pidfdSendSignal(this.#pidfd, "SIGKILL");
-      reapChild(this.#pidfd);
+      await ended(this.#pidfd);
+      // It forks no more: what it had forked without saying so is our child, and nobody else knows of it.
+      unknown = await childrenInCgroups(unanswered.map(({ sandboxId }) => sandboxId));
+      for (const pidfd of unknown) pidfdSendSignal(pidfd, "SIGKILL");
     } finally {
-      this.#pidfd.close();
+      for (const { reject } of unanswered) reject(gone());
     }
+    await Promise.all(unknown.map(ended));
+  }
+}
+
+/** Waits for a child of ours, killing it where it does not end by itself, and reaps it. */
+async function ended(pidfd: Fd): Promise<void> {
+  try {
+    while (!(await waitForProcess(pidfd, END_DEADLINE_MS))) pidfdSendSignal(pidfd, "SIGKILL");
+    reapChild(pidfd);
+  } finally {
+    pidfd.close();
   }
 }
 

@@ -2,7 +2,7 @@
  * The links of pods and the bridge that they hang on: making, retiring, and putting back what
  * somebody has deleted by hand. Knows leases, not who gives them out.
  */
-import { RuntimeError } from "../base/errors.js";
+import { hasErrno, RuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { Logger } from "../base/log.js";
 import type { Fd } from "../native/index.js";
@@ -15,6 +15,8 @@ import * as rt from "./netlink/rtnetlink.js";
 import { netlinkError, NetlinkSocket } from "./netlink/socket.js";
 
 const ENODEV = 19;
+/** For a bridge that is deleted again while it is made again. */
+const BRIDGE_RETRIES = 3;
 export const POD_INTERFACE = "eth0";
 
 export interface PodLinksParts {
@@ -121,11 +123,11 @@ export class PodLinks {
   async #createLink(lease: LeaseRecord, netns: Fd): Promise<number> {
     const { route, mtu } = this.#parts;
     const clause = `make link "${lease.link}"`;
-    const attempt = () =>
+    const attempt = (bridgeIndex: number) =>
       route.exchange([
         rt.createVeth({
           hostName: lease.link,
-          bridgeIndex: this.#bridgeIndex,
+          bridgeIndex,
           netnsFd: netns.number,
           podName: POD_INTERFACE,
           podMac: podMac(toAddresses(lease.ips)),
@@ -134,13 +136,18 @@ export class PodLinks {
         rt.configurePort(lease.link, linkAlias(lease)),
         rt.getLink(lease.link),
       ]);
-    let results = await attempt();
-    if (results.some(({ errno }) => errno !== 0) && (await this.verifyBridge())) {
-      // The first attempt may have made the pair before it was refused.
+    let asked = this.#bridgeIndex;
+    let results = await attempt(asked);
+    const refusal = () => results.find(({ errno }) => errno !== 0);
+    for (let left = BRIDGE_RETRIES; left > 0 && refusal(); left--) {
+      // Also where another pod has seen to it since this one asked.
+      if (!(await this.verifyBridge()) && asked === this.#bridgeIndex) break;
+      // The attempt may have made the pair before it was refused.
       await route.exchange([rt.deleteLink(lease.link)]);
-      results = await attempt();
+      asked = this.#bridgeIndex;
+      results = await attempt(asked);
     }
-    const refused = results.find(({ errno }) => errno !== 0);
+    const refused = refusal();
     if (refused) throw netlinkError(clause, refused);
     const link = results[2]?.messages[0];
     if (!link)
@@ -153,7 +160,14 @@ export class PodLinks {
     this.#repair ??= (async () => {
       const { route, settings, subnets, mtu, log, attached } = this.#parts;
       log.warn({ bridge: settings.bridge }, "the bridge is gone or down, making it again");
-      this.#bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
+      for (let left = BRIDGE_RETRIES; ; left--) {
+        try {
+          this.#bridgeIndex = await bridge.ensureBridge(route, settings, subnets, mtu);
+          break;
+        } catch (err) {
+          if (left === 0 || !(hasErrno(err, "ENODEV") || hasErrno(err, "ENOENT"))) throw err;
+        }
+      }
       await this.attach(attached());
     })().finally(() => {
       this.#repair = undefined;

@@ -2,18 +2,21 @@
  * Plugins that are installed in a folder: found, checked, started, and ended with the daemon.
  *
  * As NRI has it: a plugin is an executable `NN-name`. Descriptor 3 is its connection, and its environment has
- * nothing but that number, its name and its index. One that ends is not started again. Plugins run as the
- * daemon does, so nobody else may be able to change what is started. Knows nothing of what they say.
+ * nothing but that number, its name and its index. One that ends is not started again, and with a plugin
+ * ends all that it has started. Plugins run as the daemon does, so nobody else may be able to change what is
+ * started. Knows nothing of what they say.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { lstat, readdir, realpath } from "node:fs/promises";
+import { lstat, mkdir, readdir, realpath, rmdir, writeFile } from "node:fs/promises";
 import type { Socket } from "node:net";
+import { constants } from "node:os";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
+import { builtFile, removeCgroups, syscallError } from "../native/index.js";
 
 /** What the plugin is called, whatever it calls itself. */
 export interface PluginIdentity {
@@ -33,7 +36,12 @@ export interface StartedPlugin {
 }
 
 const CONNECTION_FD = 3;
-const END_MS = 2_000;
+/** The keeper's: closed with the daemon, however that ends. */
+const LIFE_FD = 4;
+/** It gives a plugin two seconds. */
+const KEEPER_MS = 5_000;
+const CGROUP_ROUND_MS = 20;
+const CGROUP_END_MS = 10_000;
 const MAX_SAID = 1024;
 /** NRI's own rule, api.ParsePluginName and api.CheckPluginName. */
 const FILE_NAME = /^(\d{2})-([A-Za-z0-9_.+-]{1,128})$/;
@@ -113,61 +121,112 @@ function unsafe(path: string, why: string): RuntimeError {
   return new RuntimeError(`"${path}" ${why}`, { kind: "failed-precondition", code: "NRI_PLUGIN_DIR_UNSAFE" });
 }
 
-/** Starts a plugin; `undefined` where it could not be, which is logged. One whose connection ends is ended. */
+/**
+ * Starts a plugin; `undefined` where it could not be, which is logged. One whose connection ends is ended.
+ *
+ * @param cgroup of all plugins, absolute: each gets one of its own below it. Without one, children that a
+ *   plugin puts into a session of their own are left to themselves.
+ */
 export async function startInstalled(
   { index, name, path }: InstalledPlugin,
   log: Logger,
+  cgroup?: string,
 ): Promise<StartedPlugin | undefined> {
   const plugin = `${index}-${name}`;
-  const child = spawn(path, [], {
+  const own = cgroup === undefined ? "" : join(cgroup, plugin);
+  if (own !== "") await mkdir(own, { recursive: true });
+  // native/monitor/plugin_keeper.h: it stands between, and outlives a daemon that is killed by what it has to do then.
+  const keeper = spawn(builtFile("minke-oci"), [own, path], {
+    argv0: "minke-plugin",
     cwd: "/",
     // A session of its own: what a terminal sends to the daemon is not meant for it.
     detached: true,
-    stdio: ["ignore", "ignore", "pipe", "pipe"],
+    stdio: ["ignore", "ignore", "pipe", "pipe", "pipe"],
     env: { NRI_PLUGIN_NAME: name, NRI_PLUGIN_IDX: index, NRI_PLUGIN_SOCKET: String(CONNECTION_FD) },
   });
-  const socket = child.stdio[CONNECTION_FD] as Socket;
-  socket.on("error", () => undefined);
+  const [socket, life] = [keeper.stdio[CONNECTION_FD], keeper.stdio[LIFE_FD]] as [Socket, Socket];
+  for (const each of [socket, life]) each.on("error", () => undefined);
+  const said = lastWords(keeper.stderr as Readable);
+  const exited = once(keeper, "exit");
+  const endRest = () =>
+    endCgroup(own).catch((err: unknown) => {
+      log.warn({ plugin, err: String(err) }, "could not end all of an NRI plugin, leaving it to the next start");
+    });
+  // Heard where it is waited for.
+  exited.catch(() => undefined);
   try {
-    await once(child, "spawn");
+    await once(keeper, "spawn");
+    await begun(life);
   } catch (err) {
     log.warn({ plugin, err: String(err) }, "could not start an installed NRI plugin, going on without it");
+    if (keeper.pid !== undefined) await exited;
+    await endRest();
     return undefined;
   }
-  const said = lastWords(child.stderr as Readable);
   let isAskedTo = false;
-  const ended = once(child, "exit").then(async ([exitCode, signal]: unknown[]) => {
+  const ended = exited.then(async ([exitCode, signal]: unknown[]) => {
+    // Also where it was the keeper that was killed.
+    await endRest();
     // What it said last may still be on its way.
-    await Promise.race([child.stderr && once(child.stderr, "close"), sleep(200, undefined, { ref: false })]);
-    child.stderr?.destroy();
+    await Promise.race([keeper.stderr && once(keeper.stderr, "close"), sleep(200, undefined, { ref: false })]);
+    keeper.stderr?.destroy();
     if (isAskedTo) return;
     log.warn({ plugin, exitCode, signal, said: said() }, "an installed NRI plugin ended, not starting it again");
   });
-  const kill = () => endProcess(child, ended);
-  socket.once("close", () => void kill());
+  const end = async () => {
+    life.destroy();
+    const timer = setTimeout(() => keeper.kill("SIGKILL"), KEEPER_MS);
+    await ended;
+    clearTimeout(timer);
+  };
+  socket.once("close", () => void end());
   return {
     socket,
     end: async () => {
       isAskedTo = true;
       socket.destroy();
-      await kill();
+      await end();
     },
   };
 }
 
-async function endProcess(child: ChildProcess, ended: Promise<void>): Promise<void> {
-  signalGroup(child, "SIGTERM");
-  const timer = setTimeout(() => signalGroup(child, "SIGKILL"), END_MS);
-  await ended;
-  clearTimeout(timer);
+/** @throws RuntimeError with the errno of what kept the plugin from starting */
+async function begun(life: Socket): Promise<void> {
+  const answer = await new Promise<Buffer | undefined>((resolve) => {
+    life.once("data", resolve);
+    life.once("close", () => resolve(undefined));
+  });
+  const errno = answer?.readInt32LE(0) ?? constants.errno.EPIPE;
+  if (errno !== 0) throw syscallError("start plugin", "execve", errno);
 }
 
-function signalGroup(child: ChildProcess, signal: "SIGTERM" | "SIGKILL"): void {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
-  try {
-    process.kill(-child.pid, signal);
-  } catch (err) {
-    if (!hasErrno(err, "ESRCH")) throw err;
+/**
+ * Ends what is left of the plugins of an earlier daemon: their keepers end them with it, unless they were
+ * killed themselves. No second copy runs beside one.
+ *
+ * @param cgroup that of all plugins; one that is not there has none
+ */
+export async function endFormerPlugins(cgroup: string): Promise<void> {
+  await endCgroup(cgroup);
+  // Also other daemons' may be below.
+  await rmdir(dirname(cgroup)).catch(() => undefined);
+}
+
+/** Kills all that runs in it, and removes it. @throws RuntimeError `deadline-exceeded` CGROUP_BUSY */
+async function endCgroup(cgroup: string): Promise<void> {
+  if (cgroup === "") return;
+  const giveUpAt = performance.now() + CGROUP_END_MS;
+  while (!(await removeCgroups(cgroup))) {
+    if (performance.now() > giveUpAt) {
+      throw new RuntimeError(`end what runs in "${cgroup}": it outlives SIGKILL`, {
+        kind: "deadline-exceeded",
+        code: "CGROUP_BUSY",
+      });
+    }
+    await writeFile(join(cgroup, "cgroup.kill"), "1").catch((err: unknown) => {
+      if (!hasErrno(err, "ENOENT") && !hasErrno(err, "ENODEV")) throw err;
+    });
+    await sleep(CGROUP_ROUND_MS);
   }
 }
 

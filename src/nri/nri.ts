@@ -5,6 +5,7 @@
  * What the verbs of the runtime talk to. Until the first plugin connects, nothing of the protocol is
  * loaded, and each event is one look at nothing. Knows no verb but through `NriHost`.
  */
+import { access } from "node:fs/promises";
 import type { Socket } from "node:net";
 import type { Logger } from "../base/log.js";
 import type { ContainerResources } from "../spec/container-config.js";
@@ -28,6 +29,8 @@ export interface NriOptions {
   readonly registrationTimeoutMs: number;
   readonly requestTimeoutMs: number;
   readonly runtimeVersion: string;
+  /** Of the plugins that are started here, absolute; nobody else uses it. */
+  readonly pluginCgroup?: string | undefined;
   readonly log: Logger;
 }
 
@@ -45,6 +48,7 @@ export class Nri {
   #host: NriHost | undefined;
   #plugins: Plugins | undefined;
   readonly #started: StartedPlugin[] = [];
+  #hasSurvivors = false;
 
   constructor(options: NriOptions) {
     this.#options = options;
@@ -73,18 +77,32 @@ export class Nri {
    */
   async startInstalled(dir: string): Promise<void> {
     const { log } = this.#options;
+    if (this.#hasSurvivors) return;
     const { findInstalled, startInstalled } = await import("./installed-plugins.js");
     const found = await findInstalled(dir, log);
     // What they register with, before their time to do so begins.
     if (found.length > 0) await this.#loaded();
     await Promise.all(
       found.map(async (installed) => {
-        const started = await startInstalled(installed, log);
+        const started = await startInstalled(installed, log, this.#options.pluginCgroup);
         if (!started) return;
         this.#started.push(started);
         await this.accept(started.socket, installed);
       }),
     );
+  }
+
+  /** Ends what an earlier daemon's plugins have left. Where that cannot be ended, no second copy is started. */
+  async endFormer(): Promise<void> {
+    const { pluginCgroup, log } = this.#options;
+    if (pluginCgroup === undefined || !(await isThere(pluginCgroup))) return;
+    const { endFormerPlugins } = await import("./installed-plugins.js");
+    try {
+      await endFormerPlugins(pluginCgroup);
+    } catch (err) {
+      this.#hasSurvivors = true;
+      log.error({ err: String(err) }, "could not end the NRI plugins of an earlier daemon, starting none");
+    }
   }
 
   /** Takes a plugin's connection over; what goes wrong with it is logged. */
@@ -103,7 +121,9 @@ export class Nri {
   /** Resolves when the plugins that were started here are gone. */
   async close(): Promise<void> {
     this.#plugins?.close();
-    await Promise.all(this.#started.splice(0).map((plugin) => plugin.end()));
+    const started = this.#started.splice(0);
+    await Promise.all(started.map((plugin) => plugin.end()));
+    if (started.length > 0) await this.endFormer();
   }
 
   /** @throws RuntimeError what a plugin refuses of RunPodSandbox; the others have happened already */
@@ -150,4 +170,11 @@ export class Nri {
   async stopContainer(container: NriContainer): Promise<void> {
     await this.#plugins?.stopContainer(container);
   }
+}
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }

@@ -15,8 +15,9 @@ import { type Fd, pidfdOpen, removeTree } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { cgroupDir, childCgroups, killCgroup, removeCgroup } from "./cgroups.js";
-import { emitStarted, exitFile, isThere, readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
+import { emitStarted, isThere, readExitFile, recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, type RuntimeContext } from "./context.js";
+import { hasRun } from "./has-run.js";
 import { answerOf } from "./monitor-answer.js";
 import { adoptMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
@@ -175,8 +176,8 @@ async function endWithoutMonitor(ctx: RuntimeContext, record: SandboxRecord, rea
   for (const container of containersOf(ctx, record.id)) {
     if (container.state === "exited") continue;
     // That it ran was perhaps not recorded any more.
-    const hasRun = container.state !== "created" || (await isThere(exitFile(ctx, container.id)));
-    if (hasRun) await recordUnknownExit(ctx, container, reason);
+    const isBegun = container.state !== "created" || (await hasRun(ctx, container));
+    if (isBegun) await recordUnknownExit(ctx, container, reason);
   }
   await ctx.network.teardown(record.id);
   await removeShm(ctx, record.id);

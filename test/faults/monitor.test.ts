@@ -2,8 +2,11 @@
  * A sandbox's monitor killed, or stopped so that it answers nothing: what is reported is true, the
  * daemon goes on answering, and the pod is recovered or can be deleted.
  */
+import { existsSync } from "node:fs";
 import { connect } from "node:net";
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { ContainerState } from "../../src/cri/generated/runtime/v1/api.js";
 import { CriClient } from "../harness/cri.js";
 import { codeOf, FaultDaemon, isRunning, SLEEPER } from "../harness/fault-daemon.js";
 import { missing, requires } from "../harness/requires.js";
@@ -56,6 +59,33 @@ test("a monitor killed while the daemon is down is noticed by the next one", asy
   const { status } = await faults.until("lost", "running again", (pod) => isRunning(pod) && isRestarted(pod));
   expect(status.containerStatuses?.[0]?.lastState.terminated).toMatchObject({ reason: "ContainerStatusUnknown" });
   await faults.delete("lost");
+  await faults.expectNothingLeft();
+});
+
+test("a container that began when daemon and monitor died has exited, one that was only created has not", async () => {
+  const cri = new CriClient(faults.daemon.criSocket);
+  try {
+    const sandbox = await cri.runSandbox();
+    const created = await cri.createContainer(sandbox);
+    const begun = await cri.createContainer(sandbox);
+    faults.arm("after monitor start=kill");
+    await expect(cri.call("startContainer", { containerId: begun })).rejects.toMatchObject({ code: 14 });
+    await faults.daemon.ended();
+    signal(onlyMonitor(), "SIGKILL");
+    // What the next daemon asks for where the cgroups are gone.
+    const hasMounted = (id: string) => existsSync(join(faults.daemon.root, "containers", id, "work", "work"));
+    expect([begun, created].map(hasMounted)).toEqual([true, false]);
+    await faults.restartAfterDeath();
+    expect(await cri.status(begun)).toMatchObject({
+      state: ContainerState.CONTAINER_EXITED,
+      exitCode: 255,
+      reason: "ContainerStatusUnknown",
+    });
+    expect(await cri.status(created)).toMatchObject({ state: ContainerState.CONTAINER_CREATED });
+    await cri.removeSandbox(sandbox);
+  } finally {
+    cri.close();
+  }
   await faults.expectNothingLeft();
 });
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -134,6 +135,26 @@ TEST_CASE("an overlay root takes writes in its upper directory and not in the lo
   CHECK(Run(bundle, overlay).output == "2");
   CHECK(fs::exists(bundle.directory + "/upper/etc/new"));
   CHECK_FALSE(fs::exists(bundle.directory + "/rootfs/etc/new"));
+}
+
+TEST_CASE("an overlay root whose disk is full is refused, not made read-only") {
+  if (!CanRun()) return;
+  Bundle bundle;
+  const std::string disk = bundle.directory + "/disk";
+  fs::create_directories(disk);
+  // Room for its root and the two directories.
+  REQUIRE(mount("tmpfs", disk.c_str(), "tmpfs", 0, "nr_inodes=3") == 0);
+  for (const char* name : {"/upper", "/work"}) fs::create_directories(disk + name);
+  bundle.Write("true");
+  runtime::OverlayRoot overlay;
+  overlay.lower = {bundle.directory + "/rootfs"};
+  overlay.upper = disk + "/upper";
+  overlay.work = disk + "/work";
+  const Outcome outcome = Run(bundle, overlay);
+  CHECK(umount2(disk.c_str(), MNT_DETACH) == 0);
+  CHECK_FALSE(outcome.is_started);
+  CHECK(outcome.problem.step == "rootfs");
+  CHECK(outcome.problem.errno_name == "ENOSPC");
 }
 
 TEST_CASE("a user namespace maps root and still has its devices") {

@@ -1,8 +1,11 @@
 /**
  * The fork server against the real kernel: the monitors that it makes, and its own end. Needs root.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { ForkServer } from "../../src/monitor/fork-server.js";
 import { MonitorClient } from "../../src/monitor/monitor-client.js";
@@ -122,13 +125,44 @@ test("one that is killed with requests unread refuses them, and is started again
   await (await fork("first")).end();
   const [server] = childrenCalled("minke-fork");
   process.kill(server as number, "SIGSTOP");
+  await until(() => native.processStat(server as number).includes(") T "));
   const asked = fork("unread");
   const refused = expect(asked).rejects.toMatchObject({ kind: "unavailable", code: "MONITOR_UNREACHABLE" });
+  // What is asked for is sent by then.
+  await setImmediate();
   // The request is in its queue: the end of the connection is ECONNRESET then.
   process.kill(server as number, "SIGKILL");
   await refused;
   await (await fork("next")).end();
   await until(() => !isAlive(server as number));
+});
+
+test("one that is killed between fork and answer leaves no monitor, not even a zombie, and no other child is waited for", async () => {
+  const other = await fork("other");
+  process.kill(other.pid, "SIGKILL");
+  await until(() => !isAlive(other.pid));
+  const monitors = childrenCalled("minke-monitor");
+  expect(monitors).toContain(other.pid);
+  const path = `${bench.cgroup}/${bench.sandboxId}`;
+  mkdirSync(path);
+  const cgroup = native.openDirectory(path);
+  const [server] = childrenCalled("minke-fork");
+  // Its answer is the one call of this kind (send(3) is sendto(2)); a tracer sees only the server.
+  const killer = spawn("strace", ["-p", String(server), "-o", "/dev/null", "-e", "inject=sendto:signal=KILL"], {
+    stdio: "ignore",
+  });
+  const killed = once(killer, "exit");
+  await until(() => !/^TracerPid:\t0$/m.test(readFileSync(`/proc/${server}/status`, "utf8")));
+  await expect(fork("unanswered", {}, cgroup)).rejects.toMatchObject({ code: "MONITOR_UNREACHABLE" });
+  await killed;
+  await until(() => readFileSync(`${path}/cgroup.events`, "utf8").includes("populated 0"));
+  await until(() => childrenCalled("minke-fork").length === 0);
+  await until(() => childrenCalled("minke-monitor").length === monitors.length);
+  expect(childrenCalled("minke-monitor")).toEqual(monitors);
+  expect(native.reapChild(other.pidfd)).toEqual({ exitCode: 0, signal: 9 });
+  other.client.close();
+  for (const fd of [cgroup, other.pidfd]) fd.close();
+  rmdirSync(path);
 });
 
 test("closed, it leaves no process, and its monitors go on", async () => {

@@ -5,9 +5,10 @@
  * Bridges mknet…, subnets of 10.203.0.0/16; every test removes what it made.
  */
 import { readFileSync } from "node:fs";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { newSandboxId } from "../../src/base/ids.js";
 import { dialInNetns, type Fd } from "../../src/native/index.js";
+import { NetlinkSocket } from "../../src/network/netlink/socket.js";
 import { type NetworkRecord, PodNetwork } from "../../src/network/pod-network.js";
 import { MemoryStore } from "../harness/memory-store.js";
 import { ask, log, netnsOf, networkBench, port, run } from "../harness/network-bench.js";
@@ -96,6 +97,54 @@ describe("setup", () => {
     const two = await addPod();
     await serve(one.namespaces, 80);
     expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
+  });
+
+  const place = async () => {
+    const [id, namespaces] = [newSandboxId(), await makeNamespaces()];
+    await bench.network.reserve(id, []);
+    return () => bench.network.setup(id, { netns: netnsOf(namespaces), netlink: namespaces.netlink as Fd });
+  };
+
+  test("a pod that asked before another one made a deleted bridge again asks once more", async () => {
+    const [early, late] = [await place(), await place()];
+    let goOn: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (goOn = resolve));
+    // The first batch is that of the early pod's link: it is refused, and hears of it late.
+    vi.spyOn(NetlinkSocket.prototype, "exchange").mockImplementationOnce(async function (
+      this: NetlinkSocket,
+      requests,
+    ) {
+      const results = await this.exchange(requests);
+      await held;
+      return results;
+    });
+    run("ip", "link", "del", BRIDGE);
+    const setup = early();
+    setup.catch(() => undefined);
+    await late().finally(() => (goOn(), vi.restoreAllMocks()));
+    expect((await setup).ips).toHaveLength(2);
+  });
+
+  test("a bridge that is deleted again while it is made again is made once more", async () => {
+    const setUp = await place();
+    const spy = vi.spyOn(NetlinkSocket.prototype, "exchange");
+    let isDeleted = false;
+    // Once each time: what it asks itself goes to the kernel.
+    spy.mockImplementationOnce(async function deleteOnce(this: NetlinkSocket, requests) {
+      // Up, two addresses and a route: what follows on the bridge's sysctls.
+      isDeleted = requests.length === 4;
+      if (isDeleted) run("ip", "link", "del", BRIDGE);
+      const answer = this.exchange(requests);
+      if (!isDeleted) spy.mockImplementationOnce(deleteOnce);
+      return answer;
+    });
+    run("ip", "link", "del", BRIDGE);
+    try {
+      expect((await setUp()).ips).toHaveLength(2);
+    } finally {
+      spy.mockRestore();
+    }
+    expect(isDeleted).toBe(true);
   });
 });
 
