@@ -11,10 +11,12 @@ import { openMetrics } from "./api/daemon-metrics.js";
 import { CleanupStack } from "./base/cleanup.js";
 import { RuntimeError, toRuntimeError } from "./base/errors.js";
 import { createLog, type Logger } from "./base/log.js";
+import { endSparingStart } from "./base/start-memory.js";
+import { WhenQuiet } from "./base/when-quiet.js";
 import { type Daemon, openNri, openSockets, type StopRequest } from "./daemon-sockets.js";
 import { collectImages } from "./image/collect-images.js";
 import { ImageStore, type ImageStoreOptions } from "./image/image-store.js";
-import { type Fd, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
+import { type Fd, giveBackMemory, isMountPoint, lockFile, mountTmpfs, unmount } from "./native/index.js";
 import type { AttachmentRecord } from "./network/cni/cni-network.js";
 import { Networks } from "./network/networks.js";
 import type { NetworkRecord } from "./network/pod-network.js";
@@ -32,6 +34,9 @@ import { Paths } from "./settings/paths.js";
 import { loadSettings, type Settings } from "./settings/settings.js";
 import { VERSION } from "./settings/version.js";
 import { FileStore } from "./state/store.js";
+
+/** After the last pull or start, memory that it has freed goes back to the kernel. */
+const QUIET_MS = 2_000;
 
 export interface DaemonOptions {
   /** Data: absolute. */
@@ -161,7 +166,12 @@ async function open(
       ...podsWithImage(engineOf(), (name) => images.resolve(name)?.id, id),
     ]),
   ];
-  const images: ImageStore = await ImageStore.open(paths, { ...imageOptions(settings), isInUse, usersOf });
+  const spareMemory = new WhenQuiet(QUIET_MS, giveBackMemory);
+  parts.push("stop giving memory back", () => spareMemory.close());
+  const images: ImageStore = await ImageStore.open(paths, {
+    ...imageOptions(settings),
+    ...{ isInUse, usersOf, afterTransfer: spareMemory.touch },
+  });
   const nri = new Nri({ ...settings.nri, runtimeVersion: VERSION, log });
   const runtimeHandlers = await readRuntimeHandlers(settings.runtimeHandlers, log);
   const runtime = await openRuntime({
@@ -176,6 +186,7 @@ async function open(
     log,
   });
   opened = runtime;
+  runtime.runtime.subscribe(spareMemory.touch);
   for (const { path, why } of images.dropped) log.warn({ path, why }, "dropped from the image store");
   parts.push("close the runtime", () => runtime.close({ removeCgroups: leavesNothing() }));
   log.info(runtime.recovered, "recovered");
@@ -245,6 +256,8 @@ async function open(
   };
   if (settings.nri.enabled) await openNri(nri, settings.nri.socketPath ?? paths.nriSocket, parts);
   const { cri: criSocket = paths.criSocket, api: apiSocket = paths.apiSocket } = options;
+  endSparingStart();
+  giveBackMemory();
   await openSockets(daemon, { cri: criSocket, api: apiSocket }, parts);
   return daemon;
 }

@@ -1,5 +1,6 @@
 // Processes by pidfd: a number may be reused, a pidfd never is.
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -77,6 +78,12 @@ Napi::Value WaitForProcess(const Napi::CallbackInfo& info) {
       });
 }
 
+// giveBackMemory(): to the kernel what malloc(3) keeps of what was freed, by pages. 1 to 2 ms for 9 MB.
+Napi::Value GiveBackMemory(const Napi::CallbackInfo& info) {
+  ::malloc_trim(0);
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void RegisterProcess(Napi::Env env, Napi::Object exports) {
@@ -86,6 +93,7 @@ void RegisterProcess(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "waitForProcess", WaitForProcess);
   Export(env, exports, "reapChild", ReapChild);
   Export(env, exports, "processStat", ProcessStat);
+  Export(env, exports, "giveBackMemory", GiveBackMemory);
 }
 
 }  // namespace addon

@@ -6,6 +6,7 @@ import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import { hasEnded, parseProcessStat } from "../base/process-stat.js";
+import { startSparingly } from "../base/start-memory.js";
 import { DEFAULT_ROOT, DEFAULT_RUN } from "../client/index.js";
 import { connectTo, EXIT, type GlobalOptions, note, print } from "./context.js";
 import { table } from "./table.js";
@@ -14,6 +15,7 @@ const STOP_POLL_MS = 20;
 const STOP_DEADLINE_MS = 60_000;
 
 export async function runDaemonHere(options: GlobalOptions & { cri?: string; config?: string }): Promise<void> {
+  startSparingly();
   const { runDaemon } = await import("../main.js");
   // A daemon that a command starts has no options of its own: it inherits the command's environment.
   const config = options.config ?? process.env.MINKE_CONFIG;

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S MALLOC_ARENA_MAX=1 node --single-threaded-gc --max-semi-space-size=2
+#!/usr/bin/env -S MALLOC_ARENA_MAX=1 node --single-threaded-gc --max-semi-space-size=2 --expose-gc
 /**
  * The `minke` command: its words, options and help. What a command does is loaded when it is asked
  * for, so that `minke get pods` does not read what only `minke daemon` needs.

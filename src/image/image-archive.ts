@@ -282,7 +282,7 @@ async function readInside(dir: string, name: string, capBytes: number): Promise<
 
 async function streamInside(dir: string, name: string): Promise<Readable> {
   const handle = await open(await pathInside(dir, name), "r");
-  return createReadStream("", { fd: handle, highWaterMark: 1024 * 1024 });
+  return createReadStream("", { fd: handle, highWaterMark: 256 * 1024 });
 }
 
 function invalid(path: string, problem: string): RuntimeError {

@@ -42,6 +42,8 @@ export interface ImageStoreOptions extends RegistryOptions {
   readonly isInUse?: ((imageId: Digest) => boolean) | undefined;
   /** Who needs an image, for people: `pod default/web`. Asked before an image is removed by name or collected. */
   readonly usersOf?: ((imageId: Digest) => readonly string[]) | undefined;
+  /** Called when a pull or a load has ended, well or not. */
+  readonly afterTransfer?: (() => void) | undefined;
   /** References of images that are never collected or pruned. */
   readonly pinned?: readonly string[] | undefined;
   /** Replaces the machine's own. */
@@ -202,6 +204,8 @@ export class ImageStore {
       );
     } catch (err) {
       throw withContext(err, `pull image "${name}"`);
+    } finally {
+      this.#options.afterTransfer?.();
     }
   }
 
@@ -258,6 +262,7 @@ export class ImageStore {
       throw withContext(err, `load images of ${typeof from === "string" ? `"${from}"` : "an archive"}`);
     } finally {
       await archive.close();
+      this.#options.afterTransfer?.();
     }
   }
 

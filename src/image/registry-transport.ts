@@ -6,10 +6,11 @@
  * another host (a blob store) is followed without them.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, type Dispatcher, ProxyAgent } from "undici";
+import type { Agent as Agents, Dispatcher } from "undici";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import { cancelled } from "./flight.js";
 import { isHeaderValue } from "./header-value.js";
+import { Agent, ProxyAgent } from "./http-agents.js";
 import { proxyOf } from "./proxy.js";
 import type { RegistryEndpoint, TlsConfig } from "./registry-endpoint.js";
 
@@ -165,7 +166,7 @@ export class RegistryTransport {
           rejectUnauthorized: !tls.skipVerify,
         }
       : {};
-    const options: Agent.Options = {
+    const options: Agents.Options = {
       headersTimeout: this.times.headersMs,
       // For silence; the reader of the body also notices one that only trickles.
       bodyTimeout: this.times.stallMs,

@@ -39,6 +39,7 @@ interface Addon {
   waitForProcess(pidfd: number, timeoutMs: number): Promise<boolean>;
   reapChild(pidfd: number): [number, number] | undefined;
   processStat(pid: number): string;
+  giveBackMemory(): void;
   spawnMonitor(
     executable: number,
     cgroup: number,

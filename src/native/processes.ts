@@ -191,3 +191,8 @@ export async function sealedExecutable(path: string, name = "minke"): Promise<Fd
   const number = await callAsync(`seal "${path}"`, (native) => native.sealedExecutable(path, name));
   return new Fd(number, `sealed ${name}`);
 }
+
+/** Gives the kernel what malloc(3) keeps of what this process has freed. 1 to 2 ms. */
+export function giveBackMemory(): void {
+  call("give back memory", (native) => native.giveBackMemory());
+}

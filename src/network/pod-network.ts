@@ -2,9 +2,9 @@
  * The built-in network: every sandbox gets a veth on the daemon's bridge, an address of each
  * family, a way out and its host ports.
  *
- * A lease is written before the kernel is touched and removed when the kernel says that the link
- * is gone; links carry names that follow from the sandbox id and an alias that repeats the lease.
- * So whatever a crash leaves is found by `recover`. Knows no Pod and no container.
+ * A lease is written while its link is made, before anybody hears of it, and removed when the kernel
+ * says that the link is gone; links carry names that follow from the sandbox id and an alias that
+ * repeats the lease. So whatever a crash leaves is found by `recover`. Knows no Pod and no container.
  */
 import { CleanupStack } from "../base/cleanup.js";
 import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
@@ -67,6 +67,8 @@ export class PodNetwork {
   readonly #pool: AddressPool;
   readonly #hostPorts = new HostPorts();
   readonly #leases = new Map<SandboxId, LeaseRecord>();
+  /** Writes of leases that `setup` has not waited for yet. */
+  readonly #recording = new Map<SandboxId, Promise<void>>();
   /** Sandboxes whose link waits for the reaper. */
   readonly #leaving = new Map<SandboxId, Promise<void>>();
   readonly #links: PodLinks;
@@ -163,8 +165,10 @@ export class PodNetwork {
     await this.#orUndone(sandboxId, async () => {
       failpoint("lease");
       const lease = this.#takeLease(sandboxId, ports);
-      await this.#parts.store.put(sandboxId, lease);
-      failpoint("after lease");
+      const written = this.#parts.store.put(sandboxId, lease).then(() => failpoint("after lease"));
+      // It is `setup` that waits for it, where the sandbox comes that far.
+      written.catch(() => undefined);
+      this.#recording.set(sandboxId, written);
     });
   }
 
@@ -179,7 +183,12 @@ export class PodNetwork {
       const lease = this.#leases.get(sandboxId);
       if (!lease) throw new RuntimeError("it has no lease", { kind: "internal", code: "INTERNAL" });
       const { ports, ips } = lease;
-      await settleAll([this.#links.connect(lease, namespaces), this.#parts.published.publish(sandboxId, ports, ips)]);
+      await settleAll([
+        this.#links.connect(lease, namespaces),
+        this.#parts.published.publish(sandboxId, ports, ips),
+        this.#recording.get(sandboxId),
+      ]);
+      this.#recording.delete(sandboxId);
       failpoint("after links");
       return { interface: POD_INTERFACE, ips };
     });
@@ -192,6 +201,7 @@ export class PodNetwork {
   async teardown(sandboxId: SandboxId): Promise<void> {
     const lease = this.#leases.get(sandboxId);
     if (!lease || this.#leaving.has(sandboxId)) return;
+    this.#recording.delete(sandboxId);
     failpoint("retire link");
     await settleAll([this.#links.retire(lease.link), this.#parts.published.withdraw(sandboxId, lease.ports)]);
     this.#hostPorts.release(sandboxId);

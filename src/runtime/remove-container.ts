@@ -22,19 +22,16 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     if (!record) return;
     const tell = await tellOfRemoval(ctx, record);
     try {
-      failpoint("record container removing");
+      ctx.containers.show(id, { ...record, state: "removing" });
       failpoint("remove container cgroup");
       failpoint("forget container");
-      await settleAll([
-        ctx.containers.put(id, { ...record, state: "removing" }, "remember"),
-        removeCgroup(ctx.cgroups, record.cgroupPath),
-        forget(ctx, record),
-      ]);
-      failpoint("remove container files");
-      await removeFiles(ctx.paths.container(id));
+      await settleAll([removeCgroup(ctx.cgroups, record.cgroupPath), forget(ctx, record)]);
       failpoint("remove container record");
-      await ctx.containers.remove(id);
-      failpoint("after remove container record");
+      await ctx.containers.removeWith(id, async () => {
+        failpoint("remove container files");
+        await removeFiles(ctx.paths.container(id));
+      });
+      failpoint("after remove container");
     } catch (err) {
       throw withContext(err, `remove container ${describeContainer(record)}`);
     }

@@ -23,10 +23,9 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
     // A stop writes this last. One with a reason was stopped otherwise, and parts of that may have failed.
     const isDown = record.state === "stopped" && record.reason === undefined;
     try {
-      failpoint("record removing");
+      ctx.sandboxes.show(id, { ...record, state: "removing" });
       failpoint("remove containers");
       await settleAll([
-        ctx.sandboxes.put(id, { ...record, state: "removing" }, "remember"),
         ctx.network.teardown(id),
         ...containersOf(ctx, id).map((container) => removeContainer(ctx, container.id)),
       ]);
@@ -35,13 +34,14 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
         await removeShm(ctx, id);
         await removeCgroup(ctx.cgroups, record.cgroupPath);
       }
-      failpoint("network gone");
-      failpoint("remove sandbox files");
-      // Gone means gone: the kernel has deleted the link, and the lease is free.
-      await settleAll([ctx.network.gone(id), removeTree(ctx.paths.sandbox(id))]);
       failpoint("remove sandbox record");
-      await ctx.sandboxes.remove(id);
-      failpoint("after remove sandbox record");
+      await ctx.sandboxes.removeWith(id, async () => {
+        failpoint("network gone");
+        failpoint("remove sandbox files");
+        // Gone means gone: the kernel has deleted the link, and the lease is free.
+        await settleAll([ctx.network.gone(id), removeTree(ctx.paths.sandbox(id))]);
+      });
+      failpoint("after remove sandbox");
     } catch (err) {
       throw withContext(err, `remove sandbox ${describeSandbox(record)}`);
     }

@@ -1,8 +1,8 @@
 /**
- * RunPodSandbox, step by step: record and cgroups, namespaces beside them, then network and monitor side by side, files, ready.
+ * RunPodSandbox, step by step: record and cgroups, beside them namespaces and network, the monitor, files, ready.
  *
  * Every step pushes its undo before the next one starts, so a failure anywhere leaves nothing
- * behind. The record is written before the kernel is touched: after a crash, recover.ts finds
+ * behind. The record is written before anything is made that outlives the daemon: after a crash, recover.ts finds
  * every sandbox that may own something. Knows no gRPC and no caller; cri/ and pod/ both come
  * through here.
  */
@@ -127,21 +127,24 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
   // The monitor inherits copies; ours are closed at the end, whatever happened.
   const opened: Fd[] = [];
   try {
-    // Namespaces are descriptors of this process, gone with it: they need not wait for the record. What
-    // outlives the daemon does.
-    const [shm, namespaces] = await settleAll([
-      timeline
-        .step("record", () => recordSandbox(ctx, creating, cleanup))
-        .then(() => openShm(ctx, creating, opened, cleanup)),
-      timeline.step("namespaces", () => makeNamespaces(creating, opened)),
-      reserveNetwork(ctx, id, config, cleanup),
-    ]);
-    const made: KernelObjects = { ...namespaces, shm };
-    stillWanted();
-    const [network, monitor] = await settleAll([
-      timeline.step("network", () => setUpNetwork(ctx, id, config, made)),
-      timeline.step("monitor", () => startMonitor(ctx, creating, made, cleanup)),
-    ]);
+    // Namespaces are descriptors of this process, and links end with them: they need not wait for the
+    // record. What outlives the daemon does.
+    const made = timeline.step("namespaces", () => makeNamespaces(creating, opened));
+    const reserved = reserveNetwork(ctx, id, config, cleanup);
+    const recorded = timeline
+      .step("record", () => recordSandbox(ctx, creating, cleanup))
+      .then(() => openShm(ctx, creating, opened, cleanup));
+    const connect = async (): Promise<SandboxNetwork | undefined> => {
+      const [namespaces] = await settleAll([made, reserved]);
+      stillWanted();
+      return timeline.step("network", () => setUpNetwork(ctx, id, config, namespaces));
+    };
+    const watch = async (): Promise<MonitorProcess> => {
+      const [namespaces, shm] = await settleAll([made, recorded]);
+      stillWanted();
+      return timeline.step("monitor", () => startMonitor(ctx, creating, { ...namespaces, shm }, cleanup));
+    };
+    const [network, monitor] = await settleAll([connect(), watch()]);
     stillWanted();
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
@@ -170,12 +173,11 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
   }
 }
 
-interface KernelObjects {
+interface Namespaces {
   readonly net: Fd | undefined;
   readonly ipc: Fd | undefined;
   readonly uts: Fd | undefined;
   readonly netlink: Fd | undefined;
-  readonly shm: Fd | undefined;
   readonly user: Fd | undefined;
 }
 
@@ -199,7 +201,7 @@ async function recordSandbox(ctx: RuntimeContext, record: SandboxRecord, cleanup
   }
 }
 
-async function makeNamespaces({ config, idMaps }: SandboxRecord, opened: Fd[]): Promise<Omit<KernelObjects, "shm">> {
+async function makeNamespaces({ config, idMaps }: SandboxRecord, opened: Fd[]): Promise<Namespaces> {
   const hasOwnNetwork = config.namespaces.network === "pod";
   const { net, ipc, uts, netlink, user } = await createSandboxNamespaces({
     network: hasOwnNetwork,
@@ -247,7 +249,7 @@ async function setUpNetwork(
   ctx: RuntimeContext,
   id: SandboxId,
   config: SandboxConfig,
-  made: KernelObjects,
+  made: Namespaces,
 ): Promise<SandboxNetwork | undefined> {
   if (!made.net || !made.netlink) return undefined;
   return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config });
@@ -256,7 +258,7 @@ async function setUpNetwork(
 async function startMonitor(
   ctx: RuntimeContext,
   record: SandboxRecord,
-  made: KernelObjects,
+  made: Namespaces & { readonly shm: Fd | undefined },
   cleanup: CleanupStack,
 ): Promise<MonitorProcess> {
   const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));

@@ -41,7 +41,11 @@ async function takeDown(ctx: RuntimeContext, record: SandboxRecord): Promise<voi
   await settleAll([tearNetworkDown(ctx, record), end(ctx, record)]);
   failpoint("record stopped");
   const { network: _gone, monitor: _ended, ...rest } = record;
-  await ctx.sandboxes.put(record.id, { ...rest, state: "stopped" }, "remember");
+  ctx.sandboxes.show(record.id, { ...rest, state: "stopped" });
+  // Nobody waits for it: what is only stopping is stopped by the next daemon.
+  ctx.sandboxes.save(record.id).catch((err: unknown) => {
+    ctx.log.error({ sandboxId: record.id, err: String(err) }, "could not record that a sandbox is stopped");
+  });
   failpoint("after record stopped");
 }
 

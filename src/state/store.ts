@@ -58,6 +58,13 @@ export interface GroupedStore<T> extends RecordStore<T> {
    * @throws RuntimeError why a step before it, or the write, failed: the record is as it was
    */
   putWith(id: string, body: T, steps: RecordSurroundings): Promise<RefusedStep | undefined>;
+  /**
+   * Removes a record with what it stands for: first its file, so that what a death of the daemon leaves
+   * belongs to no record; then, by `work`, the rest. It is shown until that is done. Boot class only.
+   *
+   * @throws what `work` throws: the record is written again, as it is shown
+   */
+  removeWith(id: string, work: () => Promise<void>): Promise<void>;
   /** The records of a group, in the order they came. */
   group(key: string): T[];
 }
@@ -185,17 +192,19 @@ export class FileStore<T> implements GroupedStore<T> {
   }
 
   save(id: string): Promise<void> {
-    return this.#enqueue(id, async () => {
-      const body = this.#records.get(id);
-      if (body === undefined) return;
-      try {
-        await this.#write(id, encodeRecord(body, this.#options.version));
-      } catch (err) {
-        if (toRuntimeError(err).code !== "NO_SPACE") throw err;
-        this.#unwritten.add(id);
-        this.#writeLater();
-      }
-    });
+    return this.#enqueue(id, () => this.#writeShown(id));
+  }
+
+  async #writeShown(id: string): Promise<void> {
+    const body = this.#records.get(id);
+    if (body === undefined) return;
+    try {
+      await this.#write(id, encodeRecord(body, this.#options.version));
+    } catch (err) {
+      if (toRuntimeError(err).code !== "NO_SPACE") throw err;
+      this.#unwritten.add(id);
+      this.#writeLater();
+    }
   }
 
   putWith(id: string, body: T, steps: RecordSurroundings): Promise<RefusedStep | undefined> {
@@ -206,6 +215,23 @@ export class FileStore<T> implements GroupedStore<T> {
       this.#set(id, body);
       return refusal;
     });
+  }
+
+  async removeWith(id: string, work: () => Promise<void>): Promise<void> {
+    let failure: { readonly reason: unknown } | undefined;
+    await this.#enqueue(id, async () => {
+      if (!this.#records.has(id)) return;
+      await this.#removeFileIfThere(id);
+      try {
+        await work();
+      } catch (err) {
+        failure = { reason: err };
+        return this.#writeShown(id);
+      }
+      this.#delete(id);
+      this.#unwritten.delete(id);
+    });
+    if (failure) throw failure.reason;
   }
 
   async #write(id: string, bytes: Buffer): Promise<void> {
@@ -250,12 +276,16 @@ export class FileStore<T> implements GroupedStore<T> {
     this.#spares.push(spare);
   }
 
+  async #removeFileIfThere(id: string): Promise<void> {
+    await this.#removeFile(join(this.#options.dir, id + FILE_SUFFIX)).catch((err: unknown) => {
+      if (!hasErrno(err, "ENOENT")) throw err;
+    });
+  }
+
   remove(id: string): Promise<void> {
     return this.#enqueue(id, async () => {
       if (!this.#records.has(id)) return;
-      await this.#removeFile(join(this.#options.dir, id + FILE_SUFFIX)).catch((err: unknown) => {
-        if (!hasErrno(err, "ENOENT")) throw err;
-      });
+      await this.#removeFileIfThere(id);
       if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
       this.#delete(id);
       this.#unwritten.delete(id);

@@ -1,9 +1,11 @@
 /**
- * `npm run bench -- cri [--runs N] [--pods N] [--workers N] [--client go|node] [--skip-peer]`: what the verbs of CRI
- * cost.
+ * `npm run bench -- cri [--runs N] [--lives N] [--pods N] [--workers N] [--client go|node] [--skip-peer]`: what the
+ * verbs of CRI cost.
  *
- * A pod's life through CRI, verb by verb, median, p95 and least; then many pods at once; beside the floor
- * program and containerd (cri-peer.mjs), interleaved in one run on the same machine. Images are cached.
+ * A pod's life through CRI, verb by verb, median, p95 and least, of a daemon that has just started and of one that
+ * has had that many lives: V8 compiles what runs often, so the first hundred pods take longer. Then many pods at
+ * once; all beside the floor program and containerd (cri-peer.mjs), interleaved in one run on the same machine.
+ * Images are cached.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -28,17 +30,18 @@ const { values } = parseArgs({
   allowPositionals: true,
   options: {
     runs: { type: "string", default: "50" },
+    lives: { type: "string", default: "300" },
     pods: { type: "string", default: "100" },
     workers: { type: "string", default: "10" },
     client: { type: "string" },
     "skip-peer": { type: "boolean", default: false },
   },
 });
-const [runs, pods, workers] = [values.runs, values.pods, values.workers].map(Number);
+const [runs, lives, pods, workers] = [values.runs, values.lives, values.pods, values.workers].map(Number);
 const clientIsKnown = ["go", "node", undefined].includes(values.client);
-if (process.getuid() !== 0 || !(runs > 0) || !(pods >= 0) || !(workers > 0) || !clientIsKnown) {
+if (process.getuid() !== 0 || !(runs > 0) || !(lives >= 0) || !(pods >= 0) || !(workers > 0) || !clientIsKnown) {
   console.error(
-    "usage (as root): npm run bench -- cri [--runs N] [--pods N] [--workers N] [--client go|node] [--skip-peer]",
+    "usage (as root): npm run bench -- cri [--runs N] [--lives N] [--pods N] [--workers N] [--client go|node] [--skip-peer]",
   );
   process.exit(2);
 }
@@ -52,17 +55,30 @@ await withUndo(async (undo) => {
   const daemon = await startDaemon(folder, cgroupRoot, undo);
   const contenders = [{ name: "minke", socket: daemon.criSocket, image: "minke.test/busybox:1" }];
   if (!values["skip-peer"]) contenders.push(await startContainerd(folder, undo));
-  const floorMs = [];
-  for (let i = -WARM_UP_RUNS; i < runs; i++) {
-    const ms = await floor();
-    if (i >= 0) floorMs.push(ms);
-    for (const contender of contenders) {
-      const times = withSums(await client.life(contender, `life-${i + WARM_UP_RUNS}`));
-      if (i >= 0) for (const [verb, value] of Object.entries(times)) ((contender.ms ??= {})[verb] ??= []).push(value);
-    }
-  }
   console.log(heading(`client: ${client.name}; ${runs} runs, in ms`));
-  printLives(contenders, floorMs);
+  const measure = async (name) => {
+    const figures = { floor: [], contenders: contenders.map(() => ({})) };
+    for (let i = 0; i < runs; i++) {
+      figures.floor.push(await floor());
+      for (const [at, contender] of contenders.entries()) {
+        const times = withSums(await client.life(contender, `${name}-${i}`));
+        for (const [verb, ms] of Object.entries(times)) (figures.contenders[at][verb] ??= []).push(ms);
+      }
+    }
+    printLives(contenders, figures);
+  };
+  for (let i = 0; i < WARM_UP_RUNS; i++) {
+    await floor();
+    for (const contender of contenders) await client.life(contender, `warm-up-${i}`);
+  }
+  console.log("a daemon that has just started:");
+  await measure("young");
+  if (lives > 0) {
+    for (let i = 0; i < lives; i++) await client.life(contenders[0], `between-${i}`);
+    await sleep(SETTLE_MS);
+    console.log(`\nafter ${WARM_UP_RUNS + runs + lives} lives:`);
+    await measure("grown");
+  }
   if (pods > 0) {
     console.log(`\n${pods} pods of one container by ${workers} workers, medians of ${ROUNDS} rounds in turns`);
     console.log(row("", ["started/s", "stopped/s", "lists, ms", "sandboxes", "containers"]));
@@ -96,7 +112,7 @@ async function manyPods(client, contender) {
   return [pods / started.seconds, pods / stopped.seconds, median(both), median(sandboxes), median(containers)];
 }
 
-function printLives(contenders, floorMs) {
+function printLives(contenders, { floor: floorMs, contenders: figures }) {
   const columns = (list) => [median(list), quantile(list, 0.95), Math.min(...list)];
   console.log(
     row(
@@ -111,15 +127,15 @@ function printLives(contenders, floorMs) {
     ),
   );
   console.log(row("floor", columns(floorMs)));
-  for (const verb of Object.keys(contenders[0].ms)) {
+  for (const verb of Object.keys(figures[0])) {
     console.log(
       row(
         verb,
-        contenders.flatMap(({ ms }) => columns(ms[verb])),
+        figures.flatMap((ms) => columns(ms[verb])),
       ),
     );
   }
-  const [ours, peer] = contenders.map(({ ms }) => ms);
+  const [ours, peer] = figures;
   console.log(`start (run + create + start) / floor: ${(median(ours.start) / median(floorMs)).toFixed(2)}`);
   if (!peer) return;
   for (const part of ["start", "execSync", "end"]) {

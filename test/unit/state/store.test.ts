@@ -83,6 +83,27 @@ test("a removed record stays removed and removing it again succeeds", async () =
   expect((await open("durable")).list()).toEqual([]);
 });
 
+test("a record that goes with what it stands for has no file while that goes, and is shown until it is gone", async () => {
+  const store = await open();
+  await store.put("a", { n: 1 });
+  await store.removeWith("a", async () => {
+    expect((await open()).get("a")).toBeUndefined();
+    expect(store.get("a")).toEqual({ n: 1 });
+  });
+  expect(store.get("a")).toBeUndefined();
+  await store.removeWith("a", () => Promise.reject(new Error("there is nothing to remove")));
+});
+
+test("a record whose matter could not be removed is there again, as it is shown, with the error of that alone", async () => {
+  const store = await open();
+  await store.put("a", { n: 1 });
+  store.show("a", { n: 2 });
+  const why = new Error("busy");
+  await expect(store.removeWith("a", () => Promise.reject(why))).rejects.toBe(why);
+  expect(store.get("a")).toEqual({ n: 2 });
+  expect((await open()).get("a")).toEqual({ n: 2 });
+});
+
 test("a temporary file of a dead writer is swept at open", async () => {
   await open();
   await writeFile(join(top, "s", ".a.json.4711.0"), "half");
