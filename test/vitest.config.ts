@@ -2,8 +2,7 @@
  * The projects of the test suite: `vitest run --config test/vitest.config.ts [--project NAME]`.
  *
  * Processes, not threads: the addon and the tests change what belongs to a whole process.
- * Each file has a daemon of its own, whose names no other has; conformance and soak tests also
- * measure or use what there is only one of, so their files run one after another.
+ * System and fault tests share one kernel, so their files run one after another.
  */
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
@@ -33,6 +32,7 @@ export default defineConfig({
           include: ["test/system/**/*.test.ts"],
           testTimeout: 120_000,
           hookTimeout: 120_000,
+          fileParallelism: false,
           sequence: { groupOrder: 1 },
         },
       },
@@ -43,6 +43,7 @@ export default defineConfig({
           include: ["test/faults/**/*.test.ts"],
           testTimeout: 120_000,
           hookTimeout: 120_000,
+          fileParallelism: false,
           sequence: { groupOrder: 2 },
         },
       },

@@ -40,7 +40,7 @@ const chain = () => ({
       ipam: {
         type: "host-local",
         dataDir: join(folder, "addresses"),
-        ranges: [[{ subnet: `10.208.${n}.0/24` }], [{ subnet: `fd10:208:${n.toString(16)}::/64` }]],
+        ranges: [[{ subnet: `10.209.${n}.0/24` }], [{ subnet: `fd10:209:${n.toString(16)}::/64` }]],
         routes: [{ dst: "0.0.0.0/0" }, { dst: "::/0" }],
       },
     },
@@ -123,8 +123,8 @@ test("a pod has all that the chain gives, keeps it while the daemon is killed wi
     annotations: { "kubernetes.io/ingress-bandwidth": "100M" },
   });
   const { ips, routes, netns } = await statusOf(id);
-  expect(ips[0]).toMatch(new RegExp(`^10\\.208\\.${n}\\.`));
-  expect(ips[1]).toMatch(/^fd10:208:/);
+  expect(ips[0]).toMatch(new RegExp(`^10\\.209\\.${n}\\.`));
+  expect(ips[1]).toMatch(/^fd10:209:/);
   expect(routes).toContainEqual({ destination: "::/0" });
   const inside = (...args: string[]) => execFileSync("nsenter", [`--net=${netns}`, ...args], { encoding: "utf8" });
   expect(inside("cat", "/proc/sys/net/ipv4/conf/eth0/arp_filter").trim()).toBe("1");
