@@ -8,7 +8,6 @@
  */
 import { nowNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
-import { failpoint } from "../base/failpoints.js";
 import type { PodUid, SandboxId } from "../base/ids.js";
 import { Timeline } from "../base/timeline.js";
 import { type Action, isAlive, nextActions, type SandboxView } from "./actions.js";
@@ -22,6 +21,8 @@ import type { FailedStart, PodRecord } from "./record.js";
 import { RecordWriter } from "./record-writer.js";
 import { ExitMessages } from "./exit-messages.js";
 import type { WorkerContext } from "./worker-context.js";
+import { PodPreparation } from "./pod-preparation.js";
+import { PodRemoval } from "./pod-removal.js";
 import { makePodSandbox } from "./pod-sandbox.js";
 import { PodVolumes } from "./pod-volumes.js";
 import { UnderWay } from "./under-way.js";
@@ -30,10 +31,8 @@ const MAX_TIMER_MS = 2_147_483_647;
 /** The first start is what people ask about; of later restarts only the newest steps are kept. */
 const MAX_SPANS = 256;
 const FIRST_SPANS_KEPT = 128;
-/** How long work that failed waits before it is tried again; a removal that fails again waits longer each time. */
+/** How long work that failed waits before it is tried again. */
 const RETRY_MS = 2_000;
-const RETRY_BASE_MS = 200;
-const RETRY_MAX_MS = 10_000;
 /** How long a close waits for what heeds no abort. */
 const MAKING_ENDS_MS = 2_000;
 
@@ -49,15 +48,13 @@ export class PodWorker {
   readonly #prober: Prober;
   readonly #messages: ExitMessages;
   readonly #podVolumes: PodVolumes;
+  readonly #removal: PodRemoval;
+  readonly #preparation: PodPreparation;
   #abort = new AbortController();
   #volumes: ReadonlyMap<string, string> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #kicked = false;
   #isClosed = false;
-  /** Until it settles, and until `accept`, a pod that was prepared has nothing but its sandbox. */
-  #preparing: Promise<void> | undefined;
-  #removeRetryAtNs = 0n;
-  #removeFailures = 0;
 
   constructor(context: WorkerContext, record: PodRecord) {
     this.#context = context;
@@ -72,6 +69,13 @@ export class PodWorker {
     this.#writer = new RecordWriter(this.record, context.store, log);
     this.#messages = new ExitMessages(this.record, context.paths, () => this.#touch(), log);
     this.#podVolumes = new PodVolumes(this.record, context);
+    this.#removal = new PodRemoval(context, this.record, this.#podVolumes, this.#writer);
+    this.#preparation = new PodPreparation(context, {
+      uid: record.uid,
+      makeSandbox: () => this.#runSandbox(),
+      stop: () => this.#stopWork(new RuntimeError("the pod was refused", { kind: "cancelled", code: "CANCELLED" })),
+      remove: () => this.#writer.close().then(() => this.#removal.removeParts()),
+    });
     this.#stopper = new ContainerStopper({ ...shared, kick: () => this.kick(), log });
     this.#prober = new Prober({
       ...shared,
@@ -101,36 +105,23 @@ export class PodWorker {
 
   /** Makes the sandbox of a pod that is not recorded yet; `accept` or `refuse` follows. */
   prepare(): void {
-    this.#preparing = this.#underWay.add(this.#runSandbox());
-    this.#spawn("@sandbox", () => this.#preparing as Promise<void>);
+    this.#spawn("@sandbox", () => this.#underWay.add(this.#preparation.begin()));
   }
 
   /** True from `prepare` to `accept`: nobody is told of its changes. */
   get isPrepared(): boolean {
-    return this.#preparing !== undefined;
+    return this.#preparation.isUnderWay;
   }
 
   /** The pod is recorded: it goes on. */
   accept(): void {
-    this.#preparing = undefined;
+    this.#preparation.accept();
     this.kick();
   }
 
-  /** The pod could not be recorded: takes back what was prepared. What that leaves goes with the next start. */
-  async refuse(): Promise<void> {
-    this.#isClosed = true;
-    this.#prober.close();
-    this.#abort.abort(new RuntimeError("the pod was refused", { kind: "cancelled", code: "CANCELLED" }));
-    await this.#preparing?.catch(() => undefined);
-    await this.#writer.close();
-    try {
-      await this.#removeParts();
-      await this.#context.history.remove(this.uid);
-    } catch (err) {
-      const { kind, code, message } = toRuntimeError(err);
-      this.#context.log.error({ podUid: this.uid, kind, code, message }, "what was made of a refused pod is left");
-    }
-    this.#context.events.forget(this.uid);
+  /** The pod could not be recorded: takes back what was prepared. */
+  refuse(): Promise<void> {
+    return this.#preparation.refuse();
   }
 
   /** Looks at the pod again soon. Any number of calls before that are one. */
@@ -169,12 +160,16 @@ export class PodWorker {
 
   /** Stops looking; containers go on. Waits for what is being made, which the abort ends soon, and written. */
   async close(): Promise<void> {
+    this.#stopWork(new RuntimeError("the daemon is stopping", { kind: "cancelled", code: "CANCELLED" }));
+    await this.#underWay.ended(MAKING_ENDS_MS);
+    await this.#writer.flush().catch(() => undefined);
+  }
+
+  #stopWork(reason: RuntimeError): void {
     this.#isClosed = true;
     this.#prober.close();
     clearTimeout(this.#timer);
-    this.#abort.abort(new RuntimeError("the daemon is stopping", { kind: "cancelled", code: "CANCELLED" }));
-    await this.#underWay.ended(MAKING_ENDS_MS);
-    await this.#writer.flush().catch(() => undefined);
+    this.#abort.abort(reason);
   }
 
   #reconcile(): void {
@@ -251,7 +246,7 @@ export class PodWorker {
           this.#context.runtime.stopSandbox((this.record.sandbox as { id: SandboxId }).id),
         );
       case "remove":
-        if (this.#removeRetryAtNs > atNs) return;
+        if (!this.#removal.isDue(atNs)) return;
         return this.#spawn("@remove", () => this.#remove());
     }
   }
@@ -367,39 +362,15 @@ export class PodWorker {
     return ips?.[0] ?? "127.0.0.1";
   }
 
-  async #removeParts(): Promise<void> {
-    const { runtime, starter } = this.#context;
-    const sandboxes = runtime.listSandboxes("pod").filter(({ config }) => config.metadata.uid === this.uid);
-    await Promise.all(sandboxes.map(({ id }) => runtime.removeSandbox(id)));
-    await this.#podVolumes.remove();
-    failpoint("remove logs");
-    await starter.removeLogs(this.record);
-  }
-
   async #remove(): Promise<void> {
-    const { store, events } = this.#context;
-    try {
-      await this.#removeParts();
-      await this.#writer.close();
-      this.#isClosed = true;
-      await this.#context.history.remove(this.uid);
-      failpoint("remove pod record");
-      await store.remove(this.uid);
-      failpoint("after remove pod record");
-    } catch (err) {
-      const { kind, code, message } = toRuntimeError(err);
+    const retryInMs = await this.#removal.remove(() => (this.#isClosed = true));
+    if (retryInMs !== undefined) {
       this.#isClosed = false;
-      this.#writer.reopen();
-      const delayMs = Math.min(RETRY_BASE_MS * 2 ** this.#removeFailures++, RETRY_MAX_MS);
-      this.#removeRetryAtNs = nowNs() + BigInt(delayMs) * 1_000_000n;
-      const fields = { podUid: this.uid, kind, code, message, delayMs };
-      this.#context.log.error(fields, "a pod could not be removed, retrying");
-      events.record(this.#reference, { type: "Warning", reason: "FailedKillPod", message });
-      setTimeout(() => this.kick(), delayMs + 1).unref();
+      setTimeout(() => this.kick(), retryInMs + 1).unref();
       return;
     }
     this.#prober.close();
-    events.forget(this.uid);
+    this.#context.events.forget(this.uid);
     this.#context.gone(this);
   }
 

@@ -23,6 +23,7 @@ import { adoptMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { removeContainer } from "./remove-container.js";
 import { removeSandbox } from "./remove-sandbox.js";
+import { forgetKilled } from "./forget-killed.js";
 import { removeRootfs } from "./runtime-handlers.js";
 import { orphanedShm, removeShm } from "./shm.js";
 import { stopSandbox } from "./stop-sandbox.js";
@@ -129,7 +130,7 @@ async function endUnknownContainers(
   try {
     for (const containerId of unknown) await monitor?.kill({ containerId });
     for (const name of cgroups) await removeCgroup(ctx.cgroups, `${sandbox.cgroupPath}/${name}`);
-    for (const containerId of unknown) await monitor?.forget({ containerId });
+    if (monitor) for (const containerId of unknown) await forgetKilled(monitor, containerId);
   } catch (err) {
     ctx.log.warn({ sandboxId: sandbox.id, err: String(err) }, "could not end a container that belongs to no record");
   }

@@ -10,6 +10,7 @@ import { type ContainerFields, CriClient } from "./cri.js";
 import { TestDaemon, type TestDaemonOptions } from "./daemon.js";
 import type { Snapshot } from "./leaks.js";
 import { missing, type Requirement, requires } from "./requires.js";
+import { SLOWNESS } from "./slowness.js";
 
 const NEEDS: readonly Requirement[] = ["root", "cgroup2", "overlayfs"];
 
@@ -20,8 +21,8 @@ export function useCriDaemon(options: TestDaemonOptions = {}, ...needs: readonly
   beforeEach(requires(...all));
   beforeAll(async () => {
     if (!missing(...all)) await bench.open(options);
-  });
-  afterAll(() => bench.close());
+  }, 120_000 * SLOWNESS);
+  afterAll(() => bench.close(), 60_000 * SLOWNESS);
   beforeEach(() => bench.beginTest());
   afterEach(() => bench.endTest());
   return bench;
@@ -30,6 +31,8 @@ export function useCriDaemon(options: TestDaemonOptions = {}, ...needs: readonly
 class CriBench {
   #before: Snapshot | undefined;
   #sandboxes: string[] = [];
+  #shared: string[] = [];
+  #empty: Snapshot | undefined;
   #daemon: TestDaemon | undefined;
   #cri: CriClient | undefined;
   #folder: string | undefined;
@@ -54,6 +57,13 @@ class CriBench {
     return id;
   }
 
+  /** Stays until the end of the file, as does what is made in it. */
+  async sharedSandbox(...args: Parameters<CriClient["runSandbox"]>): Promise<string> {
+    const id = await this.cri.runSandbox(...args);
+    this.#shared.push(id);
+    return id;
+  }
+
   /** Of busybox, running, in a sandbox of its own. */
   async container(fields: ContainerFields = {}, ...sandbox: Parameters<CriClient["runSandbox"]>): Promise<string> {
     return this.cri.startContainer(await this.sandbox(...sandbox), fields);
@@ -68,11 +78,28 @@ class CriBench {
   async open(options: TestDaemonOptions): Promise<void> {
     this.#daemon = await TestDaemon.startWithImages(options);
     this.#cri = new CriClient(this.#daemon.criSocket);
+    this.#empty = this.#daemon.snapshot();
+  }
+
+  /** Another client: one that has seen a daemon die may take its time to find the next. */
+  reconnect(): void {
+    this.#cri?.close();
+    this.#cri = new CriClient(this.daemon.criSocket);
   }
 
   async close(): Promise<void> {
-    this.#cri?.close();
-    await this.#daemon?.dispose();
+    try {
+      if (this.#shared.length > 0) await this.#removeShared();
+    } finally {
+      this.#cri?.close();
+      await this.#daemon?.dispose();
+    }
+  }
+
+  async #removeShared(): Promise<void> {
+    if (!(await this.daemon.isServing())) await this.daemon.start();
+    for (const id of this.#shared.splice(0)) await this.cri.removeSandbox(id);
+    if (this.#empty) await this.daemon.expectNothingLeft(this.#empty);
   }
 
   beginTest(): void {
@@ -85,7 +112,8 @@ class CriBench {
     for (const id of this.#sandboxes.splice(0)) await this.cri.removeSandbox(id);
     rmSync(this.#folder, { recursive: true, force: true });
     this.#folder = undefined;
-    if (this.#before) await this.#daemon.expectNothingLeft(this.#before);
+    // What is made in a shared sandbox stays; that all of it goes is looked at in the end.
+    if (this.#before && this.#shared.length === 0) await this.#daemon.expectNothingLeft(this.#before);
   }
 }
 

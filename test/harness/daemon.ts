@@ -18,9 +18,12 @@ import { request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { MinkeClient, type PodJson } from "../../src/client/index.js";
 import { DAEMON_ENV, DAEMON_NODE_FLAGS } from "../../src/client/node-flags.js";
+import type { ContainerStatusJson } from "../../src/pod/status.js";
 import { type CommandOptions, type CommandResult, MINKE, PROJECT, runCommand } from "./cli.js";
 import { expectNothingLeft, type Scope, type Snapshot, takeSnapshot } from "./leaks.js";
+import { isAlive } from "./processes.js";
 import { missing } from "./requires.js";
 import { SLOWNESS } from "./slowness.js";
 
@@ -43,39 +46,10 @@ export interface TestDaemonOptions {
   readonly folder?: string;
 }
 
-/** What the tests read of a Pod object. */
-export interface PodView {
-  readonly metadata: { readonly name: string; readonly uid: string };
-  readonly status: {
-    readonly phase: string;
-    readonly podIP?: string;
-    readonly podIPs?: readonly { readonly ip: string }[];
-    readonly containerStatuses?: readonly ContainerView[];
-    readonly initContainerStatuses?: readonly ContainerView[];
-  };
-}
-
-interface TerminatedView {
-  readonly exitCode: number;
-  readonly reason?: string;
-  readonly message?: string;
-}
-
-export interface ContainerView {
-  readonly name: string;
-  /** `minke://<id>`. */
-  readonly containerID?: string;
-  readonly restartCount: number;
-  readonly ready: boolean;
-  readonly state: {
-    readonly running?: object;
-    readonly waiting?: { reason?: string };
-    readonly terminated?: TerminatedView;
-  };
-  readonly lastState?: { readonly terminated?: TerminatedView };
-}
-
-const MAX_SUBNETS = 250;
+/** A multiple of LANES, below 256. */
+const MAX_SUBNETS = 252;
+/** At least vitest's `maxWorkers`. */
+const LANES = 4;
 
 let made = 0;
 
@@ -84,11 +58,16 @@ function prefix6(second: number, n: number): string {
   return `fd6d:696e:6b65:${(second * 256 + n).toString(16)}:`;
 }
 
-/** The first n from here on whose networks no link of this machine has: other test runs go on beside this one. */
+/**
+ * The first n from here on whose networks no link of this machine has: other test runs go on beside
+ * this one. The files that vitest runs side by side never look at the same n, which both would
+ * find free before either has made its bridge.
+ */
 function freeSubnet(second: number, from: number): number {
   const taken = Object.values(networkInterfaces()).flatMap((addresses = []) => addresses.map(({ address }) => address));
-  for (let i = 0; i < MAX_SUBNETS; i++) {
-    const n = (from + i) % MAX_SUBNETS;
+  const lane = Number(process.env["VITEST_POOL_ID"] ?? 1) % LANES;
+  for (let i = 0; i < MAX_SUBNETS; i += LANES) {
+    const n = ((from * LANES + i) % MAX_SUBNETS) + lane;
     const isFree = (address: string) =>
       !address.startsWith(`10.${second}.${n}.`) && !address.startsWith(prefix6(second, n));
     if (taken.every(isFree)) return n;
@@ -104,6 +83,8 @@ export class TestDaemon {
   readonly bridge: string;
   /** `10.206.N`, unless the options say otherwise: the pods' IPv4 network, /24. */
   readonly network4: string;
+  /** Asks without a process of its own for each question, as a command is. */
+  readonly client: MinkeClient;
   readonly #settingsFile: string;
   #env: Readonly<Record<string, string>>;
   #child: ChildProcess | undefined;
@@ -112,10 +93,11 @@ export class TestDaemon {
 
   private constructor({ settings = "", tables = "", env = {}, networkMode = "builtin", ...place }: TestDaemonOptions) {
     const second = Number((place.network ?? "10.206").split(".")[1]);
-    const n = freeSubnet(second, process.pid * 4 + made++);
+    const n = freeSubnet(second, process.pid + made++);
     this.folder = mkdtempSync(join(place.folder ?? tmpdir(), "minke-test-"));
     this.root = join(this.folder, "root");
     this.run = join(this.folder, "run");
+    this.client = new MinkeClient(this.apiSocket);
     this.cgroupRoot = `minke-test-${process.pid}-${made}`;
     this.bridge = `mkt${process.pid.toString(36)}x${made}`;
     this.network4 = `10.${second}.${n}`;
@@ -149,7 +131,7 @@ ${tables}`,
   /** A running daemon with the fixture images. */
   static async startWithImages(options: TestDaemonOptions = {}): Promise<TestDaemon> {
     const daemon = await TestDaemon.start(options);
-    await daemon.expect("load", FIXTURE_LAYOUT);
+    await daemon.client.loadImages(FIXTURE_LAYOUT);
     return daemon;
   }
 
@@ -256,14 +238,14 @@ ${tables}`,
     if (code !== 0) throw new Error(`minke run ended with ${code}:\n${stderr}${stdout}\n${this.log}`);
   }
 
-  async pod(name: string): Promise<PodView> {
-    const { items } = JSON.parse(await this.expect("get", "pods", "-o", "json")) as { items: PodView[] };
+  async pod(name: string): Promise<PodJson> {
+    const { items } = await this.client.listPods("default");
     const pod = items.find((item) => item.metadata.name === name);
     if (!pod) throw new Error(`no pod ${name} among ${items.map((item) => item.metadata.name).join(", ")}`);
     return pod;
   }
 
-  async container(podName: string, name: string): Promise<ContainerView> {
+  async container(podName: string, name: string): Promise<ContainerStatusJson> {
     const { status } = await this.pod(podName);
     const all = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
     const found = all.find((container) => container.name === name);
@@ -302,7 +284,12 @@ ${tables}`,
   /** Stops pods and daemon, then looks that nothing of them is left on the machine. */
   async dispose(): Promise<void> {
     if (!(await this.isServing())) await this.start();
-    await this.expect("daemon", "stop", "--pods");
+    const { pid } = await this.client.stopDaemon({ pods: true });
+    const giveUpAt = Date.now() + 60_000 * SLOWNESS;
+    while (isAlive(pid)) {
+      if (Date.now() > giveUpAt) throw new Error(`the daemon was told to stop and did not end:\n${this.log}`);
+      await sleep(10);
+    }
     await this.kill9();
     rmSync(this.folder, { recursive: true, force: true });
     await expectNothingLeft(this.#machineBefore, this.#scope());

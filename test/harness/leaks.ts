@@ -31,7 +31,7 @@ export type Snapshot = Readonly<Record<string, readonly string[]>>;
 
 /** Content that images and the daemon itself keep, and the folders that hold what pods own. */
 const NOT_OF_PODS =
-  /^(blobs|layers|tmp|state\/durable\/(images|layers)|lock)(\/|$)|^(containers|logs|sandboxes|volumes)$/;
+  /^(blobs|layers|tmp|state\/durable\/(images|layers|uses)|lock)(\/|$)|^(containers|logs|sandboxes|volumes)$/;
 
 /** Empty files that the next records are written to. */
 const SPARE_FILE = /^state\/boot\/[a-z]+\/\.spare-\d+$/;
@@ -106,9 +106,12 @@ function links({ bridge, root }: Scope): string[] {
     const isAnothersVeth = /^mk[0-9a-f]{12}$/.test(name) && !name.startsWith(linkPrefix(bridge));
     const owner = /alias minke (\S+)/.exec(line)?.[1];
     const isAnothersBridge = owner !== undefined && owner.startsWith("/") && owner !== root;
+    // Of test/system/cni.test.ts in another process: its bridge is named after that.
+    const cniBridge = /\bmkc([0-9a-z]+)\b/.exec(line)?.[1];
+    const isAnothersCni = cniBridge !== undefined && cniBridge !== process.pid.toString(36);
     // Of network-bench.ts, whose tests run beside others, and of test/perf's daemons of other makers with their ports.
     const isOfBenchmark = name === "mknetout" || name.startsWith("mkb") || line.includes(" master mkb");
-    return isAnothersVeth || isAnothersBridge || isOfBenchmark ? [] : [name];
+    return isAnothersVeth || isAnothersBridge || isAnothersCni || isOfBenchmark ? [] : [name];
   });
 }
 

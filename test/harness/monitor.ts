@@ -50,6 +50,16 @@ const APPLETS = [
   "tr",
 ];
 
+/** A request for the namespaces that a sandbox on the host's network has. */
+export const IPC_AND_UTS = {
+  network: false,
+  ipc: true,
+  uts: true,
+  hostname: "h",
+  domainname: "",
+  sysctls: {},
+} as const;
+
 export class MonitorBench {
   readonly dir = mkdtempSync(join(tmpdir(), "minke-monitor-"));
   readonly sandboxId: SandboxId = newSandboxId();

@@ -7,12 +7,13 @@ import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "n
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { parseProcessStat } from "../../src/base/process-stat.js";
 import { ForkServer } from "../../src/monitor/fork-server.js";
 import { MonitorClient } from "../../src/monitor/monitor-client.js";
 import * as native from "../../src/native/index.js";
 import { DEFAULT_DEVICE_RULES } from "../../src/spec/default-devices.js";
 import type { ExitRecord } from "../../src/state/container.js";
-import { BINARY, MonitorBench, until } from "../harness/monitor.js";
+import { BINARY, IPC_AND_UTS, MonitorBench, until } from "../harness/monitor.js";
 import { isAlive } from "../harness/processes.js";
 import { requires } from "../harness/requires.js";
 
@@ -55,14 +56,7 @@ test("a monitor is our child, born in its cgroup, with exactly its descriptors, 
   const path = `${bench.cgroup}/monitors`;
   mkdirSync(path);
   const cgroup = native.openDirectory(path);
-  const made = await native.createSandboxNamespaces({
-    network: false,
-    ipc: true,
-    uts: true,
-    hostname: "h",
-    domainname: "",
-    sysctls: {},
-  });
+  const made = await native.createSandboxNamespaces(IPC_AND_UTS);
   const monitor = await fork("forked", { ipc: made.ipc, uts: made.uts }, cgroup);
   const { client, pid, socketPath } = monitor;
   expect(client.hello).toMatchObject({ pid, socketPath, fds: { ipc: 5, uts: 6 } });
@@ -125,7 +119,8 @@ test("one that is killed with requests unread refuses them, and is started again
   await (await fork("first")).end();
   const [server] = childrenCalled("minke-fork");
   process.kill(server as number, "SIGSTOP");
-  await until(() => native.processStat(server as number).includes(") T "));
+  // A moment passes until it has stopped, in which it could still answer.
+  await until(() => parseProcessStat(native.processStat(server as number))?.state === "T");
   const asked = fork("unread");
   const refused = expect(asked).rejects.toMatchObject({ kind: "unavailable", code: "MONITOR_UNREACHABLE" });
   // What is asked for is sent by then.

@@ -6,9 +6,10 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { newContainerId } from "../../src/base/ids.js";
 import { MonitorClient } from "../../src/monitor/monitor-client.js";
 import * as native from "../../src/native/index.js";
+import { forgetKilled } from "../../src/runtime/forget-killed.js";
 import { VERSION } from "../../src/settings/version.js";
 import type { ExitRecord } from "../../src/state/container.js";
-import { BINARY, logText, MonitorBench, until } from "../harness/monitor.js";
+import { BINARY, IPC_AND_UTS, logText, MonitorBench, until } from "../harness/monitor.js";
 import { requires } from "../harness/requires.js";
 
 let bench: MonitorBench;
@@ -43,14 +44,7 @@ describe("hello", () => {
 describe("a monitor spawned from a sealed executable", () => {
   test("speaks over the socketpair, holds the namespaces it was given, and opens streams by its path", async () => {
     const executable = await native.sealedExecutable(BINARY);
-    const made = await native.createSandboxNamespaces({
-      network: false,
-      ipc: true,
-      uts: true,
-      hostname: "h",
-      domainname: "",
-      sysctls: {},
-    });
+    const made = await native.createSandboxNamespaces(IPC_AND_UTS);
     const socketPath = `${bench.dir}/spawned.sock`;
     const spawned = await native.spawnMonitor({
       executable,
@@ -162,6 +156,21 @@ describe("the end of a container", () => {
     expect((await bench.client.list()).containers).toMatchObject([{ state: "exited", exit }]);
     await bench.client.forget({ containerId: params.containerId });
     expect((await bench.client.list()).containers).toEqual([]);
+  });
+
+  test("of a container that is being killed is written before it is forgotten", async () => {
+    const params = await bench.start(FOREVER);
+    const forgotten = forgetKilled(bench.client, params.containerId);
+    await bench.client.list();
+    await bench.client.kill({ containerId: params.containerId });
+    await forgotten;
+    expect(existsSync(params.exitFile)).toBe(true);
+    expect((await bench.client.list()).containers).toEqual([]);
+  });
+
+  test("of a container that nobody kills is waited for until the deadline", async () => {
+    const { containerId } = await bench.start(FOREVER);
+    await expect(forgetKilled(bench.client, containerId, 30)).rejects.toMatchObject({ code: "CONTAINER_RUNNING" });
   });
 
   test("that nobody was there to see is known to the next client", async () => {

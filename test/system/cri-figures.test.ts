@@ -4,40 +4,32 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { ContainerEventType, ContainerState, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
-import { CriClient } from "../harness/cri.js";
-import { TestDaemon } from "../harness/daemon.js";
-import { cgroup2Mount, missing, requires } from "../harness/requires.js";
+import { useCriDaemon } from "../harness/cri-bench.js";
+import { cgroup2Mount, missing } from "../harness/requires.js";
 
+const METRICS_SOCKET = `/run/minke-metrics-${process.pid}.sock`;
+const bench = useCriDaemon({ tables: `[metrics]\nsocket = "${METRICS_SOCKET}"` });
 const lacking = missing("root", "cgroup2", "overlayfs");
-let daemon: TestDaemon;
-let cri: CriClient;
 let pod: string;
 let container: string;
 
-beforeEach(requires("root", "cgroup2", "overlayfs"));
 beforeAll(async () => {
   if (lacking) return;
-  daemon = await TestDaemon.startWithImages({ tables: `[metrics]\nsocket = "/run/minke-metrics-${process.pid}.sock"` });
-  cri = new CriClient(daemon.criSocket);
-  pod = await cri.runSandbox();
-  container = await cri.startContainer(pod, {
+  pod = await bench.sharedSandbox();
+  container = await bench.cri.startContainer(pod, {
     metadata: { name: "busy", attempt: 0 },
     linux: { resources: { cpuShares: 512n } },
     command: ["sh", "-c", "dd if=/dev/zero of=/tmp-file bs=1k count=300; exec 9<>/dev/null; while :; do :; done"],
   });
 });
-afterAll(async () => {
-  cri?.close();
-  await daemon?.dispose();
-});
 
 /** By name and its own labels, joined: `container_tasks_state sleeping`. */
 async function metrics() {
   const [{ descriptors }, { podMetrics }] = await Promise.all([
-    cri.call("listMetricDescriptors"),
-    cri.call("listPodSandboxMetrics"),
+    bench.cri.call("listMetricDescriptors"),
+    bench.cri.call("listPodSandboxMetrics"),
   ]);
   const keys = new Map(descriptors.map(({ name, labelKeys }) => [name, labelKeys]));
   const own = podMetrics.find(({ podSandboxId }) => podSandboxId === pod);
@@ -115,14 +107,16 @@ describe("metrics", () => {
   });
 
   test("of a pod's interface grow with what goes over it", async () => {
-    await cri.output(container, "ping", "-c", "3", "-i", "0.1", `${daemon.network4}.1`).catch(() => undefined);
+    await bench.cri
+      .output(container, "ping", "-c", "3", "-i", "0.1", `${bench.daemon.network4}.1`)
+      .catch(() => undefined);
     const { pod: values } = await metrics();
     expect(values.get("container_network_transmit_packets_total eth0")).toBeGreaterThanOrEqual(1);
     expect(values.get("container_network_transmit_bytes_total eth0")).toBeGreaterThanOrEqual(60);
   });
 
   test("whose controller is not there are of the processes or their v1 groups, and Status says which", async () => {
-    const { info } = await cri.call("status", { verbose: true });
+    const { info } = await bench.cri.call("status", { verbose: true });
     const { figuresFrom } = JSON.parse(info["config"] ?? "{}") as { figuresFrom: Record<string, string> };
     const hasMemory = missing("controller:memory") === undefined;
     expect(figuresFrom["memory"]).toBe(hasMemory ? "cgroup" : "processes");
@@ -148,7 +142,7 @@ describe("metrics", () => {
   });
 
   test("of huge pages are there by size, as in the container's cgroup, and their peak is not made up", async () => {
-    const files = readdirSync(join(cgroup2Mount() ?? "", daemon.cgroupRoot, "pods", pod, container));
+    const files = readdirSync(join(cgroup2Mount() ?? "", bench.daemon.cgroupRoot, "pods", pod, container));
     const sizes = files.flatMap((file) => /^hugetlb\.([^.]+)\.current$/.exec(file)?.[1] ?? []);
     const { container: values, keys } = await metrics();
     const told = [...values.keys()].filter((name) => name.startsWith("container_hugetlb_"));
@@ -157,7 +151,7 @@ describe("metrics", () => {
   });
 
   test("come by stream as by list", async () => {
-    const stream = cri.stream("streamPodSandboxMetrics");
+    const stream = bench.cri.stream("streamPodSandboxMetrics");
     await expect.poll(() => stream.received.length).toBeGreaterThan(0);
     expect(stream.received[0]?.podSandboxMetrics[0]?.podSandboxId).toBe(pod);
     stream.cancel();
@@ -166,29 +160,30 @@ describe("metrics", () => {
 
 describe("stats", () => {
   test("of container and sandbox are real", async () => {
-    const id = await cri.runSandbox();
-    const container = await cri.startContainer(id, { command: ["sh", "-c", "while :; do :; done"] });
+    const id = await bench.cri.runSandbox();
+    const container = await bench.cri.startContainer(id, { command: ["sh", "-c", "while :; do :; done"] });
     // The size of a layer is believed for a while: it is written before anybody asks.
-    await cri.output(container, "dd", "if=/dev/zero", "of=/big", "bs=1k", "count=500");
-    await cri.output(container, "sh", "-c", "ln /big /same && mkdir -p /deep/er && echo x > /deep/er/file");
+    await bench.cri.output(container, "dd", "if=/dev/zero", "of=/big", "bs=1k", "count=500");
+    await bench.cri.output(container, "sh", "-c", "ln /big /same && mkdir -p /deep/er && echo x > /deep/er/file");
     await expect
       .poll(
         async () =>
           Number(
-            (await cri.call("containerStats", { containerId: container })).stats?.cpu?.usageNanoCores?.value ?? 0n,
+            (await bench.cri.call("containerStats", { containerId: container })).stats?.cpu?.usageNanoCores?.value ??
+              0n,
           ),
         { timeout: 10_000, interval: 300 },
       )
       .toBeGreaterThan(50_000_000);
-    const { stats } = await cri.call("podSandboxStats", { podSandboxId: id });
+    const { stats } = await bench.cri.call("podSandboxStats", { podSandboxId: id });
     expect(stats?.linux?.network?.defaultInterface?.name).toBe("eth0");
     expect(Number(stats?.linux?.process?.processCount?.value)).toBeGreaterThanOrEqual(1);
     expect(Number(stats?.linux?.memory?.workingSetBytes?.value)).toBeGreaterThan(100_000);
-    const upper = join(daemon.root, "containers", container, "upper");
+    const upper = join(bench.daemon.root, "containers", container, "upper");
     const du = (...options: string[]) =>
       Number.parseInt(execFileSync("du", ["-s", ...options, upper], { encoding: "utf8" }), 10);
     const differences = async (): Promise<[number, number]> => {
-      const { linux } = (await cri.call("podSandboxStats", { podSandboxId: id })).stats ?? {};
+      const { linux } = (await bench.cri.call("podSandboxStats", { podSandboxId: id })).stats ?? {};
       const layer = linux?.containers.find(({ attributes }) => attributes?.id === container)?.writableLayer;
       return [
         Number(layer?.usedBytes?.value) - du("--block-size=1"),
@@ -196,11 +191,11 @@ describe("stats", () => {
       ];
     };
     await expect.poll(differences, { timeout: 30_000, interval: 300 }).toEqual([0, 0]);
-    await cri.removeSandbox(id);
+    await bench.cri.removeSandbox(id);
   });
 
   test("image file systems are the daemon's own", async () => {
-    const { imageFilesystems, containerFilesystems } = await cri.call("imageFsInfo");
+    const { imageFilesystems, containerFilesystems } = await bench.cri.call("imageFsInfo");
     expect(Number(imageFilesystems[0]?.usedBytes?.value)).toBeGreaterThan(1_000_000);
     expect(containerFilesystems).toHaveLength(1);
   });
@@ -211,18 +206,18 @@ describe("events", () => {
     received.filter(({ containerId }) => containerId === id).map(({ containerEventType }) => containerEventType);
 
   test("tell a container's life in order, with the states of the pod, however short it was", async () => {
-    const events = cri.stream("getContainerEvents");
-    await cri.call("version");
-    const id = await cri.runSandbox();
+    const events = bench.cri.stream("getContainerEvents");
+    await bench.cri.call("version");
+    const id = await bench.cri.runSandbox();
     const containers = await Promise.all(
-      Array.from({ length: 8 }, () => cri.startContainer(id, { command: ["true"] })),
+      Array.from({ length: 8 }, () => bench.cri.startContainer(id, { command: ["true"] })),
     );
     await Promise.all(
       containers.map(async (containerId) => {
         await expect
-          .poll(async () => (await cri.status(containerId)).state, { timeout: 30_000 })
+          .poll(async () => (await bench.cri.status(containerId)).state, { timeout: 30_000 })
           .toBe(ContainerState.CONTAINER_EXITED);
-        await cri.call("removeContainer", { containerId });
+        await bench.cri.call("removeContainer", { containerId });
       }),
     );
     for (const containerId of containers) {
@@ -239,16 +234,16 @@ describe("events", () => {
     expect(own?.podSandboxStatus?.id).toBe(id);
     expect(typesOf(events.received, id)).toEqual([ContainerEventType.CONTAINER_STARTED_EVENT]);
     events.cancel();
-    await cri.removeSandbox(id);
+    await bench.cri.removeSandbox(id);
   });
 
   test("of the time without a client are kept for the next one, and told once", async () => {
-    const first = cri.stream("getContainerEvents");
+    const first = bench.cri.stream("getContainerEvents");
     await expect.poll(() => first.received.length).toBeGreaterThan(0);
     first.cancel();
-    const away = await cri.startContainer(pod, { command: ["true"] });
-    await expect.poll(async () => (await cri.status(away)).state).toBe(2);
-    const second = cri.stream("getContainerEvents");
+    const away = await bench.cri.startContainer(pod, { command: ["true"] });
+    await expect.poll(async () => (await bench.cri.status(away)).state).toBe(2);
+    const second = bench.cri.stream("getContainerEvents");
     await expect.poll(() => typesOf(second.received, away).length).toBe(3);
     expect(typesOf(second.received, away)).toEqual([
       ContainerEventType.CONTAINER_CREATED_EVENT,
@@ -256,8 +251,8 @@ describe("events", () => {
       ContainerEventType.CONTAINER_STOPPED_EVENT,
     ]);
     expect(typesOf(second.received, container)).toEqual([]);
-    const third = cri.stream("getContainerEvents");
-    await cri.call("removeContainer", { containerId: away });
+    const third = bench.cri.stream("getContainerEvents");
+    await bench.cri.call("removeContainer", { containerId: away });
     await expect.poll(() => typesOf(third.received, away)).toEqual([ContainerEventType.CONTAINER_DELETED_EVENT]);
     await expect.poll(() => typesOf(second.received, away).length).toBe(4);
     second.cancel();
@@ -265,13 +260,12 @@ describe("events", () => {
   });
 
   test("of containers that ended while the daemon was down are told when it is back", async () => {
-    const ends = await cri.startContainer(pod, { command: ["sleep", "4"] });
-    await daemon.kill9();
-    await daemon.containerEnded(ends);
-    await daemon.start();
-    cri.close();
-    cri = new CriClient(daemon.criSocket);
-    const events = cri.stream("getContainerEvents");
+    const ends = await bench.cri.startContainer(pod, { command: ["sleep", "4"] });
+    await bench.daemon.kill9();
+    await bench.daemon.containerEnded(ends);
+    await bench.daemon.start();
+    bench.reconnect();
+    const events = bench.cri.stream("getContainerEvents");
     // Nobody waits until it is written that a container runs: a daemon killed before has its start told again.
     const told = () =>
       typesOf(events.received, ends).filter((type) => type !== ContainerEventType.CONTAINER_STARTED_EVENT);
@@ -283,21 +277,20 @@ describe("events", () => {
 });
 
 test("the daemon's own metrics count what was asked, on a socket that goes with the daemon", async () => {
-  const socketPath = `/run/minke-metrics-${process.pid}.sock`;
-  await cri.call("version");
+  await bench.cri.call("version");
   const page = await new Promise<string>((resolve, reject) => {
-    request({ socketPath, path: "/metrics" }, (response) => void text(response).then(resolve, reject))
+    request({ socketPath: METRICS_SOCKET, path: "/metrics" }, (response) => void text(response).then(resolve, reject))
       .on("error", reject)
       .end();
   });
   expect(page).toMatch(/^minke_sandboxes\{owner="cri",state="ready"\} 1$/m);
   expect(page).toMatch(/^minke_cri_requests_total\{method="version",outcome="ok"\} \d+$/m);
-  await daemon.expect("daemon", "stop");
-  expect(existsSync(socketPath)).toBe(false);
+  await bench.daemon.expect("daemon", "stop");
+  expect(existsSync(METRICS_SOCKET)).toBe(false);
 });
 
 test("minke stats shows a pod with its containers and says what one that is not there is", async () => {
-  await daemon.start();
+  await bench.daemon.start();
   const input = `
 apiVersion: v1
 kind: Pod
@@ -305,15 +298,15 @@ metadata: { name: counted }
 spec:
   containers:
     - { name: spin, image: "minke.test/busybox:1", command: [sh, -c, "while :; do :; done"] }`;
-  expect(await daemon.minke(["run", "-f", "-", "--wait"], { input })).toMatchObject({ code: 0 });
-  const stdout = await daemon.expect("stats");
+  expect(await bench.daemon.minke(["run", "-f", "-", "--wait"], { input })).toMatchObject({ code: 0 });
+  const stdout = await bench.daemon.expect("stats");
   expect(stdout).toMatch(/^NAME +CPU +MEMORY +LIMIT +PIDS +DISK +NET RX \/ TX\n/);
   expect(stdout).toMatch(/^ {2}spin +[1-9]\d*m +[\d.]+ [KM]iB/m);
-  const items = JSON.parse(await daemon.expect("stats", "counted", "-o", "json")) as {
+  const items = JSON.parse(await bench.daemon.expect("stats", "counted", "-o", "json")) as {
     items: { containers: unknown[] }[];
   };
   expect(items.items[0]?.containers).toHaveLength(1);
-  expect(await daemon.minke(["stats", "nobody"])).toMatchObject({ code: 3 });
-  expect(await daemon.minke(["stats", "-o", "xml"])).toMatchObject({ code: 2 });
-  await daemon.expect("delete", "pod", "counted", "--force");
+  expect(await bench.daemon.minke(["stats", "nobody"])).toMatchObject({ code: 3 });
+  expect(await bench.daemon.minke(["stats", "-o", "xml"])).toMatchObject({ code: 2 });
+  await bench.daemon.expect("delete", "pod", "counted", "--force");
 });

@@ -7,13 +7,11 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { ContainerState, MountPropagation, PodSandboxConfig } from "../../src/cri/generated/runtime/v1/api.js";
 import { PROJECT } from "../harness/cli.js";
-import { CriClient } from "../harness/cri.js";
-import { TestDaemon } from "../harness/daemon.js";
-import type { Snapshot } from "../harness/leaks.js";
-import { cgroup2Mount, missing, requires } from "../harness/requires.js";
+import { useCriDaemon } from "../harness/cri-bench.js";
+import { cgroup2Mount } from "../harness/requires.js";
 import { SLOWNESS } from "../harness/slowness.js";
 import { SpdyClient } from "../harness/spdy-client.js";
 
@@ -33,91 +31,80 @@ function programOf(name: string): string {
 
 const POD = PodSandboxConfig.fromPartial({ metadata: { name: "refused", uid: "u", namespace: "n", attempt: 0 } });
 
-const lacking = missing("root", "cgroup2", "overlayfs");
-let daemon: TestDaemon;
-let cri: CriClient;
-let before: Snapshot;
-let folder: string;
+const folder = mkdtempSync(join(tmpdir(), "minke-handler-test-"));
+// Last, as the first that is registered: until the sandboxes are gone, logs are written there.
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const tables = names.map((name) => `[runtime-handlers.${name}]\npath = "${programOf(name)}"\n`).join("");
+const bench = useCriDaemon({ tables: `${tables}[runtime-handlers.gone]\npath = "/nowhere/runtime"\n` });
 /** One for all tests of a handler: making and removing it takes longer than most tests. */
 const shared = new Map<string, string>();
 
-beforeEach(requires("root", "cgroup2", "overlayfs"));
-beforeAll(async () => {
-  if (lacking) return;
-  const tables = names.map((name) => `[runtime-handlers.${name}]\npath = "${programOf(name)}"\n`).join("");
-  daemon = await TestDaemon.startWithImages({
-    tables: `${tables}[runtime-handlers.gone]\npath = "/nowhere/runtime"\n`,
-  });
-  cri = new CriClient(daemon.criSocket);
-  before = daemon.snapshot();
-  folder = mkdtempSync(join(tmpdir(), "minke-handler-test-"));
-}, 120_000 * SLOWNESS);
-afterAll(async () => {
-  if (lacking) return;
-  for (const id of shared.values()) await cri.removeSandbox(id);
-  await daemon.expectNothingLeft(before);
-  rmSync(folder, { recursive: true, force: true });
-  cri.close();
-  await daemon.dispose();
-}, 60_000 * SLOWNESS);
-
 async function sandbox(runtimeHandler: string): Promise<string> {
-  const id = shared.get(runtimeHandler) ?? (await cri.runSandbox({ logDirectory: folder }, runtimeHandler));
+  const id = shared.get(runtimeHandler) ?? (await bench.sharedSandbox({ logDirectory: folder }, runtimeHandler));
   shared.set(runtimeHandler, id);
   return id;
 }
 
 const ended = (id: string) =>
-  expect.poll(async () => (await cri.status(id)).state, polling).toBe(ContainerState.CONTAINER_EXITED);
+  expect.poll(async () => (await bench.cri.status(id)).state, polling).toBe(ContainerState.CONTAINER_EXITED);
 const rootfsMounts = (containerId: string) =>
   readFileSync("/proc/self/mountinfo", "utf8")
     .split("\n")
-    .filter((line) => line.includes(` ${daemon.root}/`) && line.includes(`/${containerId}/`));
+    .filter((line) => line.includes(` ${bench.daemon.root}/`) && line.includes(`/${containerId}/`));
 
 describe.each(names)("a sandbox of handler %s", (name) => {
   test("runs a container with its log, exit code and environment, and says who runs it", async () => {
     const id = await sandbox(name);
-    const container = await cri.startContainer(id, {
+    const container = await bench.cri.startContainer(id, {
       command: ["sh", "-c", 'echo "out $WHO"; echo err >&2; exit 3'],
       envs: [{ key: "WHO", value: Buffer.from("me") }],
       logPath: "0.log",
     });
     await ended(container);
-    expect(await cri.status(container)).toMatchObject({ exitCode: 3, reason: "Error" });
+    expect(await bench.cri.status(container)).toMatchObject({ exitCode: 3, reason: "Error" });
     const records = readFileSync(join(folder, "0.log"), "utf8").trim().split("\n");
     expect(records.map((line) => line.split(" ").slice(1).join(" ")).toSorted()).toEqual([
       "stderr F err",
       "stdout F out me",
     ]);
-    const { status } = await cri.call("podSandboxStatus", { podSandboxId: id });
+    const { status } = await bench.cri.call("podSandboxStatus", { podSandboxId: id });
     expect(status?.runtimeHandler).toBe(name);
     // Its rootfs was mounted for it, and is gone with its end.
     expect(rootfsMounts(container)).toEqual([]);
   });
 
   test("execs with exit code and both streams, and kills a timed-out exec with all it started", async () => {
-    const container = await cri.startContainer(await sandbox(name));
+    const container = await bench.cri.startContainer(await sandbox(name));
     expect(rootfsMounts(container)).toHaveLength(1);
     const cmd = ["sh", "-c", "echo out; echo err >&2; exit 7"];
-    const { exitCode, stdout, stderr } = await cri.call("execSync", { containerId: container, cmd, timeout: 20n });
+    const { exitCode, stdout, stderr } = await bench.cri.call("execSync", {
+      containerId: container,
+      cmd,
+      timeout: 20n,
+    });
     expect([exitCode, stdout.toString(), stderr.toString()]).toEqual([7, "out\n", "err\n"]);
     const sleeping = {
       containerId: container,
       cmd: ["sh", "-c", "sleep 4321 & sleep 4321"],
       timeout: BigInt(2 * SLOWNESS),
     };
-    expect(await cri.refusal("execSync", sleeping)).toMatchObject({ status: DEADLINE_EXCEEDED, code: "EXEC_TIMEOUT" });
-    expect((await cri.output(container, "sh", "-c", "pgrep -f 'sleep 432[1]' | wc -l")).trim()).toBe("0");
-    expect(await cri.refusal("execSync", { containerId: container, cmd: ["/nothing"], timeout: 20n })).toMatchObject({
+    expect(await bench.cri.refusal("execSync", sleeping)).toMatchObject({
+      status: DEADLINE_EXCEEDED,
+      code: "EXEC_TIMEOUT",
+    });
+    expect((await bench.cri.output(container, "sh", "-c", "pgrep -f 'sleep 432[1]' | wc -l")).trim()).toBe("0");
+    expect(
+      await bench.cri.refusal("execSync", { containerId: container, cmd: ["/nothing"], timeout: 20n }),
+    ).toMatchObject({
       status: NOT_FOUND,
       code: "COMMAND_NOT_FOUND",
     });
   });
 
   test("gives an exec a terminal, with its size", async () => {
-    const containerId = await cri.startContainer(await sandbox(name));
+    const containerId = await bench.cri.startContainer(await sandbox(name));
     const request = { containerId, cmd: ["sh"], tty: true, stdin: true, stdout: true, stderr: false };
-    const { url } = await cri.call("exec", request);
+    const { url } = await bench.cri.call("exec", request);
     const client = await SpdyClient.connect(url, ["v4.channel.k8s.io"]);
     const error = await client.open({ streamType: "error" });
     const stdin = await client.open({ streamType: "stdin" });
@@ -135,9 +122,9 @@ describe.each(names)("a sandbox of handler %s", (name) => {
   test("gives a container a terminal, and takes its input over attach", async () => {
     const id = await sandbox(name);
     const command = ["sh", "-c", "test -t 0 && read line && echo got $line"];
-    const container = await cri.startContainer(id, { command, tty: true, stdin: true, logPath: "tty.log" });
+    const container = await bench.cri.startContainer(id, { command, tty: true, stdin: true, logPath: "tty.log" });
     const request = { containerId: container, tty: true, stdin: true, stdout: true, stderr: false };
-    const { url } = await cri.call("attach", request);
+    const { url } = await bench.cri.call("attach", request);
     const client = await SpdyClient.connect(url, ["v4.channel.k8s.io"]);
     await client.open({ streamType: "error" });
     const stdin = await client.open({ streamType: "stdin" });
@@ -146,25 +133,27 @@ describe.each(names)("a sandbox of handler %s", (name) => {
     stdin.write("hello\n");
     await ended(container);
     client.destroy();
-    expect((await cri.status(container)).exitCode).toBe(0);
+    expect((await bench.cri.status(container)).exitCode).toBe(0);
     expect(readFileSync(join(folder, "tty.log"), "utf8")).toContain("got hello");
   });
 
   test("stops by signal within the grace period, and by SIGKILL after it, also when frozen", async () => {
     const id = await sandbox(name);
-    const polite = await cri.startContainer(id, {
+    const polite = await bench.cri.startContainer(id, {
       command: ["sh", "-c", "trap 'exit 42' TERM; touch /ready; while :; do sleep 0.05; done"],
     });
-    await expect.poll(() => cri.output(polite, "ls", "/ready").catch(() => ""), polling).toBe("/ready\n");
-    await cri.call("stopContainer", { containerId: polite, timeout: BigInt(10 * SLOWNESS) });
-    expect(await cri.status(polite)).toMatchObject({ state: ContainerState.CONTAINER_EXITED, exitCode: 42 });
-    const stubborn = await cri.startContainer(id, { command: ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"] });
-    await cri.call("stopContainer", { containerId: stubborn, timeout: 1n });
-    expect((await cri.status(stubborn)).exitCode).toBe(137);
-    const frozen = await cri.startContainer(id);
+    await expect.poll(() => bench.cri.output(polite, "ls", "/ready").catch(() => ""), polling).toBe("/ready\n");
+    await bench.cri.call("stopContainer", { containerId: polite, timeout: BigInt(10 * SLOWNESS) });
+    expect(await bench.cri.status(polite)).toMatchObject({ state: ContainerState.CONTAINER_EXITED, exitCode: 42 });
+    const stubborn = await bench.cri.startContainer(id, {
+      command: ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+    });
+    await bench.cri.call("stopContainer", { containerId: stubborn, timeout: 1n });
+    expect((await bench.cri.status(stubborn)).exitCode).toBe(137);
+    const frozen = await bench.cri.startContainer(id);
     writeFileSync(`${await cgroupOf(frozen)}/cgroup.freeze`, "1");
-    await cri.call("stopContainer", { containerId: frozen, timeout: 0n });
-    expect((await cri.status(frozen)).exitCode).toBe(137);
+    await bench.cri.call("stopContainer", { containerId: frozen, timeout: 0n });
+    expect((await bench.cri.status(frozen)).exitCode).toBe(137);
   });
 
   test("puts the container into its cgroup, which stats read, and shares /dev/shm and mounts", async () => {
@@ -177,12 +166,12 @@ describe.each(names)("a sandbox of handler %s", (name) => {
       readonly: true,
       propagation: MountPropagation.PROPAGATION_PRIVATE,
     };
-    const one = await cri.startContainer(id, { mounts: [mount] });
-    const other = await cri.startContainer(id);
-    await cri.output(one, "sh", "-c", "cat /data/file >/dev/shm/shared");
-    expect(await cri.output(other, "cat", "/dev/shm/shared")).toBe("content");
+    const one = await bench.cri.startContainer(id, { mounts: [mount] });
+    const other = await bench.cri.startContainer(id);
+    await bench.cri.output(one, "sh", "-c", "cat /data/file >/dev/shm/shared");
+    expect(await bench.cri.output(other, "cat", "/dev/shm/shared")).toBe("content");
     expect(readFileSync(`${await cgroupOf(one)}/cgroup.procs`, "utf8").trim()).toMatch(/^\d+$/);
-    const { stats } = await cri.call("containerStats", { containerId: one });
+    const { stats } = await bench.cri.call("containerStats", { containerId: one });
     expect(Number(stats?.memory?.workingSetBytes?.value)).toBeGreaterThan(10_000);
   });
 
@@ -190,42 +179,42 @@ describe.each(names)("a sandbox of handler %s", (name) => {
     "goes on without the daemon: the next one adopts it and knows how it ended",
     async () => {
       const id = await sandbox(name);
-      const goesOn = await cri.startContainer(id);
-      const ends = await cri.startContainer(id, { command: ["sh", "-c", "sleep 0.5; exit 5"] });
-      await daemon.kill9();
-      await daemon.start();
+      const goesOn = await bench.cri.startContainer(id);
+      const ends = await bench.cri.startContainer(id, { command: ["sh", "-c", "sleep 0.5; exit 5"] });
+      await bench.daemon.kill9();
+      await bench.daemon.start();
       await ended(ends);
-      expect((await cri.status(ends)).exitCode).toBe(5);
-      expect(await cri.output(goesOn, "echo", "still here")).toBe("still here\n");
+      expect((await bench.cri.status(ends)).exitCode).toBe(5);
+      expect(await bench.cri.output(goesOn, "echo", "still here")).toBe("still here\n");
     },
     60_000 * SLOWNESS,
   );
 
   test("whose monitor is killed is stopped, and its rootfs unmounted", async () => {
-    const id = await cri.runSandbox({}, name);
-    const container = await cri.startContainer(id);
+    const id = await bench.cri.runSandbox({}, name);
+    const container = await bench.cri.startContainer(id);
     const cgroup = (await cgroupOf(container)).replace("/pods/", "/monitors/").replace(/\/[^/]+$/, "");
     process.kill(Number(readFileSync(`${cgroup}/cgroup.procs`, "utf8").trim()), "SIGKILL");
     await ended(container);
-    expect(await cri.status(container)).toMatchObject({ exitCode: 255, reason: "ContainerStatusUnknown" });
+    expect(await bench.cri.status(container)).toMatchObject({ exitCode: 255, reason: "ContainerStatusUnknown" });
     await expect.poll(() => rootfsMounts(container), polling).toEqual([]);
-    await cri.removeSandbox(id);
+    await bench.cri.removeSandbox(id);
   });
 
   test("reports a command that is not there at start, with 127, and leaves nothing of it", async () => {
-    const container = await cri.createContainer(await sandbox(name), { command: ["/nothing"] });
-    expect(await cri.refusal("startContainer", { containerId: container })).toMatchObject({
+    const container = await bench.cri.createContainer(await sandbox(name), { command: ["/nothing"] });
+    expect(await bench.cri.refusal("startContainer", { containerId: container })).toMatchObject({
       status: NOT_FOUND,
       code: "COMMAND_NOT_FOUND",
     });
-    expect(await cri.status(container)).toMatchObject({ state: ContainerState.CONTAINER_EXITED, exitCode: 127 });
+    expect(await bench.cri.status(container)).toMatchObject({ state: ContainerState.CONTAINER_EXITED, exitCode: 127 });
     expect(rootfsMounts(container)).toEqual([]);
   });
 
   test(
     "runs a pod by runtimeClassName",
     async () => {
-      await daemon.runPod(`
+      await bench.daemon.runPod(`
 apiVersion: v1
 kind: Pod
 metadata: { name: classy }
@@ -234,10 +223,10 @@ spec:
   terminationGracePeriodSeconds: 0
   containers: [{ name: main, image: "minke.test/busybox:1", command: [sleep, "1000"] }]
 `);
-      const id = (await daemon.container("classy", "main")).containerID?.replace("minke://", "") ?? "";
+      const id = (await bench.daemon.container("classy", "main")).containerID?.replace("minke://", "") ?? "";
       expect(rootfsMounts(id)).toHaveLength(1);
-      expect(await daemon.expect("exec", "classy", "--", "echo", "in it")).toBe("in it\n");
-      await daemon.expect("delete", "pod", "classy");
+      expect(await bench.daemon.expect("exec", "classy", "--", "echo", "in it")).toBe("in it\n");
+      await bench.daemon.expect("delete", "pod", "classy");
       expect(rootfsMounts(id)).toEqual([]);
     },
     60_000 * SLOWNESS,
@@ -245,27 +234,27 @@ spec:
 });
 
 test("the built-in handler has a name as well", async () => {
-  const container = await cri.startContainer(await sandbox("minke"));
-  expect(await cri.output(container, "echo", "x")).toBe("x\n");
+  const container = await bench.cri.startContainer(await sandbox("minke"));
+  expect(await bench.cri.output(container, "echo", "x")).toBe("x\n");
   expect(rootfsMounts(container)).toEqual([]);
 });
 
 test("a handler that the settings do not have is refused by name", async () => {
-  expect(await cri.refusal("runPodSandbox", { config: POD, runtimeHandler: "kata" })).toMatchObject({
+  expect(await bench.cri.refusal("runPodSandbox", { config: POD, runtimeHandler: "kata" })).toMatchObject({
     status: INVALID_ARGUMENT,
     code: "RUNTIME_HANDLER_UNKNOWN",
   });
 });
 
 test("a handler whose program is missing is refused when a sandbox is made", async () => {
-  expect(await cri.refusal("runPodSandbox", { config: POD, runtimeHandler: "gone" })).toMatchObject({
+  expect(await bench.cri.refusal("runPodSandbox", { config: POD, runtimeHandler: "gone" })).toMatchObject({
     status: FAILED_PRECONDITION,
     code: "RUNTIME_HANDLER_MISSING",
   });
 });
 
 test("Status lists the handlers with what they can do", async () => {
-  const { runtimeHandlers } = await cri.call("status");
+  const { runtimeHandlers } = await bench.cri.call("status");
   expect(runtimeHandlers.map(({ name }) => name)).toEqual(["", "minke", ...names, "gone"]);
   const features = (wanted: string) => runtimeHandlers.find(({ name }) => name === wanted)?.features;
   expect(features("")?.recursiveReadOnlyMounts).toBe(true);
@@ -273,7 +262,7 @@ test("Status lists the handlers with what they can do", async () => {
 });
 
 async function cgroupOf(containerId: string): Promise<string> {
-  const { info } = await cri.call("containerStatus", { containerId, verbose: true });
+  const { info } = await bench.cri.call("containerStatus", { containerId, verbose: true });
   const pid = Number((JSON.parse(info["info"] ?? "{}") as { pid?: number }).pid);
   const path = /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1] ?? "";
   return join(cgroup2Mount() ?? "", path);

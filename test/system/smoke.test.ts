@@ -26,6 +26,9 @@ spec:
       command: ["sh", "-c", "echo I am $(hostname); trap 'exit 0' TERM; sleep 1000 & wait"]
 `);
   expect((await daemon.pod("smoke")).status.phase).toBe("Running");
+  expect(JSON.parse(await daemon.expect("get", "pods", "-o", "json"))).toMatchObject({
+    items: [{ kind: "Pod", metadata: { name: "smoke" }, status: { phase: "Running" } }],
+  });
   expect(await daemon.expect("logs", "smoke")).toBe("I am smoke\n");
   const exec = await daemon.minke(["exec", "smoke", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
   expect(exec).toEqual({ code: 7, stdout: "out\n", stderr: "err\n" });
