@@ -16,6 +16,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   addon::RegisterProgramSpawn(env, exports);
   addon::RegisterFiles(env, exports);
   addon::RegisterFileSteps(env, exports);
+  addon::RegisterKernelFiles(env, exports);
   addon::RegisterSockets(env, exports);
   return exports;
 }

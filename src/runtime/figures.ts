@@ -4,24 +4,24 @@
  * What the kernel cannot say is `undefined`; without a controller the figures are sums over the processes that
  * run now, or those of the cgroup v1 groups that govern them: `figure-sources.ts` says which.
  */
-import { readFile, statfs } from "node:fs/promises";
+import { statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { ContainerId, SandboxId } from "../base/ids.js";
+import { processesBelow, readKernelFile } from "../native/index.js";
 import { cgroupDir } from "./cgroups.js";
 import { requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
 import type { FigureSources } from "./figure-sources.js";
-import { processesBelow } from "./proc.js";
 import { openFilesLimit, type ProcessFigures, processFigures } from "./process-usage.js";
 import {
   cgroupUsage,
   type CgroupUsage,
-  containerUsage,
   type ContainerUsage,
   type InterfaceUsage,
+  interfaceUsage,
   keyedValue,
-  sandboxUsage,
 } from "./usage.js";
 import type { V1Dirs } from "./v1-groups.js";
+import { writableLayerUsage } from "./writable-layers.js";
 
 export interface DeviceFigures {
   /** `253:0`; empty: all devices together, as processes count them. */
@@ -75,22 +75,22 @@ export interface SandboxFigures extends CgroupFigures {
 /** See `Runtime.containerFigures`. */
 export async function containerFigures(ctx: RuntimeContext, id: ContainerId): Promise<ContainerFigures> {
   const record = requireContainer(ctx, id);
-  const [figures, usage, limit, { blocks, bsize, files, ffree }] = await Promise.all([
+  const [figures, layer, limit, { blocks, bsize, files, ffree }] = await Promise.all([
     cgroupFigures(ctx.figureSources, record.cgroupPath),
-    containerUsage(ctx, id),
+    writableLayerUsage(ctx, id),
     record.pid === undefined ? undefined : openFilesLimit(record.pid),
     statfs(ctx.paths.root, { bigint: true }),
   ]);
   const fileSystem = { sizeBytes: blocks * bsize, inodes: files, freeInodes: ffree };
-  return { ...figures, usage, openFilesLimit: limit, fileSystem };
+  return { ...figures, usage: { ...figures.usage, layer }, openFilesLimit: limit, fileSystem };
 }
 
 /** See `Runtime.sandboxFigures`. */
 export async function sandboxFigures(ctx: RuntimeContext, id: SandboxId): Promise<SandboxFigures> {
   const record = requireSandbox(ctx, id);
-  const [figures, { interfaces }] = await Promise.all([
+  const [figures, interfaces] = await Promise.all([
     cgroupFigures(ctx.figureSources, record.cgroupPath),
-    sandboxUsage(ctx, id),
+    interfaceUsage(ctx, record),
   ]);
   return { ...figures, interfaces };
 }
@@ -100,7 +100,7 @@ export async function cgroupFigures(sources: FigureSources, cgroup: string): Pro
   const { cgroups } = sources;
   const dir = cgroupDir(cgroups, cgroup);
   const hasMemory = cgroups.controllers.has("memory");
-  const read = (file: string) => readFile(join(dir, file), "utf8").catch(() => undefined);
+  const read = (file: string) => readKernelFile(join(dir, file));
   const ofMemory = (file: string) => (hasMemory ? read(file) : undefined);
   const [usage, pids, cpuStat = "", memoryStat, peak, ioStat, pidsMax, hugePages] = await Promise.all([
     cgroupUsage(cgroups, cgroup),

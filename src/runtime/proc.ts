@@ -1,11 +1,8 @@
 /**
  * Identity of processes that outlive the daemon: a pid alone may name another process later.
  */
-import type { Dirent } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { hasEnded, parseProcessStat } from "../base/process-stat.js";
-import { processStat } from "../native/index.js";
+import { processesBelow, processStat, readKernelFile } from "../native/index.js";
 
 /** As many as a sentence holds. */
 const MAX_NAMED = 5;
@@ -14,18 +11,6 @@ const MAX_NAMED = 5;
 export function processStartTicks(pid: number): string {
   const stat = parseProcessStat(processStat(pid));
   return stat === undefined || hasEnded(stat) ? "" : stat.startTicks;
-}
-
-/** Pids in a cgroup and all below it. @param dir absolute */
-export async function processesBelow(dir: string): Promise<number[]> {
-  const [text, entries] = await Promise.all([
-    readFile(join(dir, "cgroup.procs"), "utf8").catch(() => ""),
-    readdir(dir, { withFileTypes: true }).catch((): Dirent[] => []),
-  ]);
-  const below = await Promise.all(
-    entries.filter((entry) => entry.isDirectory()).map(({ name }) => processesBelow(join(dir, name))),
-  );
-  return [...text.split("\n").filter(Boolean).map(Number), ...below.flat()];
 }
 
 /**
@@ -44,6 +29,6 @@ export async function survivorsInWords(dir: string): Promise<string> {
 async function survivorInWords(pid: number): Promise<string> {
   const { name = "", state = "gone" } = parseProcessStat(processStat(pid)) ?? {};
   // The kernel's function that it sleeps in; "0" where that is not told.
-  const waiting = (await readFile(`/proc/${pid}/wchan`, "utf8").catch(() => "0")).trim();
+  const waiting = ((await readKernelFile(`/proc/${pid}/wchan`)) ?? "0").trim();
   return `pid ${pid} ${JSON.stringify(name)} is in state ${state}${waiting === "0" || waiting === "" ? "" : `, waiting in ${waiting}`}`;
 }

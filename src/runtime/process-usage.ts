@@ -2,7 +2,7 @@
  * What the processes of a cgroup use, as proc(5) says: for figures that the kernel keeps per process only,
  * and in place of a controller that is not there. Sums end with the processes that they are of.
  */
-import { readdir, readFile, readlink } from "node:fs/promises";
+import { countDescriptors, readKernelFile } from "../native/index.js";
 
 export interface ProcessFigures {
   readonly threads: bigint;
@@ -39,10 +39,10 @@ export async function processFigures(pids: readonly number[]): Promise<ProcessFi
   const states = { sleeping: 0n, running: 0n, stopped: 0n, uninterruptible: 0n, iowaiting: 0n };
   await Promise.all(
     pids.map(async (pid) => {
-      const [status, ioText, descriptors] = await Promise.all([
-        readFile(`/proc/${pid}/status`, "utf8").catch(() => ""),
-        readFile(`/proc/${pid}/io`, "utf8").catch(() => ""),
-        descriptorsOf(pid),
+      const [status = "", ioText = "", descriptors] = await Promise.all([
+        readKernelFile(`/proc/${pid}/status`),
+        readKernelFile(`/proc/${pid}/io`),
+        countDescriptors(pid),
       ]);
       const kib = (key: string) => field(status, key) * 1024n;
       sums.threads += field(status, "Threads");
@@ -50,8 +50,8 @@ export async function processFigures(pids: readonly number[]): Promise<ProcessFi
       memory.swapBytes += kib("VmSwap");
       memory.pageTableBytes += kib("VmPTE");
       memory.peakBytes += kib("VmHWM");
-      sums.fileDescriptors += BigInt(descriptors.length);
-      sums.sockets += BigInt(descriptors.filter((target) => target.startsWith("socket:")).length);
+      sums.fileDescriptors += BigInt(descriptors.all);
+      sums.sockets += BigInt(descriptors.sockets);
       io.readBytes += field(ioText, "read_bytes");
       io.writtenBytes += field(ioText, "write_bytes");
       const state = STATES[/^State:\s+(\S)/m.exec(status)?.[1] ?? ""];
@@ -63,15 +63,9 @@ export async function processFigures(pids: readonly number[]): Promise<ProcessFi
 
 /** Soft limit of open files; `undefined` for none, and where it cannot be read. */
 export async function openFilesLimit(pid: number): Promise<bigint | undefined> {
-  const limits = await readFile(`/proc/${pid}/limits`, "utf8").catch(() => "");
+  const limits = (await readKernelFile(`/proc/${pid}/limits`)) ?? "";
   const soft = /^Max open files\s+(\d+)\s/m.exec(limits)?.[1];
   return soft === undefined ? undefined : BigInt(soft);
-}
-
-async function descriptorsOf(pid: number): Promise<string[]> {
-  const dir = `/proc/${pid}/fd`;
-  const names = await readdir(dir).catch((): string[] => []);
-  return Promise.all(names.map((name) => readlink(`${dir}/${name}`).catch(() => "")));
 }
 
 function field(text: string, key: string): bigint {

@@ -2,14 +2,14 @@
  * What containers and sandboxes use: figures of their cgroups, and where a controller is missing, of
  * the processes in them. Never a made-up zero: what cannot be known is `undefined`.
  */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import { parseProcessStat } from "../base/process-stat.js";
+import { processesBelow, readKernelFile } from "../native/index.js";
 import { type CgroupLayout, cgroupDir } from "./cgroups.js";
 import { containersOf, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
-import { processesBelow } from "./proc.js";
+import type { SandboxRecord } from "../state/sandbox.js";
 import { type WritableLayerUsage, writableLayerUsage } from "./writable-layers.js";
 
 const PAGE_BYTES = 4096;
@@ -80,25 +80,32 @@ export async function containerUsage(ctx: RuntimeContext, id: ContainerId): Prom
 /** See `Runtime.sandboxUsage`. */
 export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<SandboxUsage> {
   const record = requireSandbox(ctx, id);
-  const pids = [
-    record.initPid,
-    ...containersOf(ctx, id).map(({ pid, state }) => (state === "running" ? pid : undefined)),
-  ];
-  const pid = pids.find((candidate) => candidate !== undefined);
-  const hasOwnNetwork = record.config.namespaces.network === "pod";
   const [usage, interfaces] = await Promise.all([
     cgroupUsage(ctx.cgroups, record.cgroupPath),
-    hasOwnNetwork && pid !== undefined ? networkUsage(pid) : [],
+    interfaceUsage(ctx, record),
   ]);
+  return { ...usage, interfaces };
+}
+
+/** Of the pod's own network, its default one first; none where nothing runs in it. */
+export async function interfaceUsage(ctx: RuntimeContext, record: SandboxRecord): Promise<InterfaceUsage[]> {
+  if (record.config.namespaces.network !== "pod") return [];
+  const pids = [
+    record.initPid,
+    ...containersOf(ctx, record.id).map(({ pid, state }) => (state === "running" ? pid : undefined)),
+  ];
+  const pid = pids.find((candidate) => candidate !== undefined);
+  if (pid === undefined) return [];
+  const interfaces = await networkUsage(pid);
   // A kernel may give every namespace links of its own, such as ifb0.
   const own = record.network?.interface;
-  return { ...usage, interfaces: [...interfaces].sort((a, b) => Number(b.name === own) - Number(a.name === own)) };
+  return interfaces.sort((a, b) => Number(b.name === own) - Number(a.name === own));
 }
 
 /** @param cgroup below the mount */
 export async function cgroupUsage(layout: CgroupLayout, cgroup: string): Promise<CgroupUsage> {
   const dir = cgroupDir(layout, cgroup);
-  const read = (file: string) => readFile(join(dir, file), "utf8").catch(() => undefined);
+  const read = (file: string) => readKernelFile(join(dir, file));
   const [cpuStat = "", cpuPressure, memoryPressure, ioPressure, processes] = await Promise.all([
     read("cpu.stat"),
     read("cpu.pressure"),
@@ -146,7 +153,7 @@ async function processMemory(pids: readonly number[]): Promise<CgroupUsage["memo
   await Promise.all(
     pids.map(async (pid) => {
       const [statm, stat, status = ""] = await Promise.all(
-        ["statm", "stat", "status"].map((file) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")),
+        ["statm", "stat", "status"].map((file) => readKernelFile(`/proc/${pid}/${file}`)),
       );
       const [, pages = 0, shared = 0] = (statm ?? "").split(" ").map(Number);
       resident += BigInt(pages * PAGE_BYTES);
@@ -200,7 +207,7 @@ export function parsePressure(text: string | undefined): Pressure | undefined {
 
 /** Of the network namespace that a process is in. */
 async function networkUsage(pid: number): Promise<InterfaceUsage[]> {
-  const text = await readFile(`/proc/${pid}/net/dev`, "utf8").catch(() => "");
+  const text = (await readKernelFile(`/proc/${pid}/net/dev`)) ?? "";
   return parseNetDev(text).filter(({ name }) => name !== "lo");
 }
 

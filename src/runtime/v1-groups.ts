@@ -5,9 +5,8 @@
  * others: what is read here is true of the whole group, so it serves for what a limit does (throttling, hits),
  * never for what a container uses. Called by `figures.ts`, only for controllers that cgroup v2 does not have.
  */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { MountEntry } from "../native/index.js";
+import { type MountEntry, readKernelFile } from "../native/index.js";
 
 export type V1Controller = "cpu" | "memory";
 
@@ -19,8 +18,6 @@ type Mount = Pick<MountEntry, "root" | "mountPoint" | "fsType" | "superOptions">
 export class V1Groups {
   readonly #mounts: readonly Mount[];
   readonly #proc: string;
-  /** Reads on their way, by path: hundreds of containers share one group. */
-  readonly #reads = new Map<string, Promise<string | undefined>>();
 
   /**
    * @param mounts of the daemon's mount namespace
@@ -37,7 +34,7 @@ export class V1Groups {
 
   /** Nothing of a process that has ended, and of groups that no mount shows. */
   async dirsOf(pid: number): Promise<V1Dirs> {
-    const text = await readFile(join(this.#proc, String(pid), "cgroup"), "utf8").catch(() => "");
+    const text = (await readKernelFile(join(this.#proc, String(pid), "cgroup"))) ?? "";
     const dirs: Partial<Record<V1Controller, string>> = {};
     for (const [controllers, path] of parseMembership(text)) {
       for (const controller of ["cpu", "memory"] as const) {
@@ -50,14 +47,7 @@ export class V1Groups {
 
   /** `undefined` where there is no such file. */
   read(dir: string, file: string): Promise<string | undefined> {
-    const path = join(dir, file);
-    const under = this.#reads.get(path);
-    if (under) return under;
-    const read = readFile(path, "utf8")
-      .catch(() => undefined)
-      .finally(() => this.#reads.delete(path));
-    this.#reads.set(path, read);
-    return read;
+    return readKernelFile(join(dir, file));
   }
 
   /**

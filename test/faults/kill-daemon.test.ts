@@ -81,8 +81,8 @@ class Scene {
   }
 
   /**
-   * The ender is a new container after each restart, with a message file of its own, and what
-   * happened to the witness is written down; all else of it stays as it was.
+   * The ender is a new container after each restart, with a message file of its own; all else of the
+   * witness stays as it was.
    */
   async #withoutEnder(before: Snapshot): Promise<Snapshot> {
     const now = this.faults.daemon.snapshot();
@@ -93,8 +93,7 @@ class Scene {
         (line) =>
           line.includes(ender) ||
           /witness.*ender/.test(line) ||
-          line.startsWith(`volumes/${this.#witnessUid}/..messages/ender.`) ||
-          line === `state/boot/history/${this.#witnessUid}.json`,
+          line.startsWith(`volumes/${this.#witnessUid}/..messages/ender.`),
       );
     return Object.fromEntries(Object.entries(before).map(([kind, lines]) => [kind, [...lines, ...ofEnder(now[kind])]]));
   }

@@ -36,6 +36,9 @@ const NOT_OF_PODS =
 /** Empty files that the next records are written to. */
 const SPARE_FILE = /^state\/boot\/[a-z]+\/\.spare-\d+$/;
 
+/** Of a pod that is there: written a moment after what happens to it, for which nobody waits. */
+const HISTORY = /^state\/boot\/history\/(.+)\.json$/;
+
 /** Large, and no pod owns a file of them. */
 const NOT_WALKED = /^(blobs|layers)$/;
 
@@ -49,7 +52,7 @@ export function takeSnapshot(scope: Scope): Snapshot {
     processes: processes(scope),
     sockets: sockets(scope.run),
     files: [
-      ...filesBelow(scope.root).filter((path) => !NOT_OF_PODS.test(path) && !SPARE_FILE.test(path)),
+      ...filesOfPods(scope.root),
       ...filesBelow(scope.run)
         .filter((path) => path !== "tmpfs/volumes")
         .map((path) => `run: ${path}`),
@@ -183,6 +186,15 @@ function descriptors(pid: number): string[] {
     .flatMap((line) => / -> (.*)$/.exec(line)?.[1] ?? [])
     .map((target) => target.replace(/\[\d+\]/, ""))
     .filter((target) => /^(net|mnt|ipc|uts|pid|user|cgroup):|pidfd|memfd|minke/.test(target));
+}
+
+function filesOfPods(root: string): string[] {
+  const files = filesBelow(root).filter((path) => !NOT_OF_PODS.test(path) && !SPARE_FILE.test(path));
+  const all = new Set(files);
+  return files.filter((path) => {
+    const uid = HISTORY.exec(path)?.[1];
+    return uid === undefined || !all.has(`state/durable/pods/${uid}.json`);
+  });
 }
 
 function filesBelow(folder: string): string[] {
