@@ -229,6 +229,17 @@ describe("a new daemon", () => {
     expect(next.network.ips[0]).not.toBe(live.network.ips[0]);
   });
 
+  test("removes a lease that has neither a sandbox nor a link", async () => {
+    const id = newSandboxId();
+    await bench.network.reserve(id, [port(20_322)]);
+    await expect.poll(() => bench.store.get(id)).toBeDefined();
+    await bench.network.close({ removeAll: false });
+    bench.network = await PodNetwork.open(SETTINGS, bench.store, log);
+    expect((await bench.network.recover([])).removedLeases).toEqual([id]);
+    expect(bench.store.get(id)).toBeUndefined();
+    await addPod([port(20_322)]);
+  });
+
   test("reads a lost lease back from the link", async () => {
     const pod = await addPod();
     await bench.network.close({ removeAll: false });

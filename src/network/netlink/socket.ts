@@ -34,8 +34,9 @@ export class NetlinkSocket {
     return new NetlinkSocket(await netlinkOpen(protocol, netns));
   }
 
-  /** Sends a batch. The kernel works through all of it also where one request fails. */
+  /** Sends a batch. The kernel works through all of it also where one request fails, and refuses an empty one (ENODATA). */
   exchange(requests: readonly NetlinkRequest[]): Promise<NetlinkResult[]> {
+    if (requests.length === 0) return Promise.resolve([]);
     const done = this.#last.then(
       () => this.#exchange(requests),
       () => this.#exchange(requests),
