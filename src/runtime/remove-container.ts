@@ -1,5 +1,5 @@
 /**
- * RemoveContainer: kills it where it still runs, then removes its layer, bundle, cgroup and record. Idempotent.
+ * RemoveContainer: kills it where it still runs, then removes its cgroup, its record, and its layer and bundle. Idempotent.
  */
 import { hasErrno, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
