@@ -43,6 +43,12 @@ function parseIpv6(text: string): bigint {
   return [...front, ...zeros, ...back].reduce((value, group) => (value << 16n) | BigInt(`0x${group}`), 0n);
 }
 
+/** Whether a text is the address ::1, in whichever way it is written. */
+export function isLoopback6(text: string): boolean {
+  const address = parseAddress(text);
+  return address?.family === 6 && address.value === 1n;
+}
+
 /** IPv6 in the form of RFC 5952. */
 export function formatAddress(address: Address): string {
   if (address.family === 4) {

@@ -15,7 +15,7 @@ import { settleAll } from "../base/settle.js";
 import type { Fd } from "../native/index.js";
 import type { PortMapping, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
-import { formatAddress, formatSubnet, hostAddress, parseAddress, type Subnet } from "./address.js";
+import { formatAddress, formatSubnet, hostAddress, isLoopback6, type Subnet } from "./address.js";
 import { AddressPool } from "./address-pool.js";
 import * as bridge from "./bridge.js";
 import { chooseSubnets } from "./choose-subnets.js";
@@ -397,9 +397,4 @@ export class PodNetwork {
     await this.#parts.store.put(sandboxId, lease);
     this.#adopt(lease);
   }
-}
-
-function isLoopback6(hostIp: string): boolean {
-  const address = parseAddress(hostIp);
-  return address?.family === 6 && address.value === 1n;
 }
