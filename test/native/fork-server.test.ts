@@ -27,6 +27,8 @@ beforeEach(async (context) => {
 afterEach(async () => {
   await server?.close();
   await bench?.stop();
+  // Where a test failed: monitors outlive us.
+  for (const pid of childrenCalled("minke-monitor")) process.kill(pid, "SIGKILL");
 });
 
 /** Our children that are, or will become, what `name` says. */
