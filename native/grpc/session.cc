@@ -230,8 +230,12 @@ void Session::Complete(int32_t id, Stream* stream) {
   if (!stream->timeout.empty() && !ParseTimeout(stream->timeout, &event.timeout_ms))
     return Fail(id, kInternal, "grpc-timeout \"" + stream->timeout + "\": up to 8 digits and one of HMSmun", "");
   if (stream->body.empty()) return Fail(id, kUnimplemented, "no request message: the method takes one", "");
-  if (stream->body[0] != 0)
+  if (stream->body[0] != 0) {
+    // https://github.com/grpc/grpc/blob/master/doc/compression.md: what says no encoding is broken, not unknown.
+    if (stream->encoding.empty() || stream->encoding == "identity")
+      return Fail(id, kInternal, "request message: it is compressed, and no encoding is named", "");
     return Fail(id, kUnimplemented, "request with encoding \"" + stream->encoding + "\": only identity is taken", "");
+  }
   if (stream->body.size() < kPrefixBytes || stream->body.size() - kPrefixBytes < WantedBytes(stream->body))
     return Fail(id, kInternal, "request message: it ends before its length", "");
   stream->body.erase(0, kPrefixBytes);

@@ -310,7 +310,10 @@ TEST_CASE("bodies that are not one message are refused by name") {
   CHECK(RefusalOf(CallHeaders(), std::string(3, '\0')).Of("grpc-status") == "13");
   std::string compressed = Message("x");
   compressed[0] = 1;
-  CHECK(RefusalOf(CallHeaders(), compressed).Of("grpc-status") == "12");
+  CHECK(RefusalOf(CallHeaders(), compressed).Of("grpc-status") == "13");
+  Headers zipped = CallHeaders();
+  zipped.emplace_back("grpc-encoding", "gzip");
+  CHECK(RefusalOf(zipped, compressed).Of("grpc-status") == "12");
 }
 
 TEST_CASE("a message that is too long is refused as soon as it says so") {
