@@ -19,8 +19,11 @@ function folder(given: string | undefined, variable: "MINKE_ROOT" | "MINKE_RUN",
   const path = given ?? process.env[variable] ?? otherwise;
   if (path !== "") return resolve(path);
   const option = variable.replace("MINKE_", "--").toLowerCase();
-  throw new RuntimeError(`${given === undefined ? `environment variable ${variable}` : `option ${option}`}: it is empty`, {
-    kind: "invalid-argument",
-    code: "INVALID_REQUEST",
-  });
+  throw new RuntimeError(
+    `${given === undefined ? `environment variable ${variable}` : `option ${option}`}: it is empty`,
+    {
+      kind: "invalid-argument",
+      code: "INVALID_REQUEST",
+    },
+  );
 }

@@ -5,7 +5,12 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { beforeAll, describe, expect, test } from "vitest";
-import { ContainerEventType, ContainerState, MetricType, NamespaceMode } from "../../src/cri/generated/runtime/v1/api.js";
+import {
+  ContainerEventType,
+  ContainerState,
+  MetricType,
+  NamespaceMode,
+} from "../../src/cri/generated/runtime/v1/api.js";
 import { useCriDaemon } from "../harness/cri-bench.js";
 import { cgroup2Mount, missing } from "../harness/requires.js";
 
