@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "monitor/container.h"
-#include "runtime/sources.h"
+#include "runtime/overlay.h"
 #include "sys/mount_api.h"
 
 namespace monitor {

@@ -32,11 +32,6 @@ namespace runtime {
 
 namespace {
 
-bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem) {
-  *problem = DescribeFailure(step, doing, failure);
-  return false;
-}
-
 bool ReadConfig(const LaunchRequest& request, std::string* text, Problem* problem) {
   if (!request.config_json.empty()) {
     *text = request.config_json;

@@ -176,6 +176,13 @@ Problem DescribeFailure(Step step, const std::string& doing, const sys::Failure&
   return problem;
 }
 
+bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem) {
+  *problem = DescribeFailure(step, doing, failure);
+  return false;
+}
+
+std::string Quote(const std::string& text) { return "\"" + text + "\""; }
+
 Problem DescribeSpecError(const SpecError& error) {
   Problem problem;
   problem.step = "spec";

@@ -22,6 +22,12 @@ Problem DescribeReport(const ChildReport& report, const Plan& plan);
 // A failure of the parent: `doing` is the clause ("open bind source \"/x\"").
 Problem DescribeFailure(Step step, const std::string& doing, const sys::Failure& failure);
 
+// Tells it in `problem`; always false, which the caller returns.
+bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem);
+
+// In double quotes, as messages have values.
+std::string Quote(const std::string& text);
+
 Problem DescribeSpecError(const SpecError& error);
 
 const char* StepName(Step step);

@@ -26,11 +26,6 @@
 namespace runtime {
 namespace {
 
-bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem) {
-  *problem = DescribeFailure(step, doing, failure);
-  return false;
-}
-
 // Whether the container's namespace of this name is another than ours.
 bool Differs(pid_t pid, const char* name) {
   struct stat own, theirs;

@@ -17,8 +17,6 @@ namespace {
 constexpr size_t kMaxMountinfoBytes = 16u << 20;
 constexpr size_t kMaxSchemataBytes = 1u << 20;
 
-std::string Quote(const std::string& text) { return "\"" + text + "\""; }
-
 // The kernel says more than an errno in info/last_cmd_status; "ok" means that it did not.
 bool FailWrite(const std::string& resctrl, const std::string& doing, const sys::Failure& failure,
                Problem* problem) {

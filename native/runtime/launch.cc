@@ -25,11 +25,6 @@
 namespace runtime {
 namespace {
 
-bool FailStep(Step step, const std::string& doing, const sys::Failure& failure, Problem* problem) {
-  *problem = DescribeFailure(step, doing, failure);
-  return false;
-}
-
 // One message of the child; 0 = end of file, which is a successful execve.
 ssize_t Receive(int report, ChildReport* message, sys::UniqueFd* fd, int flags) {
   struct iovec part = {message, sizeof *message};

@@ -30,12 +30,4 @@ struct Sources {
 // /dev/null of the caller's own /dev, checked to be the device 1:3.
 [[nodiscard]] bool OpenNullDevice(sys::UniqueFd* null_device, Problem* problem);
 
-// The overlay as a detached mount, layers by descriptor.
-// userns: maps the layers' ids where overlay.is_idmapped.
-[[nodiscard]] bool MakeOverlay(const OverlayRoot& overlay, int userns, sys::UniqueFd* root,
-                               Problem* problem);
-
-// The overlay as a mount at `target`, an existing directory of the caller's mount namespace.
-[[nodiscard]] bool MountRootfs(const OverlayRoot& overlay, const std::string& target, Problem* problem);
-
 }  // namespace runtime

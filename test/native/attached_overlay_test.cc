@@ -14,7 +14,7 @@
 #include <filesystem>
 #include <string>
 
-#include "runtime/sources.h"
+#include "runtime/overlay.h"
 #include "runtime/user_namespace.h"
 #include "sys/attached_overlay.h"
 #include "sys/files.h"
