@@ -104,14 +104,18 @@ export class PodLinks {
     if (refused) throw netlinkError("put links back on the bridge", refused);
   }
 
-  /** @returns true where the bridge was gone, or down, and is as it must be now */
+  /** @returns true where the bridge was gone, down or without its addresses, and is as it must be now */
   async verifyBridge(): Promise<boolean> {
-    const { route, settings } = this.#parts;
+    const { route, settings, subnets, log } = this.#parts;
     const [found] = await route.exchange([rt.getLink(settings.bridge)]);
     const message = found?.messages[0];
     if (found?.errno === 0 && message) {
       const link = rt.parseLink(message);
-      if (link.index === this.#bridgeIndex && link.isUp) return false;
+      if (link.index === this.#bridgeIndex && link.isUp) {
+        if (!(await bridge.ensureAddresses(route, settings, subnets, link.index))) return false;
+        log.warn({ bridge: settings.bridge }, "the bridge had lost addresses, gave it them again");
+        return true;
+      }
     } else if (found?.errno !== ENODEV) {
       return false;
     }

@@ -151,11 +151,13 @@ describe("setup", () => {
 test.each([
   ["deleted", ["link", "del", BRIDGE]],
   ["taken down", ["link", "set", BRIDGE, "down"]],
+  ["robbed of its addresses", ["addr", "flush", "dev", BRIDGE]],
 ])("a bridge that was %s by hand is put right without another pod coming", async (_, deed) => {
   const [one, two] = [await addPod(), await addPod()];
   await serve(one.namespaces, 80);
   run("ip", ...deed);
   expect(await bench.network.verify()).toContain("bridge");
+  expect(await bench.network.verify()).toEqual([]);
   expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
   expect(await ask(one.network.ips[1] ?? "", 80)).toBe("fd10:203::1");
 });
