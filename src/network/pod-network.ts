@@ -12,7 +12,6 @@ import { failpoint } from "../base/failpoints.js";
 import { type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import { settleAll } from "../base/settle.js";
-import type { Fd } from "../native/index.js";
 import type { PortMapping, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
 import { formatAddress, formatSubnet, hostAddress, isLoopback6, type Subnet } from "./address.js";
@@ -28,7 +27,8 @@ import { linkName, retiredGroup } from "./link-names.js";
 import { LinkReaper } from "./link-reaper.js";
 import type { Link } from "./netlink/rtnetlink.js";
 import { NetlinkSocket } from "./netlink/socket.js";
-import { POD_INTERFACE, PodLinks } from "./pod-links.js";
+import type { PlannedLink } from "./planned-link.js";
+import { POD_INTERFACE, PodLinks, type PodNamespaces } from "./pod-links.js";
 import { PublishedPorts } from "./published-ports.js";
 import type { HostPort } from "./ruleset.js";
 
@@ -38,10 +38,10 @@ export type { BridgeRecord, LeaseRecord, NetworkRecord } from "./lease.js";
 /** How long what was flushed or deleted by hand stays so. */
 const VERIFY_MS = 5_000;
 
-/** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
-export interface PodNamespaces {
-  readonly netns: Fd;
-  readonly netlink: Fd;
+/** What a sandbox will have, and the link for `createSandboxNamespaces` that it gets it by. */
+export interface Reserved {
+  readonly network: SandboxNetwork;
+  readonly link: PlannedLink;
 }
 
 /** What `recover` found and did. */
@@ -67,8 +67,6 @@ export class PodNetwork {
   readonly #pool: AddressPool;
   readonly #hostPorts = new HostPorts();
   readonly #leases = new Map<SandboxId, LeaseRecord>();
-  /** Writes of leases that `setup` has not waited for yet. */
-  readonly #recording = new Map<SandboxId, Promise<void>>();
   /** Sandboxes whose link waits for the reaper. */
   readonly #leaving = new Map<SandboxId, Promise<void>>();
   readonly #links: PodLinks;
@@ -154,7 +152,7 @@ export class PodNetwork {
    * @throws RuntimeError `failed-precondition` HOST_PORT_IN_USE, HOST_PORT_UNREACHABLE, `resource-exhausted`
    *   NO_ADDRESSES, `invalid-argument` INVALID_HOST_PORT
    */
-  async reserve(sandboxId: SandboxId, portMappings: readonly PortMapping[]): Promise<void> {
+  async reserve(sandboxId: SandboxId, portMappings: readonly PortMapping[]): Promise<Reserved> {
     if (this.#leases.has(sandboxId)) {
       await this.teardown(sandboxId);
       await this.gone(sandboxId);
@@ -162,13 +160,10 @@ export class PodNetwork {
     const ports = portMappings.filter(({ hostPort }) => hostPort > 0);
     this.#checkReachable(ports);
     await this.#hostPorts.reserve(sandboxId, ports);
-    await this.#orUndone(sandboxId, async () => {
+    return this.#orUndone(sandboxId, async () => {
       failpoint("lease");
       const lease = this.#takeLease(sandboxId, ports);
-      const written = this.#parts.store.put(sandboxId, lease).then(() => failpoint("after lease"));
-      // It is `setup` that waits for it, where the sandbox comes that far.
-      written.catch(() => undefined);
-      this.#recording.set(sandboxId, written);
+      return { network: networkOf(lease), link: this.#links.plan(lease) };
     });
   }
 
@@ -182,15 +177,13 @@ export class PodNetwork {
     return this.#orUndone(sandboxId, async () => {
       const lease = this.#leases.get(sandboxId);
       if (!lease) throw new RuntimeError("it has no lease", { kind: "internal", code: "INTERNAL" });
-      const { ports, ips } = lease;
       await settleAll([
         this.#links.connect(lease, namespaces),
-        this.#parts.published.publish(sandboxId, ports, ips),
-        this.#recording.get(sandboxId),
+        this.#parts.published.publish(sandboxId, lease.ports, lease.ips),
+        this.#parts.store.put(sandboxId, lease).then(() => failpoint("after lease")),
       ]);
-      this.#recording.delete(sandboxId);
       failpoint("after links");
-      return { interface: POD_INTERFACE, ips };
+      return networkOf(lease);
     });
   }
 
@@ -201,7 +194,6 @@ export class PodNetwork {
   async teardown(sandboxId: SandboxId): Promise<void> {
     const lease = this.#leases.get(sandboxId);
     if (!lease || this.#leaving.has(sandboxId)) return;
-    this.#recording.delete(sandboxId);
     failpoint("retire link");
     await settleAll([this.#links.retire(lease.link), this.#parts.published.withdraw(sandboxId, lease.ports)]);
     this.#hostPorts.release(sandboxId);
@@ -268,12 +260,7 @@ export class PodNetwork {
     };
   }
 
-  /**
-   * Puts back what somebody deleted or flushed by hand: the bridge with its links, and the rules.
-   * Runs by itself every few seconds.
-   *
-   * @returns what was not as it must be
-   */
+  /** Puts back what somebody deleted or flushed by hand, and says what that was. Runs by itself every few seconds. */
   async verify(): Promise<("bridge" | "rules")[]> {
     const { published, log, settings } = this.#parts;
     const repaired: ("bridge" | "rules")[] = [];
@@ -397,4 +384,8 @@ export class PodNetwork {
     await this.#parts.store.put(sandboxId, lease);
     this.#adopt(lease);
   }
+}
+
+function networkOf({ ips }: LeaseRecord): SandboxNetwork {
+  return { interface: POD_INTERFACE, ips };
 }

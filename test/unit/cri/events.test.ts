@@ -12,7 +12,7 @@ import type { ContainerStatus } from "../../../src/state/container.js";
 
 const SANDBOX = "a".repeat(64) as SandboxId;
 const CONTAINER = "b".repeat(64) as ContainerId;
-const IMAGE: Digest = `sha256:${"c".repeat(64)}`;
+const IMAGE = `sha256:${"c".repeat(64)}` as Digest;
 
 test("getContainerEvents of what happened before shows each state as it was at its event, and the image's name of then", async () => {
   let shown: ContainerStatus[] = [];
