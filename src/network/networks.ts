@@ -14,10 +14,10 @@ import type { NetworkConfig } from "./cni/config.js";
 import { ConfigSource } from "./cni/config-source.js";
 import { NetnsPins } from "./cni/netns-pins.js";
 import type { PodNamespaces } from "./pod-links.js";
-import { type NetworkRecord, PodNetwork, type Reserved } from "./pod-network.js";
+import type { Reserved } from "./planned-link.js";
+import { type NetworkRecord, PodNetwork } from "./pod-network.js";
 
-export type { PlannedLink } from "./planned-link.js";
-export type { Reserved } from "./pod-network.js";
+export type { PlannedLink, Reserved } from "./planned-link.js";
 
 export interface CniSettings {
   readonly configDir: string;
@@ -94,6 +94,11 @@ export class Networks {
     if (by === "cni") return undefined;
     const builtin = this.#builtin ?? (await this.#openBuiltin());
     return builtin.reserve(sandboxId, portMappings);
+  }
+
+  /** Begins to write down what was reserved: see `PodNetwork.record`. */
+  record(sandboxId: SandboxId): void {
+    this.#builtin?.record(sandboxId);
   }
 
   /**

@@ -3,11 +3,18 @@
  * what the kernel said to each. Pure.
  */
 import type { LinkReplies, NewLink } from "../native/index.js";
+import type { SandboxNetwork } from "../state/sandbox.js";
 import { batch, type NetlinkRequest, parseMessages } from "./netlink/message.js";
 import type { PlacedRequest } from "./netlink/rtnetlink.js";
 import { type NetlinkResult, toResult } from "./netlink/socket.js";
 
 const FIRST_SEQUENCE = 1;
+
+/** What a sandbox will have, and the link for `createSandboxNamespaces` that it gets it by. */
+export interface Reserved {
+  readonly network: SandboxNetwork;
+  readonly link: PlannedLink;
+}
 
 export class PlannedLink implements NewLink {
   readonly host: NewLink["host"];

@@ -27,7 +27,7 @@ import { linkName, retiredGroup } from "./link-names.js";
 import { LinkReaper } from "./link-reaper.js";
 import type { Link } from "./netlink/rtnetlink.js";
 import { NetlinkSocket } from "./netlink/socket.js";
-import type { PlannedLink } from "./planned-link.js";
+import type { Reserved } from "./planned-link.js";
 import { POD_INTERFACE, PodLinks, type PodNamespaces } from "./pod-links.js";
 import { PublishedPorts } from "./published-ports.js";
 import type { HostPort } from "./ruleset.js";
@@ -37,12 +37,6 @@ export type { BridgeRecord, LeaseRecord, NetworkRecord } from "./lease.js";
 
 /** How long what was flushed or deleted by hand stays so. */
 const VERIFY_MS = 5_000;
-
-/** What a sandbox will have, and the link for `createSandboxNamespaces` that it gets it by. */
-export interface Reserved {
-  readonly network: SandboxNetwork;
-  readonly link: PlannedLink;
-}
 
 /** What `recover` found and did. */
 export interface NetworkRecovery {
@@ -67,6 +61,8 @@ export class PodNetwork {
   readonly #pool: AddressPool;
   readonly #hostPorts = new HostPorts();
   readonly #leases = new Map<SandboxId, LeaseRecord>();
+  /** Writes of leases that `setup` has not waited for yet. */
+  readonly #recording = new Map<SandboxId, Promise<void>>();
   /** Sandboxes whose link waits for the reaper. */
   readonly #leaving = new Map<SandboxId, Promise<void>>();
   readonly #links: PodLinks;
@@ -167,6 +163,15 @@ export class PodNetwork {
     });
   }
 
+  /** Begins to write a lease, for who has something to do meanwhile: `setup` waits for it, or does it. */
+  record(sandboxId: SandboxId): void {
+    const lease = this.#leases.get(sandboxId);
+    if (!lease || this.#recording.has(sandboxId)) return;
+    const written = this.#parts.store.put(sandboxId, lease).then(() => failpoint("after lease"));
+    written.catch(() => undefined);
+    this.#recording.set(sandboxId, written);
+  }
+
   /** Whether it has been given its addresses. */
   has(sandboxId: SandboxId): boolean {
     return this.#leases.has(sandboxId) && !this.#leaving.has(sandboxId);
@@ -177,11 +182,13 @@ export class PodNetwork {
     return this.#orUndone(sandboxId, async () => {
       const lease = this.#leases.get(sandboxId);
       if (!lease) throw new RuntimeError("it has no lease", { kind: "internal", code: "INTERNAL" });
+      this.record(sandboxId);
       await settleAll([
         this.#links.connect(lease, namespaces),
         this.#parts.published.publish(sandboxId, lease.ports, lease.ips),
-        this.#parts.store.put(sandboxId, lease).then(() => failpoint("after lease")),
+        this.#recording.get(sandboxId),
       ]);
+      this.#recording.delete(sandboxId);
       failpoint("after links");
       return networkOf(lease);
     });
@@ -194,6 +201,7 @@ export class PodNetwork {
   async teardown(sandboxId: SandboxId): Promise<void> {
     const lease = this.#leases.get(sandboxId);
     if (!lease || this.#leaving.has(sandboxId)) return;
+    this.#recording.delete(sandboxId);
     failpoint("retire link");
     await settleAll([this.#links.retire(lease.link), this.#parts.published.withdraw(sandboxId, lease.ports)]);
     this.#hostPorts.release(sandboxId);

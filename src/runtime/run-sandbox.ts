@@ -148,9 +148,12 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
       timeline.step("namespaces", () => makeNamespaces(ctx, creating, { link: network?.link, opened, cleanup })),
     );
     // Behind it: the thread that it starts is what everything waits for.
-    const recorded = reserved.then((network) =>
-      timeline.step("record", () => recordSandbox(ctx, creating, earlyFiles(ctx, creating, network), cleanup)),
-    );
+    const recorded = reserved.then((network) => {
+      const files = earlyFiles(ctx, creating, network);
+      const written = timeline.step("record", () => recordSandbox(ctx, creating, files, cleanup));
+      ctx.network.record(id);
+      return written;
+    });
     const connect = async (): Promise<SandboxNetwork | undefined> => {
       const [network, namespaces] = await settleAll([reserved, made]);
       stillWanted();
