@@ -3,7 +3,16 @@
  * Needs root. Every test closes what it opened.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -272,10 +281,14 @@ describe("files, mounts and probes", () => {
     expect(await native.isMountPoint(dir)).toBe(false);
   });
 
-  test("createShm makes a detached mount that is in no mount table", async () => {
+  test("createSandboxNamespaces makes a /dev/shm of the size asked for that is in no mount table", async () => {
     const before = (await native.mountTable()).length;
-    const shm = keep(await native.createShm(1 << 20));
-    expect(statSync(`/proc/self/fd/${shm.number}`).mode & 0o7777).toBe(0o1777);
+    const made = await native.createSandboxNamespaces({ ...NOTHING, ipc: true, shmBytes: 1 << 20 });
+    keep(made.ipc);
+    const path = `/proc/self/fd/${keep(made.shm).number}`;
+    expect(statSync(path).mode & 0o7777).toBe(0o1777);
+    const { bsize, blocks } = statfsSync(path);
+    expect(bsize * blocks).toBe(1 << 20);
     expect((await native.mountTable()).length).toBe(before);
   });
 
