@@ -14,10 +14,10 @@
   "targets": [
     {
       "target_name": "minke",
-      "sources": ["<!@(ls native/addon/*.cc native/sys/*.cc)"],
+      "sources": ["<!@(ls native/addon/*.cc native/grpc/*.cc native/sys/*.cc)"],
       "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api"],
       "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"],
-      "libraries": ["-lpthread"],
+      "libraries": ["-lnghttp2", "-lpthread"],
     },
     {
       "target_name": "minke-oci",
@@ -52,13 +52,13 @@
           "target_name": "minke-native-test",
           "type": "executable",
           "sources": [
-            "<!@(ls test/native/*.cc native/layer/*.cc native/monitor/*.cc native/init/*.cc native/runtime/*.cc native/sys/*.cc | grep -v /main.cc)",
+            "<!@(ls test/native/*.cc native/grpc/*.cc native/layer/*.cc native/monitor/*.cc native/init/*.cc native/runtime/*.cc native/sys/*.cc | grep -v /main.cc)",
           ],
           "cflags": ["-O1", "-g"],
           "cflags_cc!": ["-fno-exceptions"],
           "cflags_cc": ["-fexceptions"],
           "ldflags!": ["-rdynamic"],
-          "libraries": ["-lseccomp", "-lz", "-lzstd", "-lcrypto"],
+          "libraries": ["-lseccomp", "-lnghttp2", "-lz", "-lzstd", "-lcrypto"],
         },
       ],
     }],

@@ -17,6 +17,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   addon::RegisterFiles(env, exports);
   addon::RegisterFileSteps(env, exports);
   addon::RegisterKernelFiles(env, exports);
+  addon::RegisterGrpcSession(env, exports);
   addon::RegisterSockets(env, exports);
   return exports;
 }

@@ -19,6 +19,7 @@ void RegisterProgramSpawn(Napi::Env env, Napi::Object exports);
 void RegisterFiles(Napi::Env env, Napi::Object exports);
 void RegisterFileSteps(Napi::Env env, Napi::Object exports);
 void RegisterKernelFiles(Napi::Env env, Napi::Object exports);
+void RegisterGrpcSession(Napi::Env env, Napi::Object exports);
 void RegisterSockets(Napi::Env env, Napi::Object exports);
 
 inline void Export(Napi::Env env, Napi::Object exports, const char* name,

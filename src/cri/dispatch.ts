@@ -5,27 +5,19 @@
  * Nothing else in src/cri knows gRPC's codes. The permanent code of an error travels in the
  * trailing metadata `minke-code`, so that a client can tell errors of one status apart.
  */
-import { once } from "node:events";
-import {
-  Metadata,
-  type sendUnaryData,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type ServiceDefinition,
-  type UntypedServiceImplementation,
-} from "@grpc/grpc-js";
 import { monotonicNs } from "../base/clock.js";
 import { RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { Logger } from "../base/log.js";
+import type { Call, OnCall } from "./grpc-server.js";
 import { STATUS_BY_KIND } from "./status-codes.js";
 import type { Method, RequestContext, Verbs } from "./verbs.js";
-import { MalformedRequest } from "./wire.js";
+import { WIRE_METHODS, type WireMethod } from "./wire.js";
 
 /** Trailers share HTTP/2's header list with the rest: a longer message could lose the whole status. */
 const MAX_MESSAGE_CHARACTERS = 4096;
 
 /** What goes on without its caller, and is joined when it is asked for again. */
-const JOINED = /^(runPodSandbox|createContainer)$/;
+const JOINED: ReadonlySet<Method> = new Set<Method>(["runPodSandbox", "createContainer"]);
 /** So long before its deadline a caller is answered, at most: the answer has to get there. */
 const MAX_MARGIN_MS = 500;
 /** setTimeout's own limit. */
@@ -34,7 +26,6 @@ const MAX_TIMER_MS = 2 ** 31;
 const READS = /^(version|status|runtimeConfig|list|stream|.*Status$|.*Stats$|imageFsInfo|getContainerEvents)/;
 
 type AnyVerb = (request: unknown, context: RequestContext) => unknown;
-type AnyCall = ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>;
 
 /** Told of each request once it has been answered: `ok`, or the kind of its error. */
 export type Observe = (method: string, outcome: string, durationMs: number) => void;
@@ -44,20 +35,18 @@ interface Witness {
   readonly observe: Observe;
 }
 
-/** Every method of a service as grpc-js wants it, whether there is a verb for it or not. */
-export function toImplementation(
-  service: ServiceDefinition,
-  verbs: Verbs,
-  log: Logger,
-  observe: Observe = () => undefined,
-): UntypedServiceImplementation {
+/** Answers each call, of whatever path. */
+export function toOnCall(verbs: Verbs, log: Logger, observe: Observe = () => undefined): OnCall {
   const witness = { log, observe };
-  return Object.fromEntries(
-    Object.entries(service).map(([name, definition]) => {
-      const verb = (verbs[name as Method] as AnyVerb | undefined) ?? refuse(name);
-      return [name, definition.responseStream ? streamCall(name, verb, witness) : unaryCall(name, verb, witness)];
-    }),
-  );
+  return (call) => {
+    const method = WIRE_METHODS.get(call.path);
+    if (!method) {
+      call.fail(STATUS_BY_KIND.unimplemented, `method "${call.path}" is not one of CRI v1`, "NOT_IMPLEMENTED");
+      return;
+    }
+    const verb = (verbs[method.name] as AnyVerb | undefined) ?? refuse(method.name);
+    void (method.isStream ? answerStream : answerOnce)(method, verb, call, witness);
+  };
 }
 
 function refuse(name: string): AnyVerb {
@@ -70,94 +59,84 @@ function refuse(name: string): AnyVerb {
   };
 }
 
-function unaryCall(method: string, verb: AnyVerb, witness: Witness) {
-  return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
-    const startNs = monotonicNs();
-    const caller = new Caller(call, JOINED.test(method));
-    const answer = async () => verb(readable(call.request), caller);
-    answer().then(
-      (response) => {
-        caller.forget();
-        logSuccess(witness, method, startNs);
-        callback(null, response);
-      },
-      (err: unknown) => {
-        caller.forget();
-        callback(logFailure(witness, method, startNs, err));
-      },
-    );
-  };
+async function answerOnce(method: WireMethod, verb: AnyVerb, call: Call, witness: Witness): Promise<void> {
+  const startNs = monotonicNs();
+  const caller = new Caller(call, JOINED.has(method.name));
+  try {
+    const response = await verb(method.read(call.message), caller);
+    const bytes = method.write(response);
+    caller.forget();
+    call.answer(bytes);
+    logSuccess(witness, method.name, startNs);
+  } catch (err) {
+    caller.forget();
+    fail(call, logFailure(witness, method.name, startNs, err));
+  }
 }
 
-function streamCall(method: string, verb: AnyVerb, witness: Witness) {
-  return (call: ServerWritableStream<unknown, unknown>): void => {
-    const startNs = monotonicNs();
-    const { signal } = new Caller(call, false);
-    const pump = async () => {
-      const responses = verb(readable(call.request), { signal }) as AsyncIterable<unknown>;
-      for await (const response of responses) {
-        if (signal.aborted) break;
-        if (!call.write(response)) await once(call, "drain", { signal });
-      }
-    };
-    pump().then(
-      () => {
-        logSuccess(witness, method, startNs);
-        call.end();
-      },
-      (err: unknown) => {
-        // The caller is gone: nobody is left to hear the status, and nothing failed.
-        if (signal.aborted) call.end();
-        else call.emit("error", logFailure(witness, method, startNs, err));
-      },
-    );
-  };
-}
-
-/** @throws RuntimeError `invalid-argument` MALFORMED_REQUEST */
-function readable(request: unknown): unknown {
-  if (request instanceof MalformedRequest) throw request.error;
-  return request;
+async function answerStream(method: WireMethod, verb: AnyVerb, call: Call, witness: Witness): Promise<void> {
+  const startNs = monotonicNs();
+  const caller = new Caller(call, false);
+  const { signal } = caller;
+  try {
+    const responses = verb(method.read(call.message), caller) as AsyncIterable<unknown>;
+    for await (const response of responses) {
+      if (signal.aborted) break;
+      await call.write(method.write(response));
+    }
+    logSuccess(witness, method.name, startNs);
+    call.end();
+  } catch (err) {
+    // The caller is gone: nobody is left to hear the status, and nothing failed.
+    if (!signal.aborted) fail(call, logFailure(witness, method.name, startNs, err));
+  } finally {
+    caller.forget();
+  }
 }
 
 /** A verb's caller. Its signal is made when it is first asked for: few verbs end before their work does. */
 class Caller implements RequestContext {
-  readonly #call: AnyCall;
+  readonly #call: Call;
+  readonly #answersInTime: boolean;
   #controller: AbortController | undefined;
   #timer: NodeJS.Timeout | undefined;
-  readonly #leave = (): void =>
-    this.#controller?.abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" }));
 
-  /** @param answersInTime a little before the caller's deadline it is told why there is no answer yet */
-  constructor(call: AnyCall, answersInTime: boolean) {
+  /** @param answersInTime a little before the caller's deadline its verb is told to say why there is no answer yet */
+  constructor(call: Call, answersInTime: boolean) {
     this.#call = call;
-    const leftMs = answersInTime ? Number(call.getDeadline()) - Date.now() : Number.POSITIVE_INFINITY;
-    if (leftMs < MAX_TIMER_MS)
-      this.#timer = setTimeout(() => this.#giveUp(), leftMs - Math.min(MAX_MARGIN_MS, leftMs / 4));
+    this.#answersInTime = answersInTime;
+    const leftMs = call.timeoutMs;
+    const marginMs = answersInTime ? Math.min(MAX_MARGIN_MS, leftMs / 4) : 0;
+    if (leftMs < MAX_TIMER_MS) this.#timer = setTimeout(() => this.#giveUp(), leftMs - marginMs);
   }
 
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController();
-      if (this.#call.cancelled) this.#leave();
-      else this.#call.once("cancelled", this.#leave);
+      this.#call.onCancel(() =>
+        this.#abort(new RuntimeError("the caller went away", { kind: "cancelled", code: "CANCELLED" })),
+      );
     }
     return this.#controller.signal;
   }
 
-  /** To be called once it has been answered: grpc-js says "cancelled" of calls that were answered too. */
+  /** To be called once it has been answered. */
   forget(): void {
-    this.#call.off("cancelled", this.#leave);
     clearTimeout(this.#timer);
   }
 
+  #abort(why: RuntimeError): void {
+    clearTimeout(this.#timer);
+    this.#controller?.abort(why);
+  }
+
   #giveUp(): void {
-    this.#controller?.abort(
-      new RuntimeError("not done before the caller's deadline", {
-        kind: "deadline-exceeded",
-        code: "CALLER_DEADLINE",
-      }),
-    );
+    const late = new RuntimeError("not done before the caller's deadline", {
+      kind: "deadline-exceeded",
+      code: "CALLER_DEADLINE",
+    });
+    if (!this.#answersInTime) fail(this.#call, late);
+    this.#abort(late);
   }
 }
 
@@ -168,7 +147,7 @@ function logSuccess({ log, observe }: Witness, method: string, startNs: bigint):
   else log.info(fields, "request answered");
 }
 
-function logFailure({ log, observe }: Witness, method: string, startNs: bigint, thrown: unknown) {
+function logFailure({ log, observe }: Witness, method: string, startNs: bigint, thrown: unknown): RuntimeError {
   const err = toRuntimeError(thrown);
   const { kind, code, message, syscall } = err;
   const fields = { method, durationMs: elapsedMs(startNs), kind, code, message };
@@ -177,10 +156,11 @@ function logFailure({ log, observe }: Witness, method: string, startNs: bigint, 
   // A fault of our own is looked for in the source, so its stack is worth a line.
   const stack = kind === "internal" ? { stack: thrown instanceof Error ? thrown.stack : undefined } : {};
   log.error({ ...fields, ...errno, ...stack }, "request failed");
+  return err;
+}
 
-  const metadata = new Metadata();
-  metadata.set("minke-code", code);
-  return { code: STATUS_BY_KIND[kind], details: message.slice(0, MAX_MESSAGE_CHARACTERS), metadata };
+function fail(call: Call, { kind, code, message }: RuntimeError): void {
+  call.fail(STATUS_BY_KIND[kind], message.slice(0, MAX_MESSAGE_CHARACTERS), code);
 }
 
 function elapsedMs(startNs: bigint): number {

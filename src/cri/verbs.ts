@@ -2,14 +2,14 @@
  * What can be asked over CRI, as types derived from the generated services: a verb takes a
  * request and answers a response, or a stream of them. Verbs throw RuntimeError and know no gRPC.
  */
-import { ImageServiceService, RuntimeServiceService } from "./generated/runtime/v1/api.js";
+import { ImageServiceDefinition, RuntimeServiceDefinition } from "./generated/runtime/v1/api.js";
 
-export const METHODS = { ...RuntimeServiceService, ...ImageServiceService } as const;
+export const METHODS = { ...RuntimeServiceDefinition.methods, ...ImageServiceDefinition.methods } as const;
 
 export type Method = keyof typeof METHODS;
 
-export type RequestOf<M extends Method> = ReturnType<(typeof METHODS)[M]["requestDeserialize"]>;
-export type ResponseOf<M extends Method> = ReturnType<(typeof METHODS)[M]["responseDeserialize"]>;
+export type RequestOf<M extends Method> = ReturnType<(typeof METHODS)[M]["requestType"]["decode"]>;
+export type ResponseOf<M extends Method> = ReturnType<(typeof METHODS)[M]["responseType"]["decode"]>;
 
 type StreamingMethod = { [M in Method]: (typeof METHODS)[M]["responseStream"] extends true ? M : never }[Method];
 

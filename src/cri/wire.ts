@@ -1,46 +1,56 @@
 /**
- * Requests as bytes -> messages, strictly: text that is not UTF-8 and bytes that are no message of the method
- * are refused by the edge with a status of their own, where grpc-js would answer INTERNAL to both or, of
- * text, change what was asked for. Called by server.ts and dispatch.ts.
+ * The methods by their paths, and their messages as bytes. Requests are read strictly: text that is not UTF-8 is
+ * refused and not changed, bytes that are no message of the method have a status of their own.
  */
-import { BinaryReader } from "@bufbuild/protobuf/wire";
-import type { ServiceDefinition } from "@grpc/grpc-js";
+import { BinaryReader, type BinaryWriter } from "@bufbuild/protobuf/wire";
 import { RuntimeError } from "../base/errors.js";
+import { ImageServiceDefinition, RuntimeServiceDefinition } from "./generated/runtime/v1/api.js";
+import { type Method, METHODS } from "./verbs.js";
 
-/** A request that could not be read, in the place of its message: the dispatch throws what it carries. */
-export class MalformedRequest {
-  readonly error: RuntimeError;
-
-  constructor(error: RuntimeError) {
-    this.error = error;
-  }
+/** A method as bytes. */
+export interface WireMethod {
+  readonly name: Method;
+  readonly isStream: boolean;
+  /** @throws RuntimeError `invalid-argument` MALFORMED_REQUEST */
+  read(bytes: Uint8Array): unknown;
+  write(response: unknown): Uint8Array;
 }
+
+/** Of both services: `/runtime.v1.RuntimeService/Version`. */
+export const WIRE_METHODS: ReadonlyMap<string, WireMethod> = new Map(
+  [RuntimeServiceDefinition, ImageServiceDefinition].flatMap(({ fullName, methods }) =>
+    Object.keys(methods).map((name) => {
+      const method = wireMethod(name as Method);
+      return [`/${fullName}/${METHODS[name as Method].name}`, method] as const;
+    }),
+  ),
+);
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** proto3 language guide, "Scalar Value Types": a string must always contain UTF-8. */
 const decodeUtf8 = (bytes: Uint8Array): string => utf8.decode(bytes);
 
-/** The same service, whose methods hand on what they cannot read as a MalformedRequest. */
-export function readStrictly<Service extends ServiceDefinition>(service: Service): Service {
-  const methods = Object.entries(service).map(([name, method]) => {
-    const { requestDeserialize } = method;
-    const read = (bytes: Buffer): unknown => {
+function wireMethod(name: Method): WireMethod {
+  const { name: title, requestType, responseType, responseStream } = METHODS[name];
+  const codec = responseType as { encode(response: unknown): BinaryWriter };
+  return {
+    name,
+    isStream: responseStream,
+    read: (bytes) => {
       try {
-        // ts-proto's decoders take a reader too; their type here says bytes.
-        return requestDeserialize(new BinaryReader(bytes, decodeUtf8) as unknown as Buffer);
+        return requestType.decode(new BinaryReader(bytes, decodeUtf8));
       } catch (err) {
-        return new MalformedRequest(malformed(method.path, err));
+        throw malformed(title, err);
       }
-    };
-    return [name, { ...method, requestDeserialize: read }];
-  });
-  return Object.fromEntries(methods) as Service;
+    },
+    write: (response) => codec.encode(response).finish(),
+  };
 }
 
-function malformed(path: string, cause: unknown): RuntimeError {
+function malformed(title: string, cause: unknown): RuntimeError {
   const why = cause instanceof TypeError ? "a text in it is not UTF-8" : "the bytes are no such message";
-  return new RuntimeError(`request of ${path.split("/").at(-1)}: ${why}`, {
+  return new RuntimeError(`request of ${title}: ${why}`, {
     kind: "invalid-argument",
     code: "MALFORMED_REQUEST",
     cause,

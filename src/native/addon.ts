@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import type { ErrorCode } from "../base/error-codes.js";
 import { type ErrorKind, RuntimeError } from "../base/errors.js";
 import { errnoHint } from "./errno-hints.js";
+import type { GrpcSession } from "./grpc-session.js";
 
 /** Descriptors cross as numbers, -1 for none; lists of fixed meaning as arrays. */
 interface Addon {
@@ -87,6 +88,7 @@ interface Addon {
   openDirectory(path: string): number;
   probeKernel(): Promise<string>;
   dialInNetns(netns: number, port: number, timeoutMs: number): Promise<number>;
+  GrpcSession: new (maxMessageBytes: number) => GrpcSession;
   bindProbe(protocol: number, address: string, port: number): void;
 }
 

@@ -2,7 +2,7 @@
  * `npm run fuzz -- [NAME...] [--seconds N] [--seed N]`: each target for 60 seconds or as long as
  * said; all of them where none is named.
  *
- * `spec` and `layer` are libFuzzer targets under ASan and UBSan. The corpus in test/fuzz/corpus/NAME
+ * `spec`, `layer` and `grpc` are libFuzzer targets under ASan and UBSan. The corpus in test/fuzz/corpus/NAME
  * is read and never written; what a run finds beside it is kept in .cache/fuzz/NAME, and an input
  * that fails in .cache/fuzz/NAME-failed. `tar` compares minke-layer with GNU tar (tar.mjs).
  */
@@ -26,6 +26,7 @@ const TARGETS = {
     ],
     libraries: ["-lz", "-lzstd", "-ldl"],
   },
+  grpc: { sources: ["test/fuzz/grpc_fuzzer.cc", "native/grpc"], libraries: ["-lnghttp2"] },
 };
 const TAR = "tar";
 

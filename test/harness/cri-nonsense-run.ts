@@ -158,11 +158,11 @@ export class NonsenseRun {
   /** A container that could be created is started too: its plan is the native code's. */
   async #undo({ path }: ProtoMethod, bytes: Buffer | undefined): Promise<string | undefined> {
     if (path.endsWith("/RunPodSandbox")) {
-      const { podSandboxId } = METHODS.runPodSandbox.responseDeserialize(bytes ?? Buffer.alloc(0));
+      const { podSandboxId } = METHODS.runPodSandbox.responseType.decode(bytes ?? Buffer.alloc(0));
       await this.#cri.removeSandbox(podSandboxId);
     }
     if (!path.endsWith("/CreateContainer")) return undefined;
-    const { containerId } = METHODS.createContainer.responseDeserialize(bytes ?? Buffer.alloc(0));
+    const { containerId } = METHODS.createContainer.responseType.decode(bytes ?? Buffer.alloc(0));
     const started = await this.#cri.call("startContainer", { containerId }).then(
       () => undefined,
       ({ code, details }: ServiceError) => ({ code, details }),

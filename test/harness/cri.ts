@@ -5,11 +5,17 @@ import { type CallOptions, type ClientReadableStream, credentials, Metadata, typ
 import {
   ContainerConfig,
   type ContainerStatus,
-  ImageServiceClient,
+  ImageServiceDefinition,
   PodSandboxConfig,
-  RuntimeServiceClient,
+  RuntimeServiceDefinition,
 } from "../../src/cri/generated/runtime/v1/api.js";
 import { type Method, METHODS, type RequestOf, type ResponseOf } from "../../src/cri/verbs.js";
+import { type ClientOf, clientOf } from "./grpc-client.mjs";
+
+export const RuntimeServiceClient = clientOf(RuntimeServiceDefinition);
+export const ImageServiceClient = clientOf(ImageServiceDefinition);
+export type RuntimeServiceClient = ClientOf<typeof RuntimeServiceDefinition>;
+export type ImageServiceClient = ClientOf<typeof ImageServiceDefinition>;
 
 export type SandboxFields = Parameters<typeof PodSandboxConfig.fromPartial>[0];
 export type ContainerFields = Parameters<typeof ContainerConfig.fromPartial>[0];
@@ -45,7 +51,7 @@ export class CriClient {
     fields: Partial<RequestOf<M>> = {},
     deadlineMs = Number.POSITIVE_INFINITY,
   ): Promise<ResponseOf<M>> {
-    const empty = METHODS[method].requestDeserialize(Buffer.alloc(0)) as RequestOf<M>;
+    const empty = METHODS[method].requestType.decode(Buffer.alloc(0)) as RequestOf<M>;
     const client = (method in ImageServiceClient.service ? this.#images : this.#runtime) as unknown as Record<
       M,
       (
@@ -65,7 +71,7 @@ export class CriClient {
 
   /** What a stream has sent so far, and how to end it. */
   stream<M extends Method>(method: M): { readonly received: ResponseOf<M>[]; readonly cancel: () => void } {
-    const request = METHODS[method].requestDeserialize(Buffer.alloc(0)) as RequestOf<M>;
+    const request = METHODS[method].requestType.decode(Buffer.alloc(0)) as RequestOf<M>;
     const client = this.#runtime as unknown as Record<
       M,
       (request: RequestOf<M>) => ClientReadableStream<ResponseOf<M>>
@@ -79,7 +85,7 @@ export class CriClient {
 
   /** All that a stream of limited length sends. */
   async all<M extends Method>(method: M, fields: Partial<RequestOf<M>> = {}): Promise<ResponseOf<M>[]> {
-    const empty = METHODS[method].requestDeserialize(Buffer.alloc(0)) as RequestOf<M>;
+    const empty = METHODS[method].requestType.decode(Buffer.alloc(0)) as RequestOf<M>;
     const client = (method in ImageServiceClient.service ? this.#images : this.#runtime) as unknown as Record<
       M,
       (request: RequestOf<M>) => ClientReadableStream<ResponseOf<M>>

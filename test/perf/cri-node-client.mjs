@@ -6,10 +6,14 @@ import { createRequire } from "node:module";
 import { credentials } from "@grpc/grpc-js";
 import {
   ContainerConfig,
-  ImageServiceClient,
+  ImageServiceDefinition,
   PodSandboxConfig,
-  RuntimeServiceClient,
+  RuntimeServiceDefinition,
 } from "../../dist/cri/generated/runtime/v1/api.js";
+import { clientOf } from "../harness/grpc-client.mjs";
+
+const RuntimeServiceClient = clientOf(RuntimeServiceDefinition);
+const ImageServiceClient = clientOf(ImageServiceDefinition);
 
 const { version } = createRequire(import.meta.url)("@grpc/grpc-js/package.json");
 

@@ -182,19 +182,18 @@ const framed = (length: number, payload: Buffer, flag = 0): Buffer => {
   return Buffer.concat([head, payload]);
 };
 
-const FRAMES: readonly [string, Buffer, Record<string, string>, readonly number[]][] = [
-  ["whose payload is no message", framed(3, Buffer.from([0x0f, 0xff, 0xff])), {}, [INVALID_ARGUMENT]],
-  ["that says it is 4 GiB", framed(0xffff_ffff, Buffer.alloc(10)), {}, [RESOURCE_EXHAUSTED]],
-  ["that ends before its length", framed(100, Buffer.alloc(10)), {}, [UNIMPLEMENTED, INTERNAL, -1]],
-  ["of half a head", Buffer.from([0, 0]), {}, [UNIMPLEMENTED, INTERNAL, -1]],
-  ["that is compressed as nobody says", framed(2, Buffer.from("ab"), 1), {}, [INVALID_ARGUMENT]],
-  ["of an unknown compression", framed(2, Buffer.from("ab"), 1), { "grpc-encoding": "zip" }, [UNIMPLEMENTED]],
+const FRAMES: readonly [string, Buffer, Record<string, string>, number][] = [
+  ["whose payload is no message", framed(3, Buffer.from([0x0f, 0xff, 0xff])), {}, INVALID_ARGUMENT],
+  ["that says it is 4 GiB", framed(0xffff_ffff, Buffer.alloc(10)), {}, RESOURCE_EXHAUSTED],
+  ["that ends before its length", framed(100, Buffer.alloc(10)), {}, INTERNAL],
+  ["of half a head", Buffer.from([0, 0]), {}, INTERNAL],
+  ["that is compressed as nobody says", framed(2, Buffer.from("ab"), 1), {}, INTERNAL],
+  ["of an unknown compression", framed(2, Buffer.from("ab"), 1), { "grpc-encoding": "zip" }, UNIMPLEMENTED],
 ];
 
 test("frames that are none end with a status, and harm nobody", async () => {
-  for (const [what, bytes, headers, statuses] of FRAMES) {
-    const status = await rawCall(VERSION, bytes, headers);
-    expect({ what, isFine: statuses.includes(status), status }).toEqual({ what, isFine: true, status });
+  for (const [what, bytes, headers, status] of FRAMES) {
+    expect({ what, status: await rawCall(VERSION, bytes, headers) }).toEqual({ what, status });
     expect(await bench.cri.call("version")).toMatchObject({ runtimeName: "minke" });
   }
 });

@@ -7,11 +7,12 @@ import { credentials, type ServiceError } from "@grpc/grpc-js";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type ErrorKind, RuntimeError } from "../../../src/base/errors.js";
 import { createLog } from "../../../src/base/log.js";
-import { CgroupDriver, ImageServiceClient, RuntimeServiceClient } from "../../../src/cri/generated/runtime/v1/api.js";
+import { CgroupDriver } from "../../../src/cri/generated/runtime/v1/api.js";
 import { introspectionVerbs } from "../../../src/cri/introspection.js";
 import { type CriServer, createCriServer } from "../../../src/cri/server.js";
 import { STATUS_BY_KIND } from "../../../src/cri/status-codes.js";
 import { type Method, type METHODS, type RequestOf, type ResponseOf, type Verbs } from "../../../src/cri/verbs.js";
+import { ImageServiceClient, RuntimeServiceClient } from "../../harness/cri.js";
 
 let folder: string;
 let socketPath: string;

@@ -10,10 +10,11 @@ import { createRequire } from "node:module";
 const require = createRequire(`${process.cwd()}/package.json`);
 const { credentials } = require("@grpc/grpc-js");
 const api = await import(`${process.cwd()}/dist/cri/generated/runtime/v1/api.js`);
+const { clientOf } = await import(`${process.cwd()}/test/harness/grpc-client.mjs`);
 
 const MIB = 1 << 20;
 const PARENT = "/kubepods-check/pod1";
-const client = new api.RuntimeServiceClient("unix:/run/minke/cri.sock", credentials.createInsecure());
+const client = new (clientOf(api.RuntimeServiceDefinition))("unix:/run/minke/cri.sock", credentials.createInsecure());
 
 /** @param {string} method @param {string} message @param {object} fields @returns {Promise<any>} */
 const call = (method, message, fields) =>
