@@ -78,7 +78,6 @@ interface Addon {
   ): Promise<[number, number, number, number]>;
   sealedExecutable(path: string, name: string): Promise<number>;
   writeAtomically(path: string, bytes: Buffer, mode: number, durable: boolean): Promise<void>;
-  retireToSpare(path: string, spare: string): Promise<void>;
   spreadSubdirectories(path: string): void;
   runFileSteps(
     ...steps: (number | string | Buffer | undefined)[]

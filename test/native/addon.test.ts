@@ -4,6 +4,7 @@
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import {
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -370,4 +371,28 @@ test("a copy step writes what is in another file, and nothing where that is miss
     "",
   ]);
   expect(statSync(join(dir, "a")).mode & 0o777).toBe(0o644);
+});
+
+test("removal steps remove what is there, take what is not for removed, and say which one was refused", async () => {
+  const path = (name: string) => join(dir, name);
+  mkdirSync(path("tree/deep"), { recursive: true });
+  for (const name of ["file", "retired", "tree/deep/file"]) writeFileSync(path(name), "text");
+  mkdirSync(path("empty"));
+  const steps = [
+    { make: "spare", path: path("retired"), spare: path(".spare") },
+    { remove: "file", path: path("file") },
+    { remove: "directory", path: path("empty") },
+    { remove: "tree", path: path("tree") },
+    { remove: "cgroup", path: path("no-cgroup") },
+  ] as const;
+  expect(await native.tryFileSteps(steps)).toEqual({ hasSpare: true });
+  expect(readdirSync(dir)).toEqual([".spare"]);
+  expect(await native.tryFileSteps(steps)).toEqual({ hasSpare: false });
+  const refused = await native.tryFileSteps([
+    ...steps,
+    { remove: "directory", path: dir },
+    { remove: "file", path: path(".spare") },
+  ]);
+  expect(refused).toMatchObject({ failed: 5, error: { syscall: { name: "rmdir", errno: "ENOTEMPTY" } } });
+  expect(readdirSync(dir)).toEqual([".spare"]);
 });
