@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <string>
 #include <string_view>
@@ -16,7 +17,19 @@
 namespace addon {
 namespace {
 
-enum Kind { kMakeDirectory = 0, kMakeDirectories = 1, kWrite = 2, kWriteExisting = 3, kCopy = 4, kRecord = 5 };
+enum Kind {
+  kMakeDirectory = 0,
+  kMakeDirectories = 1,
+  kWrite = 2,
+  kWriteExisting = 3,
+  kCopy = 4,
+  kRecord = 5,
+  kRetire = 6,
+  kRemoveFile = 7,
+  kRemoveDirectory = 8,
+  kRemoveTree = 9,
+  kRemoveCgroup = 10,
+};
 
 constexpr size_t kMaxCopiedBytes = 1 << 20;
 
@@ -76,6 +89,30 @@ sys::Result<void> WriteRecord(const Step& step, bool* has_spare) {
   return {};
 }
 
+sys::Result<void> Retire(const Step& step, bool* has_spare) {
+  sys::Result<void> retired = sys::RetireToSpare(AT_FDCWD, step.path.c_str(), step.spare.c_str());
+  *has_spare = retired.ok();
+  if (!retired && retired.failure().error == ENOENT) return {};
+  return retired;
+}
+
+sys::Result<void> RemoveFile(const Step& step) {
+  if (::unlink(step.path.c_str()) < 0 && errno != ENOENT) return sys::FailedWithErrno("unlink");
+  return {};
+}
+
+sys::Result<void> RemoveDirectory(const Step& step) {
+  if (::rmdir(step.path.c_str()) < 0 && errno != ENOENT) return sys::FailedWithErrno("rmdir");
+  return {};
+}
+
+sys::Result<void> RemoveCgroup(const Step& step) {
+  sys::Result<bool> gone = sys::RemoveCgroups(step.path.c_str());
+  if (!gone) return gone.failure();
+  if (!*gone) return sys::Failure{"rmdir", EBUSY};
+  return {};
+}
+
 sys::Result<void> Run(const Step& step, bool* has_spare) {
   switch (step.kind) {
     case kMakeDirectory:
@@ -90,6 +127,16 @@ sys::Result<void> Run(const Step& step, bool* has_spare) {
       return Copy(step);
     case kRecord:
       return WriteRecord(step, has_spare);
+    case kRetire:
+      return Retire(step, has_spare);
+    case kRemoveFile:
+      return RemoveFile(step);
+    case kRemoveDirectory:
+      return RemoveDirectory(step);
+    case kRemoveTree:
+      return sys::RemoveTree(step.path.c_str());
+    case kRemoveCgroup:
+      return RemoveCgroup(step);
     default:
       return sys::Failure{"runFileSteps", EINVAL};
   }

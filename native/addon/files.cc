@@ -57,20 +57,6 @@ Napi::Value WriteAtomically(const Napi::CallbackInfo& info) {
       NothingToValue);
 }
 
-// retireToSpare(path, spare) -> Promise
-Napi::Value RetireToSpare(const Napi::CallbackInfo& info) {
-  const std::string path = StringArgument(info, 0);
-  const std::string spare = StringArgument(info, 1);
-  return SettleOnPool<Nothing>(
-      info.Env(),
-      [path, spare]() -> sys::Result<Nothing> {
-        sys::Result<void> retired = sys::RetireToSpare(AT_FDCWD, path.c_str(), spare.c_str());
-        if (!retired) return retired.failure();
-        return Nothing{};
-      },
-      NothingToValue);
-}
-
 // spreadSubdirectories(path) -> undefined: see FS_TOPDIR_FL in chattr(1), "T". Other file systems than ext4 refuse it.
 Napi::Value SpreadSubdirectories(const Napi::CallbackInfo& info) {
   const std::string path = StringArgument(info, 0);
@@ -198,7 +184,6 @@ Napi::Value ProbeKernel(const Napi::CallbackInfo& info) {
 void RegisterFiles(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "sealedExecutable", SealedExecutable);
   Export(env, exports, "writeAtomically", WriteAtomically);
-  Export(env, exports, "retireToSpare", RetireToSpare);
   Export(env, exports, "spreadSubdirectories", SpreadSubdirectories);
   Export(env, exports, "lockFile", LockFile);
   Export(env, exports, "readXattr", ReadXattr);

@@ -185,6 +185,10 @@ void Container::OnEnded() {
   owner_->OnContainerEnded(this);
 }
 
+bool Container::RemoveOwnCgroup() {
+  return is_exit_written_ && !cgroup().empty() && RemoveCgroup(cgroup()).ok();
+}
+
 void Container::Attach(Connection* client) {
   if (is_ended()) {
     client->FinishStream(exit_.exit_code);

@@ -60,6 +60,8 @@ class Container final : public Process, public StreamPeer {
   void Kill();
   sys::Result<void> ReopenLog();
   bool has_log() const { return log_.is_open(); }
+  // Of one that has ended: false where processes outlive it, or where only the cgroup tells that it ever ran.
+  bool RemoveOwnCgroup();
 
   void Attach(Connection* client);
   // An exec has ended, which may have been waited for.

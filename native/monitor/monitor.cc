@@ -271,6 +271,7 @@ void Monitor::OnContainerEnded(Container* container) {
     if (exec->container_id() == container->id()) lingering.push_back(exec.get());
   }
   for (Exec* exec : lingering) exec->Recheck();
+  const bool is_cgroup_removed = container->RemoveOwnCgroup();
   rapidjson::StringBuffer text;
   JsonWriter writer(text);
   writer.StartObject();
@@ -280,6 +281,8 @@ void Monitor::OnContainerEnded(Container* container) {
   PutString(&writer, container->id());
   writer.Key("exit");
   PutExitRecord(&writer, container->id(), container->exit_status());
+  writer.Key("cgroupRemoved");
+  writer.Bool(is_cgroup_removed);
   writer.EndObject();
   Broadcast(std::string_view(text.GetString(), text.GetSize()));
 }

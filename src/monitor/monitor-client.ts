@@ -27,11 +27,11 @@ import type {
   StreamTarget,
 } from "./protocol.js";
 
-export type { CaptureResult, ExecParams, ListedContainer, StartParams, StartResult, StreamTarget } from "./protocol.js";
 export type { MonitorStream } from "./monitor-stream.js";
+export type { CaptureResult, ExecParams, ListedContainer, StartParams, StartResult, StreamTarget } from "./protocol.js";
 
 interface ClientEvents {
-  readonly exit: [ExitRecord];
+  readonly exit: [ExitRecord, boolean];
   readonly execExit: [ExecId, number, number];
   readonly oom: [ContainerId];
   readonly close: [Error | undefined];
@@ -89,8 +89,11 @@ export class MonitorClient {
     return new MonitorClient(await greet(await connectSocket(socketPath)));
   }
 
-  /** A container has ended; its exit file is written, its log complete. Events come in the order in which things happened. */
-  onExit(listener: (exit: ExitRecord) => void): void {
+  /**
+   * A container has ended; its exit file is written, its log complete, and its cgroup may be gone already.
+   * Events come in the order in which things happened.
+   */
+  onExit(listener: (exit: ExitRecord, isCgroupGone: boolean) => void): void {
     this.#events.on("exit", listener);
   }
 
@@ -248,7 +251,7 @@ export class MonitorClient {
   }
 
   #emit(event: MonitorEvent): void {
-    if (event.event === "exit") this.#events.emit("exit", event.exit);
+    if (event.event === "exit") this.#events.emit("exit", event.exit, event.cgroupRemoved === true);
     else if (event.event === "execExit") this.#events.emit("execExit", event.execId, event.exitCode, event.signal);
     else if (event.event === "oom") this.#events.emit("oom", event.containerId);
   }

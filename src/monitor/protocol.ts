@@ -106,7 +106,13 @@ export interface ListedContainer {
 }
 
 export type MonitorEvent =
-  | { readonly event: "exit"; readonly containerId: ContainerId; readonly exit: ExitRecord }
+  | {
+      readonly event: "exit";
+      readonly containerId: ContainerId;
+      readonly exit: ExitRecord;
+      /** The container's own cgroup is gone. Older monitors leave it, and do not say so. */
+      readonly cgroupRemoved?: boolean | undefined;
+    }
   | { readonly event: "execExit"; readonly execId: ExecId; readonly exitCode: number; readonly signal: number }
   | { readonly event: "oom"; readonly containerId: ContainerId };
 

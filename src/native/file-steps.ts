@@ -17,13 +17,20 @@ export type FileStep =
   | { readonly make: "copy"; readonly path: string; readonly mode: number; readonly from: string }
   /** With one write(2), as the files of cgroups and sysctls want it; must be there. */
   | { readonly make: "write"; readonly path: string; readonly bytes: string }
-  | RecordStep;
+  | RecordStep
+  /** Removes a file by making it a spare, which a `record` is written through. What is not there is removed. */
+  | { readonly make: "spare"; readonly path: string; readonly spare: string }
+  /**
+   * `directory`: an empty one; `tree`: as `removeTree`; `cgroup`: with those below it, EBUSY where a process is
+   * in one of them. What is not there is removed.
+   */
+  | { readonly remove: "file" | "directory" | "tree" | "cgroup"; readonly path: string };
 
 /**
  * Replaces a file as a whole, by way of a spare file of the same directory that is made where it is
  * missing: no inode is made or freed, which ext4 makes dear where many were deleted lately. Not
  * durable. On failure the old file stays, and the spare is gone. `bytes` are two at least. One at most
- * among steps.
+ * among steps, this or `spare`.
  */
 export interface RecordStep {
   readonly make: "record";
@@ -38,11 +45,12 @@ export interface StepsOutcome {
   /** Why `failed` failed; without it all are done. */
   readonly error?: RuntimeError | undefined;
   readonly failed?: number | undefined;
-  /** Whether the record's spare is there again. */
+  /** Whether the spare is there again, or is there now. */
   readonly hasSpare: boolean;
 }
 
-const KINDS = { directory: 0, directories: 1, file: 2, write: 3, copy: 4, record: 5 } as const;
+const KINDS = { directory: 0, directories: 1, file: 2, write: 3, copy: 4, record: 5, spare: 6 } as const;
+const REMOVALS = { file: 7, directory: 8, tree: 9, cgroup: 10 } as const;
 
 /**
  * Runs operations in order, up to the first that fails. What was done before it stays.
@@ -59,22 +67,27 @@ export async function tryFileSteps(steps: readonly FileStep[]): Promise<StepsOut
   const outcome = await callAsync("write files", (native) =>
     native.runFileSteps(
       ...steps.flatMap((step) => [
-        KINDS[step.make],
+        "make" in step ? KINDS[step.make] : REMOVALS[step.remove],
         step.path,
         "mode" in step ? step.mode : 0,
         bytesOf(step),
-        step.make === "record" ? step.spare : undefined,
+        "spare" in step ? step.spare : undefined,
       ]),
     ),
   );
   if (typeof outcome === "boolean") return { hasSpare: outcome };
   const failed = steps[outcome.step];
-  const error = toNativeError(outcome, `${failed?.make.startsWith("dir") ? "make" : "write"} "${failed?.path}"`);
+  const error = toNativeError(outcome, `${failed && verbOf(failed)} "${failed?.path}"`);
   return { error: toRuntimeError(error), failed: outcome.step, hasSpare: outcome.hasSpare };
 }
 
+function verbOf(step: FileStep): string {
+  if (!("make" in step) || step.make === "spare") return "remove";
+  return step.make.startsWith("dir") ? "make" : "write";
+}
+
 function bytesOf(step: FileStep): string | Buffer {
-  if (step.make === "copy") return step.from;
+  if ("from" in step) return step.from;
   return "bytes" in step ? step.bytes : "";
 }
 

@@ -20,11 +20,6 @@ export function writeAtomically(
   return callAsync(`write "${path}"`, (native) => native.writeAtomically(path, bytes, options.mode, options.isDurable));
 }
 
-/** Removes a file by making it a spare. @throws RuntimeError with errno ENOENT: there is none */
-export function retireToSpare(path: string, spare: string): Promise<void> {
-  return callAsync(`remove "${path}"`, (native) => native.retireToSpare(path, spare));
-}
-
 /**
  * Tells the file system that what is below the subdirectories of a directory belongs together only
  * subdirectory by subdirectory (chattr(1), "T"). ext4 spreads them over the disk then; else all their

@@ -25,7 +25,7 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     const record = ctx.containers.get(exit.containerId);
     if (!record || record.state === "exited" || record.state === "removing") return;
     // What outlives the first process (a shared or host PID namespace) is not a running container.
-    await removeCgroup(ctx.cgroups, record.cgroupPath).catch((err: unknown) => {
+    await removeOwnCgroup(ctx, record).catch((err: unknown) => {
       ctx.log.warn(
         { containerId: record.id, err: String(err) },
         "an exited container's cgroup is still busy, leaving it to RemoveContainer",
@@ -53,6 +53,13 @@ export async function recordExit(ctx: RuntimeContext, exit: ExitRecord): Promise
     });
     endWaits(ctx, record.id);
   });
+}
+
+/** Of a container that has ended, or is not to be. */
+export async function removeOwnCgroup(ctx: RuntimeContext, { id, cgroupPath }: ContainerRecord): Promise<void> {
+  if (ctx.goneCgroups.has(id)) return;
+  await removeCgroup(ctx.cgroups, cgroupPath);
+  ctx.goneCgroups.add(id);
 }
 
 /** Told once: by the start, or by an end that overtook it. */

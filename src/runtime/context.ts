@@ -53,6 +53,8 @@ export interface RuntimeContext {
   readonly monitors: Map<SandboxId, MonitorHandle>;
   /** How containers ended, as their exit files say; loaded at recovery. */
   readonly exits: Map<ContainerId, ExitRecord>;
+  /** Of containers that have ended: their own is removed already. */
+  readonly goneCgroups: Set<ContainerId>;
   /** Resolved when a container's exit has been recorded. */
   readonly exitWaiters: Map<ContainerId, Deferred<void>>;
   readonly timelines: Map<SandboxId, Timeline>;

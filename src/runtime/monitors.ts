@@ -1,15 +1,21 @@
 /**
  * The daemon's side of the sandboxes' monitors: listening to one, losing one, ending one.
  */
-import { unlink } from "node:fs/promises";
 import { hasErrno, type RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
-import { settleAll } from "../base/settle.js";
 import type { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
+import {
+  type FileStep,
+  pidfdHasExited,
+  pidfdSendSignal,
+  reapChild,
+  runFileSteps,
+  tryFileSteps,
+  waitForProcess,
+} from "../native/index.js";
 import type { ExitRecord } from "../state/container.js";
-import { pidfdHasExited, pidfdSendSignal, reapChild, waitForProcess } from "../native/index.js";
-import { monitorCgroup, removeCgroup } from "./cgroups.js";
+import { cgroupDir, monitorCgroup, removeCgroup } from "./cgroups.js";
 import { recordExit, recordUnknownExit } from "./container-exit.js";
 import { containersOf, emit, type RuntimeContext } from "./context.js";
 import { answerOf } from "./monitor-answer.js";
@@ -24,7 +30,8 @@ const EXIT_RETRY_MS = 1_000;
 /** Takes a monitor's connection over: its exits are recorded from now on, and so is its own end. */
 export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: MonitorClient, pidfd: Fd): void {
   ctx.monitors.set(id, { client, pidfd });
-  client.onExit((exit) => {
+  client.onExit((exit, isCgroupGone) => {
+    if (isCgroupGone) ctx.goneCgroups.add(exit.containerId);
     takeExit(ctx, id, client, exit);
   });
   client.onClose((reason) => {
@@ -101,6 +108,34 @@ export interface EndMonitorOptions {
  * and its cgroup. Ending one that is gone succeeds.
  */
 export async function endMonitor(ctx: RuntimeContext, id: SandboxId, options: EndMonitorOptions = {}): Promise<void> {
+  await endProcess(ctx, id, options);
+  await removeTraces(ctx, id);
+}
+
+/**
+ * Removes a monitor's socket and its cgroup, and with them, at the price of one, what `others` remove.
+ *
+ * @throws RuntimeError what one of the others was refused with; those behind it were not tried
+ */
+export async function removeTraces(
+  ctx: RuntimeContext,
+  id: SandboxId,
+  others: readonly FileStep[] = [],
+): Promise<void> {
+  const cgroup = monitorCgroup(ctx.cgroups, id);
+  const own: FileStep[] = [
+    { remove: "file", path: ctx.paths.monitorSocket(id) },
+    { remove: "cgroup", path: cgroupDir(ctx.cgroups, cgroup) },
+  ];
+  const { error, failed = -1 } = await tryFileSteps([...own, ...others]);
+  if (error === undefined) return;
+  if (failed !== 1 || !hasErrno(error, "EBUSY")) throw error;
+  await removeCgroup(ctx.cgroups, cgroup);
+  await runFileSteps(others);
+}
+
+/** As `endMonitor`; leaves what `removeTraces` removes. */
+export async function endProcess(ctx: RuntimeContext, id: SandboxId, options: EndMonitorOptions = {}): Promise<void> {
   const handle = ctx.monitors.get(id);
   ctx.monitors.delete(id);
   const process = handle?.pidfd ?? options.pidfd;
@@ -118,10 +153,6 @@ export async function endMonitor(ctx: RuntimeContext, id: SandboxId, options: En
       process.close();
     }
   }
-  const socketGone = unlink(ctx.paths.monitorSocket(id)).catch((err: unknown) => {
-    if (!hasErrno(err, "ENOENT")) throw err;
-  });
-  await settleAll([removeCgroup(ctx.cgroups, monitorCgroup(ctx.cgroups, id)), socketGone]);
 }
 
 async function hasAgreedToEnd(client: MonitorClient): Promise<boolean> {

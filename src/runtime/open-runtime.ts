@@ -9,6 +9,7 @@ import { Socket } from "node:net";
 import { RuntimeError, withContext } from "../base/errors.js";
 import type { SandboxId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
+import { settleAll } from "../base/settle.js";
 import type { ImageStore } from "../image/image-store.js";
 import { dialInNetns, sealedExecutable, spreadSubdirectories } from "../native/index.js";
 import type { Networks } from "../network/networks.js";
@@ -119,6 +120,7 @@ export async function openRuntime(options: RuntimeOptions): Promise<OpenedRuntim
     events: new EventEmitter<{ event: [RuntimeEvent] }>().setMaxListeners(0),
     monitors: new Map(),
     exits: new Map(),
+    goneCgroups: new Set(),
     exitWaiters: new Map(),
     timelines: new Map(),
     takenIds: new Map(),
@@ -223,6 +225,6 @@ async function close(ctx: RuntimeContext, removeCgroups: boolean): Promise<void>
     client.close();
     pidfd.close();
   }
-  await ctx.forkServer.close();
+  await settleAll([ctx.forkServer.close(), ctx.sandboxes.saveAll(), ctx.containers.saveAll()]);
   if (removeCgroups) await removeCgroup(ctx.cgroups, `/${ctx.cgroups.root}`);
 }

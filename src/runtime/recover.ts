@@ -125,12 +125,15 @@ async function endUnknownContainers(
 ): Promise<void> {
   const isUnknown = (id: string) => isLongId(id) && id !== sandbox.id && !ctx.containers.get(id);
   const monitor = ctx.monitors.get(sandbox.id)?.client;
-  const unknown = listed.filter(({ containerId }) => isUnknown(containerId)).map(({ containerId }) => containerId);
+  const strays = listed.filter(({ containerId }) => isUnknown(containerId));
+  // Of a container that was removed as a whole: the daemon ended before it told the monitor.
+  const ended = strays.filter(({ state }) => state === "exited").map(({ containerId }) => containerId);
+  const unknown = strays.filter(({ state }) => state !== "exited").map(({ containerId }) => containerId);
   const cgroups = (await childCgroups(ctx.cgroups, sandbox.cgroupPath)).filter(isUnknown);
   try {
     for (const containerId of unknown) await monitor?.kill({ containerId });
     for (const name of cgroups) await removeCgroup(ctx.cgroups, `${sandbox.cgroupPath}/${name}`);
-    if (monitor) for (const containerId of unknown) await forgetKilled(monitor, containerId);
+    if (monitor) for (const containerId of [...ended, ...unknown]) await forgetKilled(monitor, containerId);
   } catch (err) {
     ctx.log.warn({ sandboxId: sandbox.id, err: String(err) }, "could not end a container that belongs to no record");
   }

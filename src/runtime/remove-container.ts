@@ -1,18 +1,18 @@
 /**
  * RemoveContainer: kills it where it still runs, then removes its cgroup, its record, and its layer and bundle. Idempotent.
  */
-import { hasErrno, toRuntimeError, withContext } from "../base/errors.js";
+import { hasErrno, type RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { ContainerId } from "../base/ids.js";
-import { settleAll } from "../base/settle.js";
 import { removeTree } from "../native/index.js";
 import type { ContainerRecord } from "../state/container.js";
-import { removeCgroup } from "./cgroups.js";
+import { removeOwnCgroup } from "./container-exit.js";
 import { describeContainer, emit, type RuntimeContext } from "./context.js";
-import { answerOf } from "./monitor-answer.js";
 import { tellOfRemoval } from "./nri-events.js";
 import { removeRootfs } from "./runtime-handlers.js";
 import { stopContainer } from "./stop-container.js";
+
+const FORGET_AFTER_MS = 1_000;
 
 /** See `Runtime.removeContainer`. */
 export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Promise<void> {
@@ -24,12 +24,14 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     try {
       ctx.containers.show(id, { ...record, state: "removing" });
       failpoint("remove container cgroup");
+      await removeOwnCgroup(ctx, record);
       failpoint("forget container");
-      await settleAll([removeCgroup(ctx.cgroups, record.cgroupPath), forget(ctx, record)]);
+      forgetSoon(ctx, record);
       failpoint("remove container record");
-      await ctx.containers.removeWith(id, async () => {
-        failpoint("remove container files");
-        await removeFiles(ctx.paths.container(id));
+      await ctx.containers.removeWith(id, async (removeFileAnd) => {
+        const dir = ctx.paths.container(id);
+        const refused = await removeFileAnd([{ remove: "tree", path: dir }]);
+        if (refused) await removeMounted(dir, refused.error);
       });
       failpoint("after remove container");
     } catch (err) {
@@ -37,31 +39,29 @@ export async function removeContainer(ctx: RuntimeContext, id: ContainerId): Pro
     }
     ctx.exits.delete(id);
     ctx.processes.delete(id);
+    ctx.goneCgroups.delete(id);
     await tell();
     emit(ctx, { type: "container-removed", sandboxId: record.sandboxId, containerId: id, owner: record.config.owner });
   });
 }
 
 /** Of another handler's container the rootfs may still be mounted there. */
-async function removeFiles(dir: string): Promise<void> {
-  try {
-    await removeTree(dir);
-  } catch (err) {
-    if (!hasErrno(err, "EBUSY")) throw err;
-    await removeRootfs(dir);
-    await removeTree(dir);
-  }
+async function removeMounted(dir: string, refusal: RuntimeError): Promise<void> {
+  if (!hasErrno(refusal, "EBUSY")) throw refusal;
+  await removeRootfs(dir);
+  await removeTree(dir);
 }
 
-/** A monitor that is gone, or never knew the container, has nothing to forget; one that hangs forgets when it ends. */
-async function forget(ctx: RuntimeContext, record: ContainerRecord): Promise<void> {
-  const monitor = ctx.monitors.get(record.sandboxId)?.client;
-  if (!monitor) return;
-  try {
-    await answerOf(monitor, monitor.forget({ containerId: record.id }));
-  } catch (err) {
-    const { code, message } = toRuntimeError(err);
-    if (code === "CONTAINER_RUNNING") throw err;
-    ctx.log.debug({ containerId: record.id, code, err: message }, "the monitor did not forget a container, going on");
-  }
+/**
+ * Tells the monitor, not at once: mostly it is ended within a few ms. A monitor that is gone, or never knew the
+ * container, has nothing to forget; one that hangs forgets when it ends.
+ */
+function forgetSoon(ctx: RuntimeContext, { id, sandboxId }: ContainerRecord): void {
+  setTimeout(() => {
+    const monitor = ctx.monitors.get(sandboxId)?.client;
+    monitor?.forget({ containerId: id }).catch((err: unknown) => {
+      const { code, message } = toRuntimeError(err);
+      ctx.log.debug({ containerId: id, code, err: message }, "the monitor did not forget a container, going on");
+    });
+  }, FORGET_AFTER_MS).unref();
 }

@@ -5,7 +5,6 @@ import { withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
 import { settleAll } from "../base/settle.js";
-import { removeTree } from "../native/index.js";
 import { removeCgroup } from "./cgroups.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
 import { endMonitor } from "./monitors.js";
@@ -35,11 +34,12 @@ export async function removeSandbox(ctx: RuntimeContext, id: SandboxId): Promise
         await removeCgroup(ctx.cgroups, record.cgroupPath);
       }
       failpoint("remove sandbox record");
-      await ctx.sandboxes.removeWith(id, async () => {
-        failpoint("network gone");
-        failpoint("remove sandbox files");
+      failpoint("network gone");
+      await ctx.sandboxes.removeWith(id, async (removeFileAnd) => {
+        const files = removeFileAnd([{ remove: "tree", path: ctx.paths.sandbox(id) }]);
         // Gone means gone: the kernel has deleted the link, and the lease is free.
-        await settleAll([ctx.network.gone(id), removeTree(ctx.paths.sandbox(id))]);
+        const [refused] = await settleAll([files, ctx.network.gone(id)]);
+        if (refused) throw refused.error;
       });
       failpoint("after remove sandbox");
     } catch (err) {

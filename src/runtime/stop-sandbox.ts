@@ -1,15 +1,15 @@
 /**
  * StopPodSandbox: everything in it ends, and its network is given back. Idempotent and final.
  */
-import { withContext } from "../base/errors.js";
+import { hasErrno, withContext } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { SandboxId } from "../base/ids.js";
 import { settleAll } from "../base/settle.js";
 import type { SandboxRecord } from "../state/sandbox.js";
-import { removeCgroup } from "./cgroups.js";
+import { cgroupDir, removeCgroup } from "./cgroups.js";
 import { keepExits } from "./container-exit.js";
 import { containersOf, describeSandbox, emit, type RuntimeContext } from "./context.js";
-import { endMonitor } from "./monitors.js";
+import { endProcess, removeTraces } from "./monitors.js";
 import { tellOfSandbox } from "./nri-events.js";
 import { removeShm } from "./shm.js";
 import { stopContainer } from "./stop-container.js";
@@ -56,6 +56,17 @@ async function tearNetworkDown(ctx: RuntimeContext, { id }: SandboxRecord): Prom
 
 async function end(ctx: RuntimeContext, { id, cgroupPath }: SandboxRecord): Promise<void> {
   failpoint("end monitor");
+  await endProcess(ctx, id);
   failpoint("remove sandbox cgroup");
-  await settleAll([endMonitor(ctx, id), removeShm(ctx, id), removeCgroup(ctx.cgroups, cgroupPath)]);
+  failpoint("remove cgroup");
+  try {
+    await removeTraces(ctx, id, [
+      { remove: "directory", path: ctx.paths.sandboxShm(id) },
+      { remove: "cgroup", path: cgroupDir(ctx.cgroups, cgroupPath) },
+    ]);
+  } catch (err) {
+    // A mount to be taken away, or processes to be killed first.
+    if (!hasErrno(err, "EBUSY")) throw err;
+    await settleAll([removeShm(ctx, id), removeCgroup(ctx.cgroups, cgroupPath)]);
+  }
 }

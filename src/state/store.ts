@@ -7,11 +7,12 @@
  * An unreadable file is moved to quarantine and reported; it never stops the start. All reads
  * are from memory; a record is visible only once its file is in place.
  */
-import { hash } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { hasErrno, RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
-import { type FileStep, retireToSpare, tryFileSteps, writeAtomically } from "../native/index.js";
+import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
+import { type FileStep, tryFileSteps, writeAtomically } from "../native/index.js";
+import { LaterSaves } from "./later-saves.js";
+import { decodeRecord, encodeRecord } from "./record-text.js";
 
 /** What users of a store need; tests of theirs may keep it in memory. */
 export interface RecordStore<T> {
@@ -42,6 +43,9 @@ export interface RefusedStep {
   readonly error: RuntimeError;
 }
 
+/** @returns which step after the record's file failed @throws RuntimeError why its file could not be removed */
+export type RemoveFileAnd = (steps: readonly FileStep[]) => Promise<RefusedStep | undefined>;
+
 /** Records of what the kernel has, which belong together and are found without a walk over all. */
 export interface GroupedStore<T> extends RecordStore<T> {
   /**
@@ -49,8 +53,13 @@ export interface GroupedStore<T> extends RecordStore<T> {
    * and from monitors as well. No other write of this id may be under way but `save`.
    */
   show(id: string, body: T): void;
-  /** Writes what is shown when its turn comes, later where the disk is full. */
+  /**
+   * Writes what is shown, a little later and once for all that is shown until then; later still where the disk
+   * is full; not at all where the record is removed first. Settles then.
+   */
   save(id: string): Promise<void>;
+  /** Writes at once what waits to be saved. */
+  saveAll(): Promise<void>;
   /**
    * As `put`, with steps on files before and after it at the price of one. Boot class only.
    *
@@ -59,12 +68,13 @@ export interface GroupedStore<T> extends RecordStore<T> {
    */
   putWith(id: string, body: T, steps: RecordSurroundings): Promise<RefusedStep | undefined>;
   /**
-   * Removes a record with what it stands for: first its file, so that what a death of the daemon leaves
-   * belongs to no record; then, by `work`, the rest. It is shown until that is done. Boot class only.
+   * Removes a record with what it stands for. `work` does so by the function it is given, which removes the
+   * record's file and then, at the price of one, what the steps remove: what a death of the daemon leaves belongs
+   * to no record. The record is shown until `work` is done. Boot class only.
    *
    * @throws what `work` throws: the record is written again, as it is shown
    */
-  removeWith(id: string, work: () => Promise<void>): Promise<void>;
+  removeWith(id: string, work: (removeFileAnd: RemoveFileAnd) => Promise<void>): Promise<void>;
   /** The records of a group, in the order they came. */
   group(key: string): T[];
 }
@@ -98,9 +108,7 @@ const FILE_SUFFIX = ".json";
 const SPARE_PREFIX = ".spare-";
 /** A block of the disk each; more are not kept when many records go at once. */
 const MAX_SPARES = 128;
-const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 const SAFE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,250}$/;
-const HEADER = /^\{"version":(\d{1,9}),"sha256":"([0-9a-f]{64})","body":/;
 
 export class FileStore<T> implements GroupedStore<T> {
   readonly #options: FileStoreOptions<T>;
@@ -114,6 +122,7 @@ export class FileStore<T> implements GroupedStore<T> {
   /** Files of records that went, which the next ones are written to (`RecordStep`). */
   readonly #spares: string[] = [];
   #spareCount = 0;
+  readonly #saves = new LaterSaves((id) => this.#enqueue(id, () => this.#writeShown(id)));
   #retryTimer: NodeJS.Timeout | undefined;
   readonly quarantined: QuarantinedRecord[] = [];
   /** Files that a dead writer had not finished: removed at open. */
@@ -192,7 +201,11 @@ export class FileStore<T> implements GroupedStore<T> {
   }
 
   save(id: string): Promise<void> {
-    return this.#enqueue(id, () => this.#writeShown(id));
+    return this.#saves.save(id);
+  }
+
+  saveAll(): Promise<void> {
+    return this.#saves.saveAll();
   }
 
   async #writeShown(id: string): Promise<void> {
@@ -217,13 +230,13 @@ export class FileStore<T> implements GroupedStore<T> {
     });
   }
 
-  async removeWith(id: string, work: () => Promise<void>): Promise<void> {
+  async removeWith(id: string, work: (removeFileAnd: RemoveFileAnd) => Promise<void>): Promise<void> {
     let failure: { readonly reason: unknown } | undefined;
+    this.#saves.drop(id);
     await this.#enqueue(id, async () => {
       if (!this.#records.has(id)) return;
-      await this.#removeFileIfThere(id);
       try {
-        await work();
+        await work((steps) => this.#removeFileAnd(id, steps));
       } catch (err) {
         failure = { reason: err };
         return this.#writeShown(id);
@@ -269,24 +282,29 @@ export class FileStore<T> implements GroupedStore<T> {
     return join(this.#options.dir, `${SPARE_PREFIX}${this.#spareCount++}`);
   }
 
-  async #removeFile(file: string): Promise<void> {
-    if (this.#options.storeClass === "durable" || this.#spares.length >= MAX_SPARES) return unlink(file);
-    const spare = this.#newSpare();
-    await retireToSpare(file, spare);
-    this.#spares.push(spare);
+  async #removeFileAnd(id: string, steps: readonly FileStep[]): Promise<RefusedStep | undefined> {
+    const path = this.#fileOf(id);
+    const spare = this.#spares.length < MAX_SPARES ? this.#newSpare() : undefined;
+    const removal =
+      spare === undefined ? ({ remove: "file", path } as const) : ({ make: "spare", path, spare } as const);
+    const { error, failed = -1, hasSpare } = await tryFileSteps([removal, ...steps]);
+    if (spare !== undefined && hasSpare) this.#spares.push(spare);
+    if (error === undefined) return undefined;
+    if (failed > 0) return { index: failed - 1, error };
+    throw error;
   }
 
-  async #removeFileIfThere(id: string): Promise<void> {
-    await this.#removeFile(join(this.#options.dir, id + FILE_SUFFIX)).catch((err: unknown) => {
-      if (!hasErrno(err, "ENOENT")) throw err;
-    });
+  async #removeDurably(id: string): Promise<void> {
+    await rm(this.#fileOf(id), { force: true });
+    await syncDirectory(this.#options.dir);
   }
 
   remove(id: string): Promise<void> {
+    this.#saves.drop(id);
     return this.#enqueue(id, async () => {
       if (!this.#records.has(id)) return;
-      await this.#removeFileIfThere(id);
-      if (this.#options.storeClass === "durable") await syncDirectory(this.#options.dir);
+      if (this.#options.storeClass === "durable") await this.#removeDurably(id);
+      else await this.#removeFileAnd(id, []);
       this.#delete(id);
       this.#unwritten.delete(id);
     });
@@ -364,26 +382,6 @@ export async function syncDirectory(dir: string): Promise<void> {
   } finally {
     await handle.close();
   }
-}
-
-function encodeRecord(body: unknown, version: number): Buffer {
-  const text = JSON.stringify(body);
-  const sha256 = hash("sha256", text);
-  return Buffer.from(`{"version":${version},"sha256":"${sha256}","body":${text}}\n`);
-}
-
-function decodeRecord<T>(bytes: Buffer, options: FileStoreOptions<T>): T {
-  if (bytes.length > MAX_RECORD_BYTES) throw new Error(`larger than ${MAX_RECORD_BYTES} bytes`);
-  const text = bytes.toString("utf8");
-  const header = HEADER.exec(text);
-  if (!header) throw new Error("not a record: no version, checksum and body");
-  const version = Number(header[1]);
-  if (version > options.version) throw new Error(`version ${version} is newer than this program's ${options.version}`);
-  const bodyText = text.slice(header[0].length, text.lastIndexOf("}"));
-  const sha256 = hash("sha256", bodyText);
-  if (sha256 !== header[2]) throw new Error("the checksum does not match the body");
-  const body: unknown = JSON.parse(bodyText);
-  return options.parse ? options.parse(body, version) : (body as T);
 }
 
 /** The kernel's id of this boot: what makes boot-class records of an earlier one stale. */

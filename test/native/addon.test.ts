@@ -3,7 +3,17 @@
  * Needs root. Every test closes what it opened.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -272,10 +282,14 @@ describe("files, mounts and probes", () => {
     expect(await native.isMountPoint(dir)).toBe(false);
   });
 
-  test("createShm makes a detached mount that is in no mount table", async () => {
+  test("createSandboxNamespaces makes a /dev/shm of the size asked for that is in no mount table", async () => {
     const before = (await native.mountTable()).length;
-    const shm = keep(await native.createShm(1 << 20));
-    expect(statSync(`/proc/self/fd/${shm.number}`).mode & 0o7777).toBe(0o1777);
+    const made = await native.createSandboxNamespaces({ ...NOTHING, ipc: true, shmBytes: 1 << 20 });
+    keep(made.ipc);
+    const path = `/proc/self/fd/${keep(made.shm).number}`;
+    expect(statSync(path).mode & 0o7777).toBe(0o1777);
+    const { bsize, blocks } = statfsSync(path);
+    expect(bsize * blocks).toBe(1 << 20);
     expect((await native.mountTable()).length).toBe(before);
   });
 
@@ -357,4 +371,28 @@ test("a copy step writes what is in another file, and nothing where that is miss
     "",
   ]);
   expect(statSync(join(dir, "a")).mode & 0o777).toBe(0o644);
+});
+
+test("removal steps remove what is there, take what is not for removed, and say which one was refused", async () => {
+  const path = (name: string) => join(dir, name);
+  mkdirSync(path("tree/deep"), { recursive: true });
+  for (const name of ["file", "retired", "tree/deep/file"]) writeFileSync(path(name), "text");
+  mkdirSync(path("empty"));
+  const steps = [
+    { make: "spare", path: path("retired"), spare: path(".spare") },
+    { remove: "file", path: path("file") },
+    { remove: "directory", path: path("empty") },
+    { remove: "tree", path: path("tree") },
+    { remove: "cgroup", path: path("no-cgroup") },
+  ] as const;
+  expect(await native.tryFileSteps(steps)).toEqual({ hasSpare: true });
+  expect(readdirSync(dir)).toEqual([".spare"]);
+  expect(await native.tryFileSteps(steps)).toEqual({ hasSpare: false });
+  const refused = await native.tryFileSteps([
+    ...steps,
+    { remove: "directory", path: dir },
+    { remove: "file", path: path(".spare") },
+  ]);
+  expect(refused).toMatchObject({ failed: 5, error: { syscall: { name: "rmdir", errno: "ENOTEMPTY" } } });
+  expect(readdirSync(dir)).toEqual([".spare"]);
 });

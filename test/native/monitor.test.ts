@@ -1,7 +1,7 @@
 /**
  * The monitor against the real kernel: its life, its containers and their ends. Needs root.
  */
-import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, statSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { newContainerId } from "../../src/base/ids.js";
 import { MonitorClient } from "../../src/monitor/monitor-client.js";
@@ -130,6 +130,23 @@ describe("the end of a container", () => {
     expect(BigInt(exit.finishedAtNs)).toBeGreaterThan(BigInt(exit.startedAtNs));
     expect(exit.rusage?.maxRssKib).toBeGreaterThan(0);
     expect(statSync(params.exitFile).mode & 0o777).toBe(0o600);
+  });
+
+  test("takes its cgroup along before it is told, and leaves one that holds others", async () => {
+    const told = new Map<string, boolean>();
+    const [plain, nested] = [bench.prepare(["/bin/true"]), bench.prepare(["/bin/true"])];
+    mkdirSync(`${nested.cgroup}/inner`);
+    bench.client.onExit(({ containerId }, isCgroupGone) => {
+      expect(existsSync(plain.cgroup)).toBe(containerId !== plain.containerId && !told.has(plain.containerId));
+      told.set(containerId, isCgroupGone);
+    });
+    for (const params of [plain, nested]) {
+      await bench.client.start(params);
+      await bench.exitOf(params.containerId);
+    }
+    expect([told.get(plain.containerId), told.get(nested.containerId)]).toEqual([true, false]);
+    expect(existsSync(nested.cgroup)).toBe(true);
+    rmdirSync(`${nested.cgroup}/inner`);
   });
 
   test("by a signal is 128 and the signal", async () => {

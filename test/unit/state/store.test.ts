@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -39,6 +39,22 @@ test("a record that is shown is there at once, and after a new open the one that
   store.show("a", { n: 2 });
   expect(store.get("a")).toEqual({ n: 2 });
   expect((await open()).get("a")).toEqual({ n: 1 });
+});
+
+test("saves of one id are one write, of what is shown last, and removing the record drops them", async () => {
+  const store = await open();
+  await store.put("a", { n: 1 });
+  await store.put("b", { n: 1 });
+  store.show("a", { n: 2 });
+  store.show("b", { n: 2 });
+  const saves = [store.save("a"), store.save("a"), store.save("b")];
+  store.show("a", { n: 3 });
+  expect((await open()).get("a")).toEqual({ n: 1 });
+  await store.removeWith("b", async (removeFileAnd) => void (await removeFileAnd([])));
+  await store.saveAll();
+  await Promise.all(saves);
+  const found = await open();
+  expect([found.get("a"), found.get("b")]).toEqual([{ n: 3 }, undefined]);
 });
 
 test("a save writes what is shown when its turn comes, and shows nothing older", async () => {
@@ -86,8 +102,12 @@ test("a removed record stays removed and removing it again succeeds", async () =
 test("a record that goes with what it stands for has no file while that goes, and is shown until it is gone", async () => {
   const store = await open();
   await store.put("a", { n: 1 });
-  await store.removeWith("a", async () => {
+  const tree = join(top, "matter", "of", "a");
+  await mkdir(tree, { recursive: true });
+  await store.removeWith("a", async (removeFileAnd) => {
+    expect(await removeFileAnd([{ remove: "tree", path: join(top, "matter") }])).toBeUndefined();
     expect((await open()).get("a")).toBeUndefined();
+    expect((await readdir(top)).includes("matter")).toBe(false);
     expect(store.get("a")).toEqual({ n: 1 });
   });
   expect(store.get("a")).toBeUndefined();
@@ -99,7 +119,20 @@ test("a record whose matter could not be removed is there again, as it is shown,
   await store.put("a", { n: 1 });
   store.show("a", { n: 2 });
   const why = new Error("busy");
-  await expect(store.removeWith("a", () => Promise.reject(why))).rejects.toBe(why);
+  await expect(
+    store.removeWith("a", async (removeFileAnd) => {
+      const steps = [
+        { remove: "tree", path: join(top, "none") },
+        { remove: "directory", path: top },
+      ] as const;
+      expect(await removeFileAnd(steps)).toMatchObject({
+        index: 1,
+        error: { syscall: { errno: "ENOTEMPTY" } },
+      });
+      expect((await open()).get("a")).toBeUndefined();
+      throw why;
+    }),
+  ).rejects.toBe(why);
   expect(store.get("a")).toEqual({ n: 2 });
   expect((await open()).get("a")).toEqual({ n: 2 });
 });
