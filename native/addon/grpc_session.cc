@@ -20,7 +20,7 @@ int IntOf(const Napi::Value& value) { return value.As<Napi::Number>().Int32Value
 class GrpcSession : public Napi::ObjectWrap<GrpcSession> {
  public:
   explicit GrpcSession(const Napi::CallbackInfo& info)
-      : ObjectWrap(info), session_(info[0].As<Napi::Number>().Uint32Value()) {}
+      : ObjectWrap(info), session_(std::make_unique<grpc::Session>(info[0].As<Napi::Number>().Uint32Value())) {}
 
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "GrpcSession",
@@ -34,6 +34,7 @@ class GrpcSession : public Napi::ObjectWrap<GrpcSession> {
                            InstanceMethod<&GrpcSession::Take>("take"),
                            InstanceMethod<&GrpcSession::GoAway>("goAway"),
                            InstanceMethod<&GrpcSession::IsOver>("isOver"),
+                           InstanceMethod<&GrpcSession::Close>("close"),
                        });
   }
 
@@ -43,9 +44,9 @@ class GrpcSession : public Napi::ObjectWrap<GrpcSession> {
   Napi::Value Receive(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     const std::string_view bytes = BytesOf(info[0]);
-    if (!session_.Receive(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()))
+    if (!session_ || !session_->Receive(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()))
       return Napi::Boolean::New(env, false);
-    const std::vector<grpc::Event> events = session_.TakeEvents();
+    const std::vector<grpc::Event> events = session_->TakeEvents();
     if (events.empty()) return env.Undefined();
     auto list = Napi::Array::New(env, events.size() * 4);
     uint32_t at = 0;
@@ -62,45 +63,55 @@ class GrpcSession : public Napi::ObjectWrap<GrpcSession> {
 
   // answer(stream, message), write(stream, message), end(stream)
   Napi::Value Answer(const Napi::CallbackInfo& info) {
-    session_.Answer(IntOf(info[0]), BytesOf(info[1]));
+    if (session_) session_->Answer(IntOf(info[0]), BytesOf(info[1]));
     return info.Env().Undefined();
   }
   Napi::Value Write(const Napi::CallbackInfo& info) {
-    session_.Write(IntOf(info[0]), BytesOf(info[1]));
+    if (session_) session_->Write(IntOf(info[0]), BytesOf(info[1]));
     return info.Env().Undefined();
   }
   Napi::Value End(const Napi::CallbackInfo& info) {
-    session_.End(IntOf(info[0]));
+    if (session_) session_->End(IntOf(info[0]));
     return info.Env().Undefined();
   }
 
   // fail(stream, status, message, code)
   Napi::Value Fail(const Napi::CallbackInfo& info) {
-    session_.Fail(IntOf(info[0]), IntOf(info[1]), info[2].As<Napi::String>().Utf8Value(),
-                  info[3].As<Napi::String>().Utf8Value());
+    if (!session_) return info.Env().Undefined();
+    session_->Fail(IntOf(info[0]), IntOf(info[1]), info[2].As<Napi::String>().Utf8Value(),
+                   info[3].As<Napi::String>().Utf8Value());
     return info.Env().Undefined();
   }
 
   // queued(stream) -> bytes
   Napi::Value Queued(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(session_.Queued(IntOf(info[0]))));
+    return Napi::Number::New(info.Env(), session_ ? static_cast<double>(session_->Queued(IntOf(info[0]))) : 0);
   }
 
   // take() -> Buffer | undefined
   Napi::Value Take(const Napi::CallbackInfo& info) {
-    const std::string bytes = session_.Take();
+    const std::string bytes = session_ ? session_->Take() : "";
     if (bytes.empty()) return info.Env().Undefined();
     return Napi::Buffer<char>::Copy(info.Env(), bytes.data(), bytes.size());
   }
 
   Napi::Value GoAway(const Napi::CallbackInfo& info) {
-    session_.GoAway();
+    if (session_) session_->GoAway();
     return info.Env().Undefined();
   }
 
-  Napi::Value IsOver(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), session_.IsOver()); }
+  Napi::Value IsOver(const Napi::CallbackInfo& info) {
+    return Napi::Boolean::New(info.Env(), !session_ || session_->IsOver());
+  }
 
-  grpc::Session session_;
+  // close(): gives its memory back now. JavaScript's collector does not see it, and would come too late.
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    session_.reset();
+    return info.Env().Undefined();
+  }
+
+  // None once closed.
+  std::unique_ptr<grpc::Session> session_;
 };
 
 }  // namespace

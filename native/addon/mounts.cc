@@ -9,6 +9,7 @@
 
 #include "addon/async_op.h"
 #include "addon/registration.h"
+#include "addon/shm.h"
 #include "addon/user_namespace.h"
 #include "sys/attached_overlay.h"
 #include "sys/files.h"
@@ -25,25 +26,6 @@ sys::Result<sys::UniqueFd> MakeTmpfs(uint64_t size_bytes, unsigned mode, unsigne
   snprintf(mode_option, sizeof mode_option, "mode=%o", mode);
   const char* options[] = {mode_option, size_bytes > 0 ? size_option : nullptr, nullptr};
   return sys::make_mount("tmpfs", options, attributes);
-}
-
-// A detached tmpfs, and the proof that the kernel can clone it for each container: up to
-// Linux 6.14 only attached mounts could be cloned (EINVAL).
-sys::Result<sys::UniqueFd> MakeShm(uint64_t size_bytes) {
-  sys::Result<sys::UniqueFd> shm =
-      MakeTmpfs(size_bytes, 01777, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-  if (!shm) return shm;
-  sys::Result<sys::UniqueFd> clone =
-      sys::open_tree(shm->get(), "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
-  if (!clone) return clone.failure();
-  return shm;
-}
-
-// createShm(sizeBytes) -> Promise<fd>
-Napi::Value CreateShm(const Napi::CallbackInfo& info) {
-  const auto size_bytes = static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value());
-  return SettleOnPool<sys::UniqueFd>(
-      info.Env(), [size_bytes] { return MakeShm(size_bytes); }, FdToValue);
 }
 
 // mountTmpfs(path, sizeBytes, mode) -> Promise<void>
@@ -130,8 +112,17 @@ Napi::Value ProbeIdmappedLayers(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
+sys::Result<sys::UniqueFd> MakeShm(uint64_t size_bytes) {
+  sys::Result<sys::UniqueFd> shm =
+      MakeTmpfs(size_bytes, 01777, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+  if (!shm) return shm;
+  sys::Result<sys::UniqueFd> clone =
+      sys::open_tree(shm->get(), "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
+  if (!clone) return clone.failure();
+  return shm;
+}
+
 void RegisterMounts(Napi::Env env, Napi::Object exports) {
-  Export(env, exports, "createShm", CreateShm);
   Export(env, exports, "mountTmpfs", MountTmpfs);
   Export(env, exports, "unmount", Unmount);
   Export(env, exports, "bindMount", BindMount);

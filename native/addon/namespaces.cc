@@ -1,20 +1,28 @@
-// The namespaces of a sandbox, made on a thread that exists for one call.
+// The namespaces of a sandbox, made on a thread that exists for one call, with its /dev/shm and, where
+// the caller has a link for it, its network.
 //
 // unshare(2) changes the calling thread for good, so neither the event loop's thread nor one
-// of the pool's may make it. The thread ends; the namespaces live on in the descriptors.
+// of the pool's may make it. The thread ends; the namespaces live on in the descriptors. What
+// comes next is done on that thread, as each trip to another costs the event loop a wake-up of it.
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <net/if.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "addon/async_op.h"
 #include "addon/netlink_socket.h"
 #include "addon/registration.h"
+#include "addon/shm.h"
 #include "addon/user_namespace.h"
 #include "sys/files.h"
 #include "sys/namespaces.h"
@@ -23,7 +31,28 @@ namespace addon {
 namespace {
 
 struct SandboxNamespaces {
-  sys::UniqueFd user, net, ipc, uts, netlink;
+  sys::UniqueFd user, net, ipc, uts, netlink, shm;
+};
+
+// Two batches of rtnetlink requests, one behind the other, made by src/network: one makes the pair in
+// the host, one configures the pod's end. What is known only here is written into them.
+struct LinkRequest {
+  std::string batches;
+  std::string pod_name;  // of the pod's end, by which its index is asked
+  size_t pod_from = 0;
+  int host_ends = 0, pod_ends = 0;
+  size_t netns_at = 0;           // where the descriptor of the pod's network namespace goes
+  std::vector<size_t> index_at;  // where the index of the pod's end goes
+};
+
+// What the kernel said to each; `pod` is empty where the host's was refused.
+struct LinkReplies {
+  std::string host, pod;
+};
+
+// The second step's own: the caller may close the descriptors that the first gave out.
+struct LinkSockets {
+  sys::UniqueFd host, pod, netns;
 };
 
 struct NamespaceRequest {
@@ -31,6 +60,8 @@ struct NamespaceRequest {
   std::string hostname, domainname;
   IdMaps maps;  // empty: the namespaces belong to the host's user namespace
   std::string sysctls;  // "net/ipv4/ip_forward\0001\000…": path below /proc/sys, value, in turns
+  uint64_t shm_bytes = 0;  // 0: no /dev/shm
+  LinkRequest link;        // empty: none
 };
 
 // Without IPv6 in the kernel the files are missing, and there is nothing to switch off.
@@ -145,28 +176,129 @@ sys::Result<SandboxNamespaces> MakeNamespaces(const NamespaceRequest& request) {
   return made;
 }
 
-// createSandboxNamespaces(network, ipc, uts, hostname, domainname, sysctls, uidMap, gidMap)
-//   -> Promise<[net, ipc, uts, netlink, user]>, -1 for what was not asked for
+// Before Linux 6.15 there is none of this kind, and -1 says so.
+sys::Result<sys::UniqueFd> MakeShmIfCloneable(uint64_t size_bytes) {
+  sys::Result<sys::UniqueFd> shm = MakeShm(size_bytes);
+  if (!shm && std::string_view(shm.failure().op) == "open_tree" && shm.failure().error == EINVAL) {
+    return sys::UniqueFd();
+  }
+  return shm;
+}
+
+sys::Result<sys::UniqueFd> Duplicate(int fd) {
+  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (copy < 0) return sys::FailedWithErrno("fcntl");
+  return sys::UniqueFd(copy);
+}
+
+// All of the first step: what belongs to the host is opened before the thread leaves it.
+sys::Result<SandboxNamespaces> MakeSandbox(const NamespaceRequest& request, LinkSockets* sockets) {
+  sys::UniqueFd shm;
+  if (request.shm_bytes > 0) {
+    auto made = MakeShmIfCloneable(request.shm_bytes);
+    if (!made) return made.failure();
+    shm = std::move(made).value();
+  }
+  const bool has_link = !request.link.batches.empty();
+  if (has_link) {
+    auto host = OpenNetlink(NETLINK_ROUTE);
+    if (!host) return host.failure();
+    sockets->host = std::move(host).value();
+  }
+  sys::Result<SandboxNamespaces> made = MakeNamespaces(request);
+  if (!made) return made;
+  made->shm = std::move(shm);
+  if (!has_link) return made;
+  auto pod = Duplicate(made->netlink.get());
+  if (!pod) return pod.failure();
+  sockets->pod = std::move(pod).value();
+  auto netns = Duplicate(made->net.get());
+  if (!netns) return netns.failure();
+  sockets->netns = std::move(netns).value();
+  return made;
+}
+
+void WriteNumber(std::string* bytes, size_t at, int number) {
+  if (at + sizeof number <= bytes->size()) memcpy(bytes->data() + at, &number, sizeof number);
+}
+
+sys::Result<int> IndexOf(int socket, const std::string& name) {
+  struct ifreq request;
+  memset(&request, 0, sizeof request);
+  name.copy(request.ifr_name, sizeof request.ifr_name - 1);
+  if (::ioctl(socket, SIOCGIFINDEX, &request) < 0) return sys::FailedWithErrno("SIOCGIFINDEX");
+  return request.ifr_ifindex;
+}
+
+// The second step. What the kernel refuses is in the replies: src/network knows what to do.
+sys::Result<LinkReplies> MakeLink(LinkRequest request, LinkSockets sockets) {
+  LinkReplies replies;
+  if (request.batches.empty()) return replies;
+  WriteNumber(&request.batches, request.netns_at, sockets.netns.get());
+  auto host = NetlinkExchange(sockets.host.get(), request.batches.substr(0, request.pod_from), request.host_ends);
+  if (!host) return host.failure();
+  replies.host = std::move(host).value();
+  if (!IsAllDone(replies.host)) return replies;
+  auto index = IndexOf(sockets.pod.get(), request.pod_name);
+  if (!index) return index.failure();
+  for (const size_t at : request.index_at) WriteNumber(&request.batches, at, *index);
+  auto pod = NetlinkExchange(sockets.pod.get(), request.batches.substr(request.pod_from), request.pod_ends);
+  if (!pod) return pod.failure();
+  replies.pod = std::move(pod).value();
+  return replies;
+}
+
+LinkRequest LinkArguments(const Napi::CallbackInfo& info, size_t first) {
+  LinkRequest link;
+  if (!info[first].IsBuffer()) return link;
+  const Napi::Buffer<char> batches = info[first].As<Napi::Buffer<char>>();
+  link.batches.assign(batches.Data(), batches.Length());
+  link.pod_from = static_cast<size_t>(IntArgument(info, first + 1));
+  link.host_ends = IntArgument(info, first + 2);
+  link.pod_ends = IntArgument(info, first + 3);
+  link.netns_at = static_cast<size_t>(IntArgument(info, first + 4));
+  link.pod_name = StringArgument(info, first + 5);
+  for (size_t at = first + 6; at < info.Length(); ++at) {
+    link.index_at.push_back(static_cast<size_t>(IntArgument(info, at)));
+  }
+  return link;
+}
+
+Napi::Value NamespacesToValue(Napi::Env env, SandboxNamespaces& made) {
+  Napi::Array fds = Napi::Array::New(env, 6);
+  uint32_t at = 0;
+  for (sys::UniqueFd* fd : {&made.net, &made.ipc, &made.uts, &made.netlink, &made.user, &made.shm}) {
+    fds.Set(at++, Napi::Number::New(env, fd->release()));
+  }
+  return fds;
+}
+
+Napi::Value LinkToValue(Napi::Env env, LinkReplies& replies) {
+  Napi::Array both = Napi::Array::New(env, 2);
+  both.Set(0u, Napi::Buffer<char>::Copy(env, replies.host.data(), replies.host.size()));
+  both.Set(1u, Napi::Buffer<char>::Copy(env, replies.pod.data(), replies.pod.size()));
+  return both;
+}
+
+// createSandboxNamespaces(network, ipc, uts, hostname, domainname, sysctls, uidMap, gidMap, shmBytes,
+//                         [batches, podFrom, hostEnds, podEnds, netnsAt, podName, ...indexAt])
+//   -> [Promise<[net, ipc, uts, netlink, user, shm]>, Promise<[hostReplies, podReplies]>], -1 for what was
+//      not asked for; the replies are empty without a link
 Napi::Value CreateSandboxNamespaces(const Napi::CallbackInfo& info) {
-  NamespaceRequest request;
-  if (info[0].ToBoolean().Value()) request.flags |= CLONE_NEWNET;
-  if (info[1].ToBoolean().Value()) request.flags |= CLONE_NEWIPC;
-  if (info[2].ToBoolean().Value()) request.flags |= CLONE_NEWUTS;
-  request.hostname = StringArgument(info, 3);
-  request.domainname = StringArgument(info, 4);
-  request.sysctls = StringArgument(info, 5);
-  request.maps = {StringArgument(info, 6), StringArgument(info, 7)};
-  return SettleOnOwnThread<SandboxNamespaces>(
-      info.Env(), [request = std::move(request)] { return MakeNamespaces(request); },
-      [](Napi::Env env, SandboxNamespaces& made) -> Napi::Value {
-        Napi::Array fds = Napi::Array::New(env, 5);
-        fds.Set(0u, Napi::Number::New(env, made.net.release()));
-        fds.Set(1u, Napi::Number::New(env, made.ipc.release()));
-        fds.Set(2u, Napi::Number::New(env, made.uts.release()));
-        fds.Set(3u, Napi::Number::New(env, made.netlink.release()));
-        fds.Set(4u, Napi::Number::New(env, made.user.release()));
-        return fds;
-      });
+  auto request = std::make_shared<NamespaceRequest>();
+  if (info[0].ToBoolean().Value()) request->flags |= CLONE_NEWNET;
+  if (info[1].ToBoolean().Value()) request->flags |= CLONE_NEWIPC;
+  if (info[2].ToBoolean().Value()) request->flags |= CLONE_NEWUTS;
+  request->hostname = StringArgument(info, 3);
+  request->domainname = StringArgument(info, 4);
+  request->sysctls = StringArgument(info, 5);
+  request->maps = {StringArgument(info, 6), StringArgument(info, 7)};
+  request->shm_bytes = static_cast<uint64_t>(info[8].As<Napi::Number>().Int64Value());
+  request->link = LinkArguments(info, 9);
+  auto sockets = std::make_shared<LinkSockets>();
+  return SettleTwiceOnOwnThread<SandboxNamespaces, LinkReplies>(
+      info.Env(), [request, sockets] { return MakeSandbox(*request, sockets.get()); }, NamespacesToValue,
+      [request, sockets] { return MakeLink(std::move(request->link), std::move(*sockets)); }, LinkToValue);
 }
 
 }  // namespace

@@ -146,6 +146,19 @@ sys::Result<std::string> NetlinkExchange(int fd, const std::string& request, int
   return replies;
 }
 
+bool IsAllDone(const std::string& replies) {
+  for (size_t offset = 0; offset + sizeof(struct nlmsghdr) + sizeof(int) <= replies.size();) {
+    struct nlmsghdr header;
+    memcpy(&header, replies.data() + offset, sizeof header);
+    if (header.nlmsg_len < sizeof header || offset + header.nlmsg_len > replies.size()) return false;
+    int error;
+    memcpy(&error, replies.data() + offset + sizeof header, sizeof error);
+    if (header.nlmsg_type == NLMSG_ERROR && error != 0) return false;
+    offset += NLMSG_ALIGN(header.nlmsg_len);
+  }
+  return true;
+}
+
 void RegisterNetlink(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "netlinkOpen", NetlinkOpen);
   Export(env, exports, "netlinkTransact", NetlinkTransact);

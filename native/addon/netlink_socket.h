@@ -21,4 +21,7 @@ sys::Result<sys::UniqueFd> OpenNetlink(int protocol);
 // batch may answer fewer messages than asked: an empty queue ends it too.
 sys::Result<std::string> NetlinkExchange(int fd, const std::string& request, int expected_ends);
 
+// Whether every answer is an acknowledgement without an error.
+bool IsAllDone(const std::string& replies);
+
 }  // namespace addon

@@ -9,6 +9,8 @@ import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import type { CleanupStack } from "../base/cleanup.js";
 import type { Runtime, RuntimeEvent } from "../runtime/runtime.js";
+import type { ContainerState } from "../state/container.js";
+import type { SandboxState } from "../state/sandbox.js";
 import type { MetricsSettings } from "../settings/socket-settings.js";
 import { listenOnSocket } from "./unix-socket.js";
 
@@ -18,6 +20,21 @@ const QUANTILES = [50, 99, 100];
 /** The delay is measured between two ticks, which are so far apart anyway. */
 const LOOP_RESOLUTION_MS = 20;
 const OWNERS = ["cri", "pod"] as const;
+/** All of them: what there is none of is 0, since a rule over a series that is missing never fires. */
+const SANDBOX_STATES = Object.keys({
+  creating: true,
+  ready: true,
+  stopping: true,
+  stopped: true,
+  removing: true,
+} satisfies Record<SandboxState, true>);
+const CONTAINER_STATES = Object.keys({
+  created: true,
+  starting: true,
+  running: true,
+  exited: true,
+  removing: true,
+} satisfies Record<ContainerState, true>);
 
 export interface DaemonFacts {
   readonly version: string;
@@ -34,6 +51,8 @@ interface Durations {
 
 export class DaemonMetrics {
   readonly #facts: DaemonFacts;
+  /** Taken once: every change of it would count as a start. */
+  readonly #startedAtS = Math.round(Date.now() / 1000 - process.uptime());
   readonly #loop: IntervalHistogram;
   readonly #requests = new Map<string, number>();
   readonly #durations = new Map<string, Durations>();
@@ -75,29 +94,35 @@ export class DaemonMetrics {
       family("process_cpu_seconds_total", "counter", "CPU time of the daemon.", [["", (user + system) / 1e6]]),
       family("process_resident_memory_bytes", "gauge", "Resident memory of the daemon.", [["", rss]]),
       family("process_open_fds", "gauge", "Open file descriptors of the daemon.", [["", descriptors.length]]),
-      family("process_start_time_seconds", "gauge", "When the daemon was started.", [
-        ["", Date.now() / 1000 - process.uptime()],
-      ]),
+      family("process_start_time_seconds", "gauge", "When the daemon was started.", [["", this.#startedAtS]]),
       family("nodejs_heap_size_used_bytes", "gauge", "Used heap.", [["", heapUsed]]),
-      family(
-        "nodejs_eventloop_delay_seconds",
-        "gauge",
-        "Delay of the event loop since the start.",
-        QUANTILES.map((quantile) => [
-          labels({ quantile: String(quantile / 100) }),
-          this.#loop.count === 0 ? 0 : Math.max(0, this.#loop.percentile(quantile) / 1e9 - LOOP_RESOLUTION_MS / 1000),
-        ]),
-      ),
+      this.#ofEventLoop(),
       ...this.#ofRuntime(),
       ...this.#ofRequests(),
       "",
     ].join("\n");
   }
 
+  /** A summary: only those have quantiles (promtool check metrics). */
+  #ofEventLoop(): string {
+    const { count: ticks, mean } = this.#loop;
+    const delayS = (ns: number): number => (ticks === 0 ? 0 : Math.max(0, ns / 1e9 - LOOP_RESOLUTION_MS / 1000));
+    return family("nodejs_eventloop_delay_seconds", "summary", "Delay of the event loop since the start.", [
+      ...QUANTILES.map((quantile): [string, number] => [
+        labels({ quantile: String(quantile / 100) }),
+        delayS(this.#loop.percentile(quantile)),
+      ]),
+      ["_sum", delayS(mean) * ticks],
+      ["_count", ticks],
+    ]);
+  }
+
   #ofRuntime(): string[] {
     const { runtime, images, nriPlugins } = this.#facts;
     const [sandboxes, containers] = [new Map<string, number>(), new Map<string, number>()];
     for (const owner of OWNERS) {
+      for (const state of SANDBOX_STATES) sandboxes.set(labels({ owner, state }), 0);
+      for (const state of CONTAINER_STATES) containers.set(labels({ owner, state }), 0);
       for (const { state } of runtime.listSandboxes(owner)) count(sandboxes, labels({ owner, state }));
       for (const { state } of runtime.listContainers(owner)) count(containers, labels({ owner, state }));
     }
@@ -136,7 +161,7 @@ export class DaemonMetrics {
 export function createMetricsServer(metrics: Pick<DaemonMetrics, "render">): Server {
   return createServer({ keepAliveTimeout: 5_000 }, (request, response) => {
     request.resume();
-    if (request.method !== "GET" || request.url?.split("?")[0] !== "/metrics") {
+    if ((request.method !== "GET" && request.method !== "HEAD") || request.url?.split("?")[0] !== "/metrics") {
       response.writeHead(404, { "content-type": "text/plain" }).end("only GET /metrics\n");
       return;
     }
@@ -198,7 +223,7 @@ function labels(values: Readonly<Record<string, string>>): string {
 
 function family(
   name: string,
-  type: "counter" | "gauge" | "histogram",
+  type: "counter" | "gauge" | "histogram" | "summary",
   help: string,
   samples: readonly (readonly [string, number])[],
 ): string {

@@ -79,7 +79,6 @@ export const ERROR_CODES = {
   INVALID_REFERENCE: "not an image reference: [registry/]repository[:tag][@digest]",
   INVALID_REQUEST: "a request of the API has a wrong path, parameter or body",
   INVALID_YAML: "a manifest is not well-formed YAML",
-  KERNEL_TOO_OLD: "the kernel lacks something that minke cannot do without; see minke doctor",
   LAYER_CORRUPT: "a layer is not a valid archive",
   LAYER_DAMAGED: "a stored layer is not what was unpacked",
   LAYER_NOT_RECORDED: "a stored layer is from before its archive was recorded; pull the image again",

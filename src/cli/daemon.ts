@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { hasErrno, RuntimeError, toRuntimeError } from "../base/errors.js";
 import { hasEnded, parseProcessStat } from "../base/process-stat.js";
 import { startSparingly } from "../base/start-memory.js";
-import { DEFAULT_ROOT, DEFAULT_RUN } from "../client/index.js";
+import { rootFolder, runFolder } from "../client/folders.js";
 import { connectTo, EXIT, type GlobalOptions, note, print } from "./context.js";
 import { table } from "./table.js";
 
@@ -20,8 +20,8 @@ export async function runDaemonHere(options: GlobalOptions & { cri?: string; con
   // A daemon that a command starts has no options of its own: it inherits the command's environment.
   const config = options.config ?? process.env.MINKE_CONFIG;
   await runDaemon({
-    root: resolve(options.root ?? process.env.MINKE_ROOT ?? DEFAULT_ROOT),
-    run: resolve(options.run ?? process.env.MINKE_RUN ?? DEFAULT_RUN),
+    root: rootFolder(options.root),
+    run: runFolder(options.run),
     ...(options.api !== undefined && { api: resolve(options.api) }),
     ...(options.cri !== undefined && { cri: resolve(options.cri) }),
     ...(config !== undefined && { config: resolve(config) }),

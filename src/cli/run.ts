@@ -9,6 +9,7 @@ import { RuntimeError, toRuntimeError, withContext } from "../base/errors.js";
 import type { MinkeClient, PodInput, PodJson } from "../client/index.js";
 import { type Manifest, readManifest } from "../pod/manifest/read.js";
 import { MANIFEST_LIMIT_BYTES, parseYamlDocuments } from "../pod/manifest/yaml.js";
+import { MAX_TIMER_MS } from "../settings/fields.js";
 import { connectTo, type GlobalOptions, note, print } from "./context.js";
 import { podSummary, readyCount } from "./pod-view.js";
 import { milliseconds } from "./table.js";
@@ -68,6 +69,7 @@ export async function runPods(options: RunOptions): Promise<void> {
     strict: options.strict ?? false,
   });
   for (const warning of warnings) note(`warning: ${warning}`);
+  const timeoutMs = waitLimitMs(options.timeout);
   const client = await connectTo(options);
   const created: PodJson[] = [];
   const undo: (() => Promise<unknown>)[] = [];
@@ -89,7 +91,7 @@ export async function runPods(options: RunOptions): Promise<void> {
       created.push(made);
       print(`pod/${made.metadata.name} created`);
     }
-    if (options.wait) await waitForAll(client, created, options);
+    if (options.wait) await waitForAll(client, created, timeoutMs, options);
   } catch (err) {
     if (options.wait && !options.keep) {
       await removeAgain(client, created);
@@ -100,13 +102,22 @@ export async function runPods(options: RunOptions): Promise<void> {
   suggest(created, options);
 }
 
-async function waitForAll(client: MinkeClient, created: readonly PodJson[], options: RunOptions): Promise<void> {
-  const timeoutMs = Number(options.timeout) * 1000;
-  if (!(timeoutMs > 0))
-    throw new RuntimeError(`option --timeout: "${options.timeout}" is not a number of seconds`, {
-      kind: "invalid-argument",
-      code: "INVALID_REQUEST",
-    });
+/** @param text seconds. Longer than a timer can wait is as long as it can: 24.8 days. */
+function waitLimitMs(text: string): number {
+  const timeoutMs = Number(text) * 1000;
+  if (timeoutMs > 0) return Math.min(timeoutMs, MAX_TIMER_MS);
+  throw new RuntimeError(`option --timeout: "${text}" is not a number of seconds above 0`, {
+    kind: "invalid-argument",
+    code: "INVALID_REQUEST",
+  });
+}
+
+async function waitForAll(
+  client: MinkeClient,
+  created: readonly PodJson[],
+  timeoutMs: number,
+  options: RunOptions,
+): Promise<void> {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), timeoutMs);
   try {

@@ -9,6 +9,7 @@ import { resolve } from "node:path";
 import type { ListedImage } from "../api/images.js";
 import type { PodStatsJson } from "../api/stats.js";
 import { RuntimeError } from "../base/errors.js";
+import { rootFolder, runFolder } from "./folders.js";
 import type { ConfigJson } from "../pod/config-objects.js";
 import type { PullExplanation } from "../image/pull-explanation.js";
 import type { EventJson } from "../pod/events.js";
@@ -26,8 +27,7 @@ import { errorOfStatus, jsonLines, readText, send, sendForJson } from "./transpo
 export type { ConfigJson, ListedImage, EventJson, PullExplanation, PodJson, PodManifest, PodStatsJson, RemoteStreams };
 export { RuntimeError };
 
-export const DEFAULT_ROOT = "/var/lib/minke";
-export const DEFAULT_RUN = "/run/minke";
+export { DEFAULT_ROOT, DEFAULT_RUN } from "./folders.js";
 
 export interface ConnectOptions {
   /** Where the daemon keeps its data; `MINKE_ROOT`, else /var/lib/minke. */
@@ -87,8 +87,8 @@ export interface CreatedPod {
 
 /** @throws RuntimeError `unavailable` DAEMON_UNREACHABLE or DAEMON_START_FAILED, `permission-denied` PERMISSION_DENIED */
 export async function connect(options: ConnectOptions = {}): Promise<MinkeClient> {
-  const root = resolve(options.root ?? process.env.MINKE_ROOT ?? DEFAULT_ROOT);
-  const run = resolve(options.run ?? process.env.MINKE_RUN ?? DEFAULT_RUN);
+  const root = rootFolder(options.root);
+  const run = runFolder(options.run);
   const paths = new Paths(root, run);
   const socketPath = options.api ? resolve(options.api) : paths.apiSocket;
   if (options.startDaemon !== false && !(await isDaemonUp(socketPath))) {

@@ -5,8 +5,11 @@
 import { once, EventEmitter } from "node:events";
 import { nowNs } from "../base/clock.js";
 import { RuntimeError } from "../base/errors.js";
+import type { ImageRecord } from "../image/image-record.js";
 import type { ImageStore } from "../image/image-store.js";
 import type { Runtime, RuntimeEvent } from "../runtime/runtime.js";
+import type { ContainerStatus } from "../state/container.js";
+import type { SandboxStatus } from "../state/sandbox.js";
 import { toContainerStatus, toPodSandboxStatus } from "./convert/status.js";
 import { type ContainerEventResponse, ContainerEventType } from "./generated/runtime/v1/api.js";
 import type { Verbs } from "./verbs.js";
@@ -35,14 +38,14 @@ export function eventVerbs(
   images: Pick<ImageStore, "resolve">,
   missed: readonly RuntimeEvent[] = [],
 ): Verbs {
-  const clients = new Set<(event: ContainerEventResponse) => void>();
-  let kept: ContainerEventResponse[] = [];
+  const clients = new Set<(moment: Moment) => void>();
+  let kept: Moment[] = [];
   const take = (event: RuntimeEvent) => {
     if (event.owner !== "cri") return;
-    const response = toResponse(runtime, images, event);
-    for (const client of clients) client(response);
+    const moment = toMoment(runtime, images, event);
+    for (const client of clients) client(moment);
     if (clients.size > 0) return;
-    kept.push(response);
+    kept.push(moment);
     if (kept.length > MAX_KEPT) kept.shift();
   };
   for (const event of missed) take(event);
@@ -54,8 +57,8 @@ export function eventVerbs(
       const pending = kept;
       kept = [];
       const wake = new EventEmitter();
-      const client = (event: ContainerEventResponse) => {
-        if (pending.length <= MAX_PENDING) pending.push(event);
+      const client = (moment: Moment) => {
+        if (pending.length <= MAX_PENDING) pending.push(moment);
         wake.emit("event");
       };
       clients.add(client);
@@ -68,7 +71,7 @@ export function eventVerbs(
             });
           }
           const next = pending.shift();
-          if (next) yield next;
+          if (next) yield toResponse(next);
           else await once(wake, "event", { signal }).catch(() => undefined);
         }
       } finally {
@@ -80,21 +83,35 @@ export function eventVerbs(
   };
 }
 
-/** With the states as they are at the event: what is removed is not there any more. */
-function toResponse(
-  runtime: Runtime,
-  images: Pick<ImageStore, "resolve">,
-  event: RuntimeEvent,
-): ContainerEventResponse {
-  const sandbox = runtime.listSandboxes("cri", event.sandboxId)[0];
+/**
+ * An event with the states as they were at it: what is removed is not there any more. Statuses are never
+ * changed in place, so they are put into CRI's words only for a client that reads them: most events have none.
+ */
+interface Moment {
+  readonly event: RuntimeEvent;
+  readonly createdAt: bigint;
+  readonly sandbox: SandboxStatus | undefined;
+  readonly containers: readonly { readonly status: ContainerStatus; readonly image: ImageRecord | undefined }[];
+}
+
+function toMoment(runtime: Runtime, images: Pick<ImageStore, "resolve">, event: RuntimeEvent): Moment {
+  return {
+    event,
+    createdAt: nowNs(),
+    sandbox: runtime.listSandboxes("cri", event.sandboxId)[0],
+    containers: runtime
+      .listContainers("cri", event.sandboxId)
+      .map((status) => ({ status, image: images.resolve(status.imageId) })),
+  };
+}
+
+function toResponse({ event, createdAt, sandbox, containers }: Moment): ContainerEventResponse {
   return {
     // A sandbox's own events carry its id, as those of a pause container do elsewhere.
     containerId: "containerId" in event ? event.containerId : event.sandboxId,
     containerEventType: TYPES[event.type],
-    createdAt: nowNs(),
+    createdAt,
     podSandboxStatus: sandbox && toPodSandboxStatus(sandbox),
-    containersStatuses: runtime
-      .listContainers("cri", event.sandboxId)
-      .map((container) => toContainerStatus(container, images.resolve(container.imageId))),
+    containersStatuses: containers.map(({ status, image }) => toContainerStatus(status, image)),
   };
 }

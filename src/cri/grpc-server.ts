@@ -91,7 +91,7 @@ class Connection {
     });
     // Whatever ends a connection ends its calls; the peer needs no other word.
     socket.on("error", () => undefined);
-    socket.once("close", () => this.#cancelAll());
+    socket.once("close", () => this.#close());
     this.#flush();
   }
 
@@ -166,10 +166,11 @@ class Connection {
     call?.cancel();
   }
 
-  #cancelAll(): void {
+  #close(): void {
     for (const stream of [...this.#calls.keys()]) this.#cancel(stream);
     for (const resume of this.#waiting.values()) resume();
     this.#waiting.clear();
+    this.session.close();
   }
 }
 

@@ -24,14 +24,15 @@ interface Addon {
     sysctls: string,
     uidMap: string,
     gidMap: string,
-  ): Promise<[number, number, number, number, number]>;
+    shmBytes: number,
+    ...link: readonly (Buffer | number | string)[]
+  ): [Promise<[number, number, number, number, number, number]>, Promise<[Buffer, Buffer]>];
   netlinkOpen(protocol: number, netns: number): Promise<number>;
   netlinkTransact(fd: number, request: Buffer, expectedEnds: number): Promise<Buffer>;
   deleteLinks(request: Buffer, ...names: readonly string[]): Promise<Buffer>;
   readKernelFiles(...paths: readonly string[]): Promise<readonly (string | undefined)[]>;
   processesBelow(...cgroups: readonly string[]): Promise<readonly (readonly number[])[]>;
   countDescriptors(...pids: readonly string[]): Promise<readonly (readonly [all: number, sockets: number])[]>;
-  createShm(sizeBytes: number): Promise<number>;
   mountTmpfs(path: string, sizeBytes: number, mode: number): Promise<void>;
   unmount(path: string, detach: boolean): Promise<void>;
   bindMount(source: string, target: string): Promise<void>;

@@ -7,7 +7,7 @@ import { addon } from "./addon.js";
 /** What a peer asks, in fours; `path` is undefined of a call that it has given up. */
 export type GrpcEvents = readonly (number | string | Uint8Array | undefined)[];
 
-/** Methods do nothing for a stream that has ended. Streams are HTTP/2's numbers. */
+/** Methods do nothing for a stream that has ended, or after `close`. Streams are HTTP/2's numbers. */
 export interface GrpcSession {
   /** `stream, path, timeoutMs, message` of each; false where the peer speaks no HTTP/2. `timeoutMs` is negative for none. */
   receive(bytes: Uint8Array): GrpcEvents | false | undefined;
@@ -26,6 +26,8 @@ export interface GrpcSession {
   goAway(): void;
   /** The connection can be closed once what was taken is sent. */
   isOver(): boolean;
+  /** Gives its memory back, which JavaScript's collector does not see. */
+  close(): void;
 }
 
 /** @param maxMessageBytes of a request; a longer one is refused */

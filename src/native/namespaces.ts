@@ -17,6 +17,39 @@ export interface SandboxNamespaceRequest {
   readonly sysctls: Readonly<Record<string, string>>;
   /** Of a user namespace that owns the others; `undefined`: they belong to the host's. */
   readonly idMaps?: IdMaps | undefined;
+  /**
+   * Of a detached tmpfs, mode 1777, for the /dev/shm that the containers share: each gets a clone of it
+   * through `/proc/<monitor>/fd/<n>`. Missing or 0: none.
+   */
+  readonly shmBytes?: number | undefined;
+  /** With `network`: a link to be made at once, on the same thread. */
+  readonly link?: NewLink | undefined;
+}
+
+/**
+ * Two batches of rtnetlink requests: one makes a pair of links in the daemon's network namespace, one
+ * configures the end that is in the new one. What is known only when they are sent has its place in them.
+ */
+export interface NewLink {
+  readonly host: LinkBatch;
+  readonly pod: LinkBatch;
+  /** In `host`, where the new network namespace's descriptor goes, 32 bits. */
+  readonly netnsAt: number;
+  /** Name of the pod's end, and in `pod` the places where its index goes, 32 bits each. */
+  readonly podName: string;
+  readonly indexAt: readonly number[];
+}
+
+interface LinkBatch {
+  readonly bytes: Buffer;
+  /** As `netlinkTransact`. */
+  readonly expectedEnds: number;
+}
+
+/** What the kernel said to each batch of a `NewLink`; the pod's is sent where it had nothing against the host's. */
+export interface LinkReplies {
+  readonly host: Buffer;
+  readonly pod: Buffer;
 }
 
 /** The maps of a user namespace; the first mapping of each is that of id 0. */
@@ -39,6 +72,10 @@ export interface SandboxNamespaceFds {
   readonly user?: Fd;
   /** A NETLINK_ROUTE socket inside the new network namespace. */
   readonly netlink?: Fd;
+  /** Missing where the kernel (before 6.15) cannot clone detached mounts. */
+  readonly shm?: Fd;
+  /** Settles when the link that was asked for is made, or refused. Nobody need wait for it. */
+  readonly link?: Promise<LinkReplies>;
 }
 
 const SYSCTL_PATH = /^[a-z0-9_-]+(\/[A-Za-z0-9_.@-]+)+$/;
@@ -92,18 +129,19 @@ function mapText(ranges: readonly IdRange[]): string {
 
 /**
  * Makes the namespaces of a sandbox on a thread of its own, with hostname and sysctls set and
- * IPv6 duplicate address detection and router advertisements off. `lo` is still down: src/network
- * takes it up in the same batch as eth0.
+ * IPv6 duplicate address detection and router advertisements off, and its /dev/shm; then its link. `lo`
+ * is down until src/network, or the link's batch, takes it up.
  *
  * @throws RuntimeError `invalid-argument` SYSCTL_NOT_NAMESPACED: a sysctl of the host, or of a
  *   namespace that was not asked for
  */
 export async function createSandboxNamespaces(request: SandboxNamespaceRequest): Promise<SandboxNamespaceFds> {
-  const { idMaps } = request;
+  const { idMaps, shmBytes = 0, link } = request;
   if (!request.network && !request.ipc && !request.uts && !idMaps) return {};
   const sysctls = encodeSysctls(request);
-  const [net, ipc, uts, netlink, user] = await callAsync("make namespaces", (native) =>
-    native.createSandboxNamespaces(
+  let linked: Promise<[Buffer, Buffer]> | undefined;
+  const [net, ipc, uts, netlink, user, shm] = await callAsync("make namespaces", (native) => {
+    const [made, replies] = native.createSandboxNamespaces(
       request.network,
       request.ipc,
       request.uts,
@@ -112,33 +150,34 @@ export async function createSandboxNamespaces(request: SandboxNamespaceRequest):
       sysctls,
       mapText(idMaps?.uids ?? []),
       mapText(idMaps?.gids ?? []),
-    ),
-  );
+      shmBytes,
+      ...(link ? linkArguments(link) : []),
+    );
+    linked = replies;
+    // It fails where the namespaces do, and without a link nobody waits for it.
+    replies.catch(() => undefined);
+    return made;
+  });
   return {
     ...(net >= 0 && { net: new Fd(net, "net namespace") }),
     ...(ipc >= 0 && { ipc: new Fd(ipc, "ipc namespace") }),
     ...(uts >= 0 && { uts: new Fd(uts, "uts namespace") }),
     ...(user >= 0 && { user: new Fd(user, "user namespace") }),
     ...(netlink >= 0 && { netlink: new Fd(netlink, "netlink of a sandbox") }),
+    ...(shm >= 0 && { shm: new Fd(shm, "shm") }),
+    ...(link && linked && { link: toReplies(linked) }),
   };
 }
 
-/**
- * A detached tmpfs, mode 1777, for the /dev/shm that the containers of a sandbox share: each
- * gets a clone of it through `/proc/<monitor>/fd/<n>`.
- *
- * @param sizeBytes above 0
- * @throws RuntimeError `failed-precondition` KERNEL_TOO_OLD where the kernel (before 6.15) cannot
- *   clone detached mounts
- */
-export async function createShm(sizeBytes: number): Promise<Fd> {
-  const clause = "make /dev/shm";
-  try {
-    return new Fd(await callAsync(clause, (native) => native.createShm(sizeBytes)), "shm");
-  } catch (err) {
-    if (!(err instanceof RuntimeError) || err.syscall?.name !== "open_tree" || err.syscall.errno !== "EINVAL")
-      throw err;
-    const { message, syscall } = err;
-    throw new RuntimeError(message, { kind: "failed-precondition", code: "KERNEL_TOO_OLD", syscall, cause: err });
-  }
+function linkArguments({ host, pod, netnsAt, podName, indexAt }: NewLink): (Buffer | number | string)[] {
+  const from = host.bytes.length;
+  const places = indexAt.map((at) => from + at);
+  const batches = Buffer.concat([host.bytes, pod.bytes]);
+  return [batches, from, host.expectedEnds, pod.expectedEnds, netnsAt, podName, ...places];
+}
+
+function toReplies(linked: Promise<[Buffer, Buffer]>): Promise<LinkReplies> {
+  const replies = callAsync("netlink", () => linked).then(([host, pod]) => ({ host, pod }));
+  replies.catch(() => undefined);
+  return replies;
 }

@@ -6,8 +6,9 @@ import { RuntimeError } from "../base/errors.js";
 import { type Address, formatAddress, formatSubnet, hostAddress, parseSubnet, type Subnet } from "./address.js";
 import { configureBridge } from "./host-sysctls.js";
 import { bridgeMac } from "./link-names.js";
+import type { NetlinkRequest } from "./netlink/message.js";
 import * as rt from "./netlink/rtnetlink.js";
-import { netlinkError, type NetlinkSocket } from "./netlink/socket.js";
+import { netlinkError, type NetlinkResult, type NetlinkSocket } from "./netlink/socket.js";
 import { assertSubnetFree, chooseSubnet, type HostNetworks, isSubnetFree, parseSubnetSetting } from "./subnets.js";
 
 const EEXIST = 17;
@@ -178,14 +179,43 @@ export async function ensureBridge(
   if (!found || found.errno !== 0 || !found.messages[0]) throw found ? netlinkError(clause, found) : new Error(clause);
   const { index } = rt.parseLink(found.messages[0]);
   await configureBridge(bridge);
-  const results = await socket.exchange([
-    rt.setLinkUp(index),
+  await exchangeOrExists(socket, clause, subnets, [rt.setLinkUp(index), ...addressRequests(subnets, index)]);
+  return index;
+}
+
+/**
+ * Gives the bridge, which is up, those of its addresses that it lacks, and the route to ::1.
+ *
+ * @returns true where it lacked some
+ */
+export async function ensureAddresses(
+  socket: NetlinkSocket,
+  settings: NetworkSettings,
+  subnets: readonly Subnet[],
+  index: number,
+): Promise<boolean> {
+  const clause = `give bridge "${settings.bridge}" its addresses`;
+  const results = await exchangeOrExists(socket, clause, subnets, addressRequests(subnets, index));
+  return results.some(({ errno }) => errno === 0);
+}
+
+function addressRequests(subnets: readonly Subnet[], index: number): NetlinkRequest[] {
+  return [
     ...subnets.map((subnet) => rt.addAddress(index, gatewayOf(subnet), subnet.prefixLength)),
     ...(subnets.some(({ family }) => family === 6) ? [rt.addLoopbackRoute(index)] : []),
-  ]);
+  ];
+}
+
+async function exchangeOrExists(
+  socket: NetlinkSocket,
+  clause: string,
+  subnets: readonly Subnet[],
+  requests: readonly NetlinkRequest[],
+): Promise<readonly NetlinkResult[]> {
+  const results = await socket.exchange(requests);
   const refused = results.find(({ errno }) => errno !== 0 && errno !== EEXIST);
   if (refused) throw netlinkError(`${clause} for ${subnets.map(formatSubnet).join(", ")}`, refused);
-  return index;
+  return results;
 }
 
 export async function removeBridge(socket: NetlinkSocket, bridge: string): Promise<void> {

@@ -13,7 +13,11 @@ import { type AttachmentRecord, CniNetwork, type CniRequest, type LiveSandbox } 
 import type { NetworkConfig } from "./cni/config.js";
 import { ConfigSource } from "./cni/config-source.js";
 import { NetnsPins } from "./cni/netns-pins.js";
+import type { PodNamespaces } from "./pod-links.js";
+import type { Reserved } from "./planned-link.js";
 import { type NetworkRecord, PodNetwork } from "./pod-network.js";
+
+export type { PlannedLink, Reserved } from "./planned-link.js";
 
 export interface CniSettings {
   readonly configDir: string;
@@ -76,17 +80,25 @@ export class Networks {
   }
 
   /**
-   * Gives a sandbox what its network needs of the host, while its namespaces are made: addresses and host
-   * ports of the built-in one. Where it fails, `teardown` takes back what is left.
+   * Gives a sandbox what its network needs of the host, ahead of its namespaces: addresses, host ports and
+   * the link of the built-in one, `undefined` with CNI. Where it fails, `teardown` takes back what is left.
    *
    * @throws RuntimeError `failed-precondition` CNI_NOT_CONFIGURED, and what the built-in network refuses
    */
-  async reserve(sandboxId: SandboxId, { portMappings }: Pick<SandboxConfig, "portMappings">): Promise<void> {
+  async reserve(
+    sandboxId: SandboxId,
+    { portMappings }: Pick<SandboxConfig, "portMappings">,
+  ): Promise<Reserved | undefined> {
     const { by, refusal } = await this.#choose();
     if (refusal) throw refusal;
-    if (by === "cni") return;
+    if (by === "cni") return undefined;
     const builtin = this.#builtin ?? (await this.#openBuiltin());
-    await builtin.reserve(sandboxId, portMappings);
+    return builtin.reserve(sandboxId, portMappings);
+  }
+
+  /** Begins to write down what was reserved: see `PodNetwork.record`. */
+  record(sandboxId: SandboxId): void {
+    this.#builtin?.record(sandboxId);
   }
 
   /**
@@ -94,7 +106,7 @@ export class Networks {
    *
    * @throws RuntimeError what the built-in network and plugins refuse
    */
-  async setup(sandboxId: SandboxId, request: CniRequest): Promise<SandboxNetwork> {
+  async setup(sandboxId: SandboxId, request: CniRequest & PodNamespaces): Promise<SandboxNetwork> {
     if (this.#builtin?.has(sandboxId)) return this.#builtin.setup(sandboxId, request);
     const { by, config, refusal } = await this.#choose();
     if (refusal) throw refusal;

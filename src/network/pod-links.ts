@@ -5,14 +5,15 @@
 import { hasErrno, RuntimeError } from "../base/errors.js";
 import { failpoint } from "../base/failpoints.js";
 import type { Logger } from "../base/log.js";
-import type { Fd } from "../native/index.js";
+import type { Fd, LinkReplies } from "../native/index.js";
 import { hostAddress, type Subnet } from "./address.js";
 import * as bridge from "./bridge.js";
 import { type LeaseRecord, linkAlias, toAddresses } from "./lease.js";
 import { linkPrefix, podMac, retiredGroup } from "./link-names.js";
 import type { LinkReaper } from "./link-reaper.js";
 import * as rt from "./netlink/rtnetlink.js";
-import { netlinkError, NetlinkSocket } from "./netlink/socket.js";
+import { netlinkError, type NetlinkResult, NetlinkSocket } from "./netlink/socket.js";
+import { PlannedLink } from "./planned-link.js";
 
 const ENODEV = 19;
 /** For a bridge that is deleted again while it is made again. */
@@ -28,6 +29,20 @@ export interface PodLinksParts {
   readonly log: Logger;
   /** Those whose links belong on the bridge now. */
   readonly attached: () => readonly LeaseRecord[];
+}
+
+/** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
+export interface PodNamespaces {
+  readonly netns: Fd;
+  readonly netlink: Fd;
+  /** The link that was made with them. */
+  readonly planned?: { readonly link: PlannedLink; readonly replies: Promise<LinkReplies> } | undefined;
+}
+
+/** For the bridge of an index. */
+interface LinkAttempt {
+  readonly asked: number;
+  readonly results: readonly NetlinkResult[];
 }
 
 export class PodLinks {
@@ -49,20 +64,54 @@ export class PodLinks {
       .filter((link) => link.kind === "veth" && link.name.startsWith(linkPrefix(settings.bridge)));
   }
 
-  /** Two round trips: one batch in the host, one in the pod. */
-  async connect(lease: LeaseRecord, request: { readonly netns: Fd; readonly netlink: Fd }): Promise<void> {
+  /** The link of a lease, to be made with the pod's namespaces; `connect` takes what came of it. */
+  plan(lease: LeaseRecord): PlannedLink {
     failpoint("create link");
-    const podIndex = await this.#createLink(lease, request.netns);
+    // 0 stands for what is known only then. `lo` has its index, and no place.
+    const { name, bytes, isAnswered } = rt.setLinkUp(rt.LOOPBACK_INDEX);
+    return new PlannedLink(
+      this.#bridgeIndex,
+      POD_INTERFACE,
+      [rt.createVeth(this.#pair(lease, this.#bridgeIndex, 0)), rt.configurePort(lease.link, linkAlias(lease))],
+      [{ name, bytes, isAnswered }, ...this.#podEnd(lease, 0)],
+    );
+  }
+
+  /** Sees to it that the pod has its link: as it was planned, or where that was refused in two round trips. */
+  async connect(lease: LeaseRecord, { netns, netlink, planned }: PodNamespaces): Promise<void> {
+    const results = planned && planned.link.results(await planned.replies);
+    const refused = results?.host.some(({ errno }) => errno !== 0);
+    if (results && !refused) {
+      failpoint("after create link");
+      const failed = results.pod.find(({ errno }) => errno !== 0);
+      if (failed) throw netlinkError(`configure ${POD_INTERFACE}`, failed);
+      return;
+    }
+    const former = planned && results && { asked: planned.link.bridgeIndex, results: results.host };
+    const podIndex = await this.#createLink(lease, netns, former);
     failpoint("after create link");
-    const pod = new NetlinkSocket(request.netlink);
-    await pod.run(`configure ${POD_INTERFACE}`, [
-      rt.setLinkUp(rt.LOOPBACK_INDEX),
-      rt.setLinkUp(podIndex),
-      ...this.#parts.subnets.map((subnet) =>
-        rt.addAddress(podIndex, hostAddress(subnet, BigInt(lease.offset)), subnet.prefixLength),
-      ),
-      ...this.#parts.subnets.map((subnet) => rt.addDefaultRoute(podIndex, bridge.gatewayOf(subnet))),
-    ]);
+    const pod = new NetlinkSocket(netlink);
+    await pod.run(`configure ${POD_INTERFACE}`, [rt.setLinkUp(rt.LOOPBACK_INDEX), ...this.#podEnd(lease, podIndex)]);
+  }
+
+  #pair(lease: LeaseRecord, bridgeIndex: number, netnsFd: number): rt.VethPair {
+    return {
+      hostName: lease.link,
+      bridgeIndex,
+      netnsFd,
+      podName: POD_INTERFACE,
+      podMac: podMac(toAddresses(lease.ips)),
+      mtu: this.#parts.mtu,
+    };
+  }
+
+  #podEnd(lease: LeaseRecord, index: number): rt.PlacedRequest[] {
+    const { subnets } = this.#parts;
+    return [
+      rt.setLinkUp(index),
+      ...subnets.map((subnet) => rt.addAddress(index, hostAddress(subnet, BigInt(lease.offset)), subnet.prefixLength)),
+      ...subnets.map((subnet) => rt.addDefaultRoute(index, bridge.gatewayOf(subnet))),
+    ];
   }
 
   /** Takes it down and off the bridge; `reap` deletes it. */
@@ -104,14 +153,18 @@ export class PodLinks {
     if (refused) throw netlinkError("put links back on the bridge", refused);
   }
 
-  /** @returns true where the bridge was gone, or down, and is as it must be now */
+  /** @returns true where the bridge was gone, down or without its addresses, and is as it must be now */
   async verifyBridge(): Promise<boolean> {
-    const { route, settings } = this.#parts;
+    const { route, settings, subnets, log } = this.#parts;
     const [found] = await route.exchange([rt.getLink(settings.bridge)]);
     const message = found?.messages[0];
     if (found?.errno === 0 && message) {
       const link = rt.parseLink(message);
-      if (link.index === this.#bridgeIndex && link.isUp) return false;
+      if (link.index === this.#bridgeIndex && link.isUp) {
+        if (!(await bridge.ensureAddresses(route, settings, subnets, link.index))) return false;
+        log.warn({ bridge: settings.bridge }, "the bridge had lost addresses, gave it them again");
+        return true;
+      }
     } else if (found?.errno !== ENODEV) {
       return false;
     }
@@ -119,25 +172,22 @@ export class PodLinks {
     return true;
   }
 
-  /** Index of eth0 in the pod. A bridge that was deleted by hand is made again. */
-  async #createLink(lease: LeaseRecord, netns: Fd): Promise<number> {
-    const { route, mtu } = this.#parts;
+  /**
+   * Index of eth0 in the pod. A bridge that was deleted by hand is made again.
+   *
+   * @param former an attempt that was refused
+   */
+  async #createLink(lease: LeaseRecord, netns: Fd, former: LinkAttempt | undefined): Promise<number> {
+    const { route } = this.#parts;
     const clause = `make link "${lease.link}"`;
     const attempt = (bridgeIndex: number) =>
       route.exchange([
-        rt.createVeth({
-          hostName: lease.link,
-          bridgeIndex,
-          netnsFd: netns.number,
-          podName: POD_INTERFACE,
-          podMac: podMac(toAddresses(lease.ips)),
-          mtu,
-        }),
+        rt.createVeth(this.#pair(lease, bridgeIndex, netns.number)),
         rt.configurePort(lease.link, linkAlias(lease)),
         rt.getLink(lease.link),
       ]);
-    let asked = this.#bridgeIndex;
-    let results = await attempt(asked);
+    let asked = former?.asked ?? this.#bridgeIndex;
+    let results = former?.results ?? (await attempt(asked));
     const refusal = () => results.find(({ errno }) => errno !== 0);
     for (let left = BRIDGE_RETRIES; left > 0 && refusal(); left--) {
       // Also where another pod has seen to it since this one asked.

@@ -12,7 +12,6 @@ import { failpoint } from "../base/failpoints.js";
 import { type SandboxId, shortId } from "../base/ids.js";
 import type { Logger } from "../base/log.js";
 import { settleAll } from "../base/settle.js";
-import type { Fd } from "../native/index.js";
 import type { PortMapping, SandboxNetwork } from "../state/sandbox.js";
 import type { RecordStore } from "../state/store.js";
 import { formatAddress, formatSubnet, hostAddress, isLoopback6, type Subnet } from "./address.js";
@@ -28,7 +27,8 @@ import { linkName, retiredGroup } from "./link-names.js";
 import { LinkReaper } from "./link-reaper.js";
 import type { Link } from "./netlink/rtnetlink.js";
 import { NetlinkSocket } from "./netlink/socket.js";
-import { POD_INTERFACE, PodLinks } from "./pod-links.js";
+import type { Reserved } from "./planned-link.js";
+import { POD_INTERFACE, PodLinks, type PodNamespaces } from "./pod-links.js";
 import { PublishedPorts } from "./published-ports.js";
 import type { HostPort } from "./ruleset.js";
 
@@ -37,12 +37,6 @@ export type { BridgeRecord, LeaseRecord, NetworkRecord } from "./lease.js";
 
 /** How long what was flushed or deleted by hand stays so. */
 const VERIFY_MS = 5_000;
-
-/** Borrowed: the sandbox's network namespace, and a NETLINK_ROUTE socket inside it. */
-export interface PodNamespaces {
-  readonly netns: Fd;
-  readonly netlink: Fd;
-}
 
 /** What `recover` found and did. */
 export interface NetworkRecovery {
@@ -154,7 +148,7 @@ export class PodNetwork {
    * @throws RuntimeError `failed-precondition` HOST_PORT_IN_USE, HOST_PORT_UNREACHABLE, `resource-exhausted`
    *   NO_ADDRESSES, `invalid-argument` INVALID_HOST_PORT
    */
-  async reserve(sandboxId: SandboxId, portMappings: readonly PortMapping[]): Promise<void> {
+  async reserve(sandboxId: SandboxId, portMappings: readonly PortMapping[]): Promise<Reserved> {
     if (this.#leases.has(sandboxId)) {
       await this.teardown(sandboxId);
       await this.gone(sandboxId);
@@ -162,14 +156,20 @@ export class PodNetwork {
     const ports = portMappings.filter(({ hostPort }) => hostPort > 0);
     this.#checkReachable(ports);
     await this.#hostPorts.reserve(sandboxId, ports);
-    await this.#orUndone(sandboxId, async () => {
+    return this.#orUndone(sandboxId, async () => {
       failpoint("lease");
       const lease = this.#takeLease(sandboxId, ports);
-      const written = this.#parts.store.put(sandboxId, lease).then(() => failpoint("after lease"));
-      // It is `setup` that waits for it, where the sandbox comes that far.
-      written.catch(() => undefined);
-      this.#recording.set(sandboxId, written);
+      return { network: networkOf(lease), link: this.#links.plan(lease) };
     });
+  }
+
+  /** Begins to write a lease, for who has something to do meanwhile: `setup` waits for it, or does it. */
+  record(sandboxId: SandboxId): void {
+    const lease = this.#leases.get(sandboxId);
+    if (!lease || this.#recording.has(sandboxId)) return;
+    const written = this.#parts.store.put(sandboxId, lease).then(() => failpoint("after lease"));
+    written.catch(() => undefined);
+    this.#recording.set(sandboxId, written);
   }
 
   /** Whether it has been given its addresses. */
@@ -182,15 +182,15 @@ export class PodNetwork {
     return this.#orUndone(sandboxId, async () => {
       const lease = this.#leases.get(sandboxId);
       if (!lease) throw new RuntimeError("it has no lease", { kind: "internal", code: "INTERNAL" });
-      const { ports, ips } = lease;
+      this.record(sandboxId);
       await settleAll([
         this.#links.connect(lease, namespaces),
-        this.#parts.published.publish(sandboxId, ports, ips),
+        this.#parts.published.publish(sandboxId, lease.ports, lease.ips),
         this.#recording.get(sandboxId),
       ]);
       this.#recording.delete(sandboxId);
       failpoint("after links");
-      return { interface: POD_INTERFACE, ips };
+      return networkOf(lease);
     });
   }
 
@@ -268,12 +268,7 @@ export class PodNetwork {
     };
   }
 
-  /**
-   * Puts back what somebody deleted or flushed by hand: the bridge with its links, and the rules.
-   * Runs by itself every few seconds.
-   *
-   * @returns what was not as it must be
-   */
+  /** Puts back what somebody deleted or flushed by hand, and says what that was. Runs by itself every few seconds. */
   async verify(): Promise<("bridge" | "rules")[]> {
     const { published, log, settings } = this.#parts;
     const repaired: ("bridge" | "rules")[] = [];
@@ -397,4 +392,8 @@ export class PodNetwork {
     await this.#parts.store.put(sandboxId, lease);
     this.#adopt(lease);
   }
+}
+
+function networkOf({ ips }: LeaseRecord): SandboxNetwork {
+  return { interface: POD_INTERFACE, ips };
 }

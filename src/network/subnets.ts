@@ -1,6 +1,7 @@
 /**
  * Choosing and checking the pod subnets against what the host's links and routes claim.
  */
+import { strict as assert } from "node:assert";
 import { createHash } from "node:crypto";
 import { RuntimeError } from "../base/errors.js";
 import { formatSubnet, overlaps, parseSubnet, type Subnet } from "./address.js";
@@ -17,6 +18,18 @@ const CANDIDATES4 = [
   "192.168.88.0/21",
 ];
 const ULA_CANDIDATES = 8;
+
+/** RFC 6890: no interface of a pod can have an address of these. */
+const UNUSABLE: readonly (readonly [string, string])[] = [
+  ["0.0.0.0/8", "this network"],
+  ["127.0.0.0/8", "loopback"],
+  ["169.254.0.0/16", "link-local"],
+  ["224.0.0.0/4", "multicast"],
+  ["240.0.0.0/4", "reserved"],
+  ["::/8", "reserved, with loopback in it"],
+  ["fe80::/10", "link-local"],
+  ["ff00::/8", "multicast"],
+];
 
 /** What claims a network, for messages. */
 export interface HostNetworks {
@@ -82,9 +95,22 @@ export function parseSubnetSetting(text: string, family: 4 | 6): Subnet {
   const maxPrefix = family === 4 ? 29 : 120;
   if (!subnet || subnet.family !== family || subnet.prefixLength > maxPrefix || subnet.prefixLength < 8) {
     throw new RuntimeError(
-      `read network.subnet-ipv${family} "${text}": not an IPv${family} network in the form address/8 to /${maxPrefix} with no host bits set`,
+      `read network.subnet-ipv${family} "${text}": not an IPv${family} network in the form address/8 to /${maxPrefix} with no host bits set, as ${family === 4 ? "10.1.0.0/16" : "fd00:1::/64"}`,
       { kind: "invalid-argument", code: "INVALID_NETWORK_SETTING" },
     );
   }
+  const unusable = UNUSABLE.find(([text]) => overlaps(subnet, subnetOf(text)));
+  if (unusable) {
+    throw new RuntimeError(
+      `read network.subnet-ipv${family} "${text}": ${unusable[0]} is ${unusable[1]}, pods cannot have addresses of it`,
+      { kind: "invalid-argument", code: "INVALID_NETWORK_SETTING" },
+    );
+  }
+  return subnet;
+}
+
+function subnetOf(text: string): Subnet {
+  const subnet = parseSubnet(text);
+  assert(subnet, text);
   return subnet;
 }

@@ -1,5 +1,5 @@
 /**
- * RunPodSandbox, step by step: record and cgroups, beside them namespaces and network, the monitor, files, ready.
+ * RunPodSandbox, step by step: record, files and cgroups, beside them namespaces and network, the monitor, ready.
  *
  * Every step pushes its undo before the next one starts, so a failure anywhere leaves nothing
  * behind. The record is written before anything is made that outlives the daemon: after a crash, recover.ts finds
@@ -16,8 +16,17 @@ import { settleAll } from "../base/settle.js";
 import { Timeline } from "../base/timeline.js";
 import { MonitorClient } from "../monitor/monitor-client.js";
 import type { Fd } from "../native/fd.js";
-import { createSandboxNamespaces, MONITOR_FD, openDirectory, removeTree, runFileSteps } from "../native/index.js";
-import type { MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
+import {
+  createSandboxNamespaces,
+  type FileStep,
+  MONITOR_FD,
+  openDirectory,
+  removeTree,
+  runFileSteps,
+  type SandboxNamespaceFds,
+} from "../native/index.js";
+import type { PlannedLink, Reserved } from "../network/networks.js";
+import type { IdMaps, MonitorProcess, SandboxConfig, SandboxNetwork, SandboxRecord } from "../state/sandbox.js";
 import {
   cgroupDir,
   cgroupSteps,
@@ -32,8 +41,14 @@ import { emit, requireMonitor, type RuntimeContext, sandboxKey } from "./context
 import { adoptMonitor, endMonitor } from "./monitors.js";
 import { processStartTicks } from "./proc.js";
 import { checkRuntimeHandler, runtimeHandler } from "./runtime-handlers.js";
-import { checkSandboxFiles, giveSandboxFiles, readHostFiles, sandboxFileSteps } from "./sandbox-files.js";
-import { makeShm, removeShm } from "./shm.js";
+import {
+  checkSandboxFiles,
+  giveSandboxFiles,
+  NO_HOST_FILES,
+  readHostFiles,
+  sandboxFileSteps,
+} from "./sandbox-files.js";
+import { attachShm, detachedShmBytes, removeShm } from "./shm.js";
 import { mappedRoot, takeIdMaps } from "./user-namespaces.js";
 import { unwound } from "./unwound.js";
 
@@ -123,28 +138,34 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
     cgroupPath: sandboxCgroup(ctx.cgroups, id, config.cgroupParent),
     ...(idMaps && { idMaps }),
   };
-  const hostFiles = readHostFiles(config);
   // The monitor inherits copies; ours are closed at the end, whatever happened.
   const opened: Fd[] = [];
   try {
     // Namespaces are descriptors of this process, and links end with them: they need not wait for the
     // record. What outlives the daemon does.
-    const made = timeline.step("namespaces", () => makeNamespaces(creating, opened));
     const reserved = reserveNetwork(ctx, id, config, cleanup);
-    const recorded = timeline
-      .step("record", () => recordSandbox(ctx, creating, cleanup))
-      .then(() => openShm(ctx, creating, opened, cleanup));
+    const made = reserved.then((network) =>
+      timeline.step("namespaces", () => makeNamespaces(ctx, creating, { link: network?.link, opened, cleanup })),
+    );
+    // Behind it: the thread that it starts is what everything waits for.
+    const recorded = reserved.then((network) => {
+      const files = earlyFiles(ctx, creating, network);
+      const written = timeline.step("record", () => recordSandbox(ctx, creating, files, cleanup));
+      ctx.network.record(id);
+      return written;
+    });
     const connect = async (): Promise<SandboxNetwork | undefined> => {
-      const [namespaces] = await settleAll([made, reserved]);
+      const [network, namespaces] = await settleAll([reserved, made]);
       stillWanted();
-      return timeline.step("network", () => setUpNetwork(ctx, id, config, namespaces));
+      return timeline.step("network", () => setUpNetwork(ctx, creating, namespaces, network?.link));
     };
     const watch = async (): Promise<MonitorProcess> => {
-      const [namespaces, shm] = await settleAll([made, recorded]);
+      const [namespaces] = await settleAll([made, recorded]);
       stillWanted();
+      const shm = await openShm(ctx, creating, { made: namespaces.shm, opened, cleanup });
       return timeline.step("monitor", () => startMonitor(ctx, creating, { ...namespaces, shm }, cleanup));
     };
-    const [network, monitor] = await settleAll([connect(), watch()]);
+    const [monitor, network] = await settleAll([watch(), connect()]);
     stillWanted();
     const initPid =
       config.namespaces.pid === "pod" ? await timeline.step("init", () => startInit(ctx, creating)) : undefined;
@@ -154,37 +175,53 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
       cleanup.push("tell plugins", () => ctx.nri.sandboxEvent("RemovePodSandbox", ready));
       await timeline.step("NRI plugins", () => ctx.nri.sandboxEvent("RunPodSandbox", ready));
     }
-    const dir = ctx.paths.sandbox(id);
-    cleanup.push("remove files", () => removeTree(dir));
-    const files = sandboxFileSteps(dir, config, network, await hostFiles);
-    if (idMaps) {
-      await timeline.step("files", async () => {
-        await runFileSteps(files);
-        await giveSandboxFiles(dir, idMaps);
-      });
-    }
+    const files = (await reserved) && !idMaps ? [] : await lateFiles(ctx, ready, cleanup);
+    if (idMaps) await timeline.step("files", () => writeFilesFor(idMaps, ctx.paths.sandbox(id), files));
     await timeline.step("record ready", () => ctx.sandboxes.putWith(id, ready, idMaps ? {} : { first: files }));
     // It may have died before there was a ready sandbox to be stopped.
     if (!ctx.monitors.has(id)) {
       throw new RuntimeError("its monitor died", { kind: "unavailable", code: "MONITOR_UNREACHABLE" });
     }
   } finally {
+    ctx.takenIds.delete(id);
     for (const fd of opened) fd.close();
   }
 }
 
-interface Namespaces {
-  readonly net: Fd | undefined;
-  readonly ipc: Fd | undefined;
-  readonly uts: Fd | undefined;
-  readonly netlink: Fd | undefined;
-  readonly user: Fd | undefined;
+/** Where the network is known ahead they go with the record, which nothing waits for longer than for the namespaces. */
+function earlyFiles(
+  ctx: RuntimeContext,
+  { id, config, idMaps }: SandboxRecord,
+  known: Reserved | undefined,
+): FileStep[] {
+  return known && !idMaps ? sandboxFileSteps(ctx.paths.sandbox(id), config, known.network, NO_HOST_FILES) : [];
 }
 
-/** The record, and behind it the cgroups. */
-async function recordSandbox(ctx: RuntimeContext, record: SandboxRecord, cleanup: CleanupStack): Promise<void> {
+/** Those of the host's network, and of one that CNI plugins have made. */
+async function lateFiles(
+  ctx: RuntimeContext,
+  { id, config, network }: SandboxRecord,
+  cleanup: CleanupStack,
+): Promise<FileStep[]> {
+  const dir = ctx.paths.sandbox(id);
+  cleanup.push("remove files", () => removeTree(dir));
+  return sandboxFileSteps(dir, config, network, await readHostFiles(config));
+}
+
+async function writeFilesFor(idMaps: IdMaps, dir: string, files: readonly FileStep[]): Promise<void> {
+  await runFileSteps(files);
+  await giveSandboxFiles(dir, idMaps);
+}
+
+/** The record, and behind it the cgroups and the files. */
+async function recordSandbox(
+  ctx: RuntimeContext,
+  record: SandboxRecord,
+  files: readonly FileStep[],
+  cleanup: CleanupStack,
+): Promise<void> {
   const monitors = monitorCgroup(ctx.cgroups, record.id);
-  const cgroups = [
+  const wanted = [
     { cgroup: record.cgroupPath, handDown: true },
     { cgroup: monitors, handDown: false },
   ];
@@ -192,18 +229,27 @@ async function recordSandbox(ctx: RuntimeContext, record: SandboxRecord, cleanup
     await removeCgroup(ctx.cgroups, record.cgroupPath);
     await removeCgroup(ctx.cgroups, monitors);
   });
-  try {
-    const last = cgroupSteps(ctx.cgroups, cgroups);
-    const refusal = await ctx.sandboxes.putWith(record.id, record, { last });
-    if (refusal) await makeRefusedCgroups(ctx.cgroups, cgroups, refusal.error);
-  } finally {
-    ctx.takenIds.delete(record.id);
-  }
+  if (files.length > 0) cleanup.push("remove files", () => removeTree(ctx.paths.sandbox(record.id)));
+  const cgroups = cgroupSteps(ctx.cgroups, wanted);
+  const refusal = await ctx.sandboxes.putWith(record.id, record, { last: [...files, ...cgroups] });
+  if (!refusal) return;
+  if (refusal.index < files.length) throw refusal.error;
+  await makeRefusedCgroups(ctx.cgroups, wanted, refusal.error);
 }
 
-async function makeNamespaces({ config, idMaps }: SandboxRecord, opened: Fd[]): Promise<Namespaces> {
+interface Makings {
+  /** Descriptors to be closed in the end. */
+  readonly opened: Fd[];
+  readonly cleanup: CleanupStack;
+}
+
+async function makeNamespaces(
+  ctx: RuntimeContext,
+  { config, idMaps }: SandboxRecord,
+  { link, opened, cleanup }: Makings & { readonly link: PlannedLink | undefined },
+): Promise<SandboxNamespaceFds> {
   const hasOwnNetwork = config.namespaces.network === "pod";
-  const { net, ipc, uts, netlink, user } = await createSandboxNamespaces({
+  const made = await createSandboxNamespaces({
     network: hasOwnNetwork,
     ipc: config.namespaces.ipc === "pod",
     uts: hasOwnNetwork,
@@ -211,26 +257,40 @@ async function makeNamespaces({ config, idMaps }: SandboxRecord, opened: Fd[]): 
     domainname: config.domainname ?? "",
     sysctls: config.sysctls,
     idMaps,
+    shmBytes:
+      config.namespaces.ipc === "pod"
+        ? detachedShmBytes(shmBytes(config), runtimeHandler(ctx, config.runtimeHandler))
+        : 0,
+    link,
   });
-  for (const fd of [net, ipc, uts, netlink, user]) if (fd) opened.push(fd);
-  return { net, ipc, uts, netlink, user };
+  for (const fd of [made.net, made.ipc, made.uts, made.netlink, made.user, made.shm]) if (fd) opened.push(fd);
+  const { link: linked } = made;
+  // Before the network is taken back: a link that is made after that would be nobody's until its namespace goes.
+  if (linked) cleanup.push("wait for link", () => linked.then(ignored, ignored));
+  return made;
 }
 
+function ignored(): void {}
+
+function shmBytes(config: SandboxConfig): number {
+  return config.shmSizeBytes || DEFAULT_SHM_BYTES;
+}
+
+/** What the namespaces' thread has made, or what can only be made now that there is a record. */
 async function openShm(
   ctx: RuntimeContext,
   record: SandboxRecord,
-  opened: Fd[],
-  cleanup: CleanupStack,
+  { made, opened, cleanup }: Makings & { readonly made: Fd | undefined },
 ): Promise<Fd | undefined> {
-  if (record.config.namespaces.ipc !== "pod") return undefined;
+  const { config, idMaps } = record;
+  if (config.namespaces.ipc !== "pod") return undefined;
   cleanup.push("remove shared memory", () => removeShm(ctx, record.id));
   failpoint("shared memory");
-  const fd = await makeShm(ctx, record.id, record.config.shmSizeBytes || DEFAULT_SHM_BYTES, {
-    attached: runtimeHandler(ctx, record.config.runtimeHandler) !== undefined,
-  });
-  opened.push(fd);
+  const handler = runtimeHandler(ctx, config.runtimeHandler);
+  const fd = made ?? (await attachShm(ctx, record.id, shmBytes(config), handler));
+  if (!made) opened.push(fd);
   // Everybody may write to it, but what says so must be an id that is known inside.
-  if (record.idMaps) await chown(`/proc/self/fd/${fd.number}`, ...mappedRoot(record.idMaps));
+  if (idMaps) await chown(`/proc/self/fd/${fd.number}`, ...mappedRoot(idMaps));
   return fd;
 }
 
@@ -239,26 +299,27 @@ async function reserveNetwork(
   id: SandboxId,
   config: SandboxConfig,
   cleanup: CleanupStack,
-): Promise<void> {
-  if (config.namespaces.network !== "pod") return;
+): Promise<Reserved | undefined> {
+  if (config.namespaces.network !== "pod") return undefined;
   cleanup.push("remove network", () => ctx.network.teardown(id));
-  await ctx.network.reserve(id, config);
+  return ctx.network.reserve(id, config);
 }
 
 async function setUpNetwork(
   ctx: RuntimeContext,
-  id: SandboxId,
-  config: SandboxConfig,
-  made: Namespaces,
+  { id, config }: SandboxRecord,
+  made: SandboxNamespaceFds,
+  link: PlannedLink | undefined,
 ): Promise<SandboxNetwork | undefined> {
   if (!made.net || !made.netlink) return undefined;
-  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config });
+  const planned = link && made.link && { link, replies: made.link };
+  return ctx.network.setup(id, { netns: made.net, netlink: made.netlink, config, planned });
 }
 
 async function startMonitor(
   ctx: RuntimeContext,
   record: SandboxRecord,
-  made: Namespaces & { readonly shm: Fd | undefined },
+  made: Omit<SandboxNamespaceFds, "shm"> & { readonly shm: Fd | undefined },
   cleanup: CleanupStack,
 ): Promise<MonitorProcess> {
   const cgroup = openDirectory(cgroupDir(ctx.cgroups, monitorCgroup(ctx.cgroups, record.id)));
@@ -271,10 +332,12 @@ async function startMonitor(
     });
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, { pidfd }));
     failpoint("monitor hello");
+    // Asked while it comes up, rather than once it has said hello.
+    const startTicks = processStartTicks(pid);
     adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
     return {
       pid,
-      startTicks: processStartTicks(pid),
+      startTicks,
       netFd: made.net && MONITOR_FD.net,
       ipcFd: made.ipc && MONITOR_FD.ipc,
       utsFd: made.uts && MONITOR_FD.uts,

@@ -60,7 +60,10 @@ export interface HostFiles {
   readonly hostname: string;
 }
 
-/** Needs nothing of the sandbox: read while its network is made. Never rejects. */
+/** Of a sandbox with a network of its own. */
+export const NO_HOST_FILES: HostFiles = { hosts: "", hostname: "" };
+
+/** Never rejects. */
 export async function readHostFiles(config: SandboxConfig): Promise<HostFiles> {
   const usesHostNetwork = config.namespaces.network === "node";
   const [hosts, hostname] = await Promise.all([

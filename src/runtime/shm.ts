@@ -7,11 +7,11 @@
  * taken away when the sandbox stops. So it is for another runtime handler, which mounts by path.
  */
 import { mkdir, readdir, rmdir } from "node:fs/promises";
-import { hasErrno, RuntimeError } from "../base/errors.js";
-import { failpoint } from "../base/failpoints.js";
+import { hasErrno } from "../base/errors.js";
 import { isLongId, type SandboxId } from "../base/ids.js";
-import { createShm, type Fd, isMountPoint, mountTmpfs, openDirectory, unmount } from "../native/index.js";
+import { type Fd, isMountPoint, mountTmpfs, openDirectory, unmount } from "../native/index.js";
 import type { RuntimeContext } from "./context.js";
+import type { RuntimeHandler } from "./runtime-handlers.js";
 
 /** As for any directory that everybody may write to. */
 const SHM_MODE = 0o1777;
@@ -19,22 +19,25 @@ const SHM_MODE = 0o1777;
 /** What a kernel without detached clones answers does not change while it runs. */
 let mustAttach = false;
 
-/** Undone by `removeShm`, where it was attached; else by closing the descriptor. */
-export async function makeShm(
+/**
+ * How many bytes the namespaces' thread is to make a detached one of; 0: none, and `attachShm` does.
+ *
+ * @param handler who mounts by path
+ */
+export function detachedShmBytes(sizeBytes: number, handler: RuntimeHandler | undefined): number {
+  return mustAttach || handler ? 0 : sizeBytes;
+}
+
+/** Mounts one where a container's mount can be cloned from. Undone by `removeShm`. */
+export async function attachShm(
   ctx: RuntimeContext,
   id: SandboxId,
   sizeBytes: number,
-  { attached }: { readonly attached: boolean },
+  handler: RuntimeHandler | undefined,
 ): Promise<Fd> {
-  failpoint("shared memory");
-  if (!mustAttach && !attached) {
-    try {
-      return await createShm(sizeBytes);
-    } catch (err) {
-      if (!(err instanceof RuntimeError) || err.code !== "KERNEL_TOO_OLD") throw err;
-      mustAttach = true;
-      ctx.log.info({ dir: ctx.paths.shm }, "this kernel clones attached mounts only: /dev/shm of pods is mounted here");
-    }
+  if (!mustAttach && !handler) {
+    mustAttach = true;
+    ctx.log.info({ dir: ctx.paths.shm }, "this kernel clones attached mounts only: /dev/shm of pods is mounted here");
   }
   const path = ctx.paths.sandboxShm(id);
   await mkdir(path, { recursive: true, mode: 0o700 });

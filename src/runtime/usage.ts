@@ -87,16 +87,15 @@ export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<
   return { ...usage, interfaces };
 }
 
-/** Of the pod's own network, its default one first; none where nothing runs in it. */
+/**
+ * Of the pod's own network, its default one first; none where no container runs in it.
+ * The process of a shared PID namespace does not say: it stays in the host's network.
+ */
 export async function interfaceUsage(ctx: RuntimeContext, record: SandboxRecord): Promise<InterfaceUsage[]> {
   if (record.config.namespaces.network !== "pod") return [];
-  const pids = [
-    record.initPid,
-    ...containersOf(ctx, record.id).map(({ pid, state }) => (state === "running" ? pid : undefined)),
-  ];
-  const pid = pids.find((candidate) => candidate !== undefined);
-  if (pid === undefined) return [];
-  const interfaces = await networkUsage(pid);
+  const running = containersOf(ctx, record.id).find(({ pid, state }) => state === "running" && pid !== undefined);
+  if (running?.pid === undefined) return [];
+  const interfaces = await networkUsage(running.pid);
   // A kernel may give every namespace links of its own, such as ifb0.
   const own = record.network?.interface;
   return interfaces.sort((a, b) => Number(b.name === own) - Number(a.name === own));

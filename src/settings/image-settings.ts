@@ -1,6 +1,6 @@
 /** The tables `[registries]`, `[images]` and `[images.collection]` of the settings file. */
 import { z } from "zod";
-import { absolutePath } from "./fields.js";
+import { absolutePath, MAX_TIMER_MS } from "./fields.js";
 
 export interface RegistrySettings {
   /** Base address that replaces `https://<host>`: `http://127.0.0.1:5000`. */
@@ -87,7 +87,7 @@ const collectionSchema = z
     "low-percent": z.number().min(0).max(100).default(80),
     "min-unused-ms": z.int().min(0).default(120_000),
     "max-unused-ms": z.int().min(0).default(0),
-    "interval-ms": z.int().min(1000).default(300_000),
+    "interval-ms": z.int().min(1000).max(MAX_TIMER_MS).default(300_000),
     pinned: z.array(z.string().min(1)).max(1000).default([]),
   })
   .refine((file) => file["low-percent"] <= file["high-percent"], "low-percent must not be above high-percent")
@@ -111,7 +111,7 @@ export const imagesSchema = z
       .int()
       .min(1)
       .default(64 * 1024 ** 3),
-    "progress-timeout-ms": z.int().min(1000).default(60_000),
+    "progress-timeout-ms": z.int().min(1000).max(MAX_TIMER_MS).default(60_000),
     "allow-foreign-layers": z.boolean().default(false),
     "docker-config-path": absolutePath.optional(),
     collection: collectionSchema.prefault({}),

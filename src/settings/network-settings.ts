@@ -36,6 +36,14 @@ const linkName = z
   .string()
   .regex(/^[^\s/:%]{1,15}$/, "must be a link name of 1 to 15 characters without space, slash, colon or percent");
 
+/** Narrower than the kernel's: the name of the nftables table has it in it. */
+const bridgeName = z
+  .string()
+  .regex(
+    /^(?!(all|default)$)[A-Za-z][A-Za-z0-9_.-]{0,14}$/,
+    'must be a link name of 1 to 15 letters, digits, ".", "_" or "-" that begins with a letter, and neither "all" nor "default"',
+  );
+
 const cniSchema = z
   .strictObject({
     "config-dir": absolutePath.default("/etc/cni/net.d"),
@@ -59,7 +67,7 @@ export const networkSchema = z
   .strictObject({
     mode: z.enum(["auto", "builtin", "cni"]).default("auto"),
     cni: cniSchema.prefault({}),
-    bridge: linkName.default("minke0"),
+    bridge: bridgeName.default("minke0"),
     "subnet-ipv4": z
       .string()
       .refine(isSubnet(4, 8, 29), 'must be an IPv4 subnet, /8 to /29, or "none"')
@@ -71,6 +79,11 @@ export const networkSchema = z
     // 1280 is the least that IPv6 works with (RFC 8200, section 5).
     mtu: z.int().min(1280).max(65_535).optional(),
     "isolate-from": z.array(linkName).max(64).default([]),
+  })
+  // What goes from pod to pod stays on the bridge, where the rules of forwarding do not see it: it would have no effect.
+  .refine((file) => !file["isolate-from"].includes(file.bridge), {
+    path: ["isolate-from"],
+    error: "names the pods' own bridge: pods of one network are not isolated from each other",
   })
   .refine((file) => file["subnet-ipv4"] !== "none" || file["subnet-ipv6"] !== "none", {
     path: ["subnet-ipv6"],

@@ -9,7 +9,7 @@ import { readFile } from "node:fs/promises";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { hasErrno, RuntimeError, withContext } from "../base/errors.js";
-import { absolutePath } from "./fields.js";
+import { absolutePath, MAX_TIMER_MS } from "./fields.js";
 import { type ImageSettings, imagesSchema, registrySchema, type RegistrySettings } from "./image-settings.js";
 import { networkSchema, type NetworkSettings } from "./network-settings.js";
 import {
@@ -20,6 +20,7 @@ import {
   streamingSchema,
   type StreamingSettings,
 } from "./socket-settings.js";
+import { wrongValue } from "./wrong-value.js";
 
 export const DEFAULT_SETTINGS_FILE = "/etc/minke/config.toml";
 
@@ -103,7 +104,18 @@ const fileSchema = z
       .default("minke"),
     "tolerate-missing-controllers": z.boolean().default(false),
     network: networkSchema.prefault({}),
-    registries: z.record(z.string().min(1), registrySchema).default({}),
+    registries: z
+      .record(
+        // An address here would never match, and its settings would be without effect.
+        z
+          .string()
+          .regex(
+            /^[^\s/]+$/,
+            "must be a registry's host, with its port where references have one, and no scheme or path",
+          ),
+        registrySchema,
+      )
+      .default({}),
     "registry-config-path": absolutePath.optional(),
     images: imagesSchema.prefault({}),
     "runtime-handlers": z
@@ -129,8 +141,8 @@ const fileSchema = z
       .prefault({}),
     backoff: z
       .strictObject({
-        "base-ms": z.int().min(1).default(10_000),
-        "max-ms": z.int().min(1).default(300_000),
+        "base-ms": z.int().min(1).max(MAX_TIMER_MS).default(10_000),
+        "max-ms": z.int().min(1).max(MAX_TIMER_MS).default(300_000),
       })
       .refine((file) => file["base-ms"] <= file["max-ms"], "base-ms must not be above max-ms")
       .transform((file) => ({ baseMs: file["base-ms"], maxMs: file["max-ms"] }))
@@ -144,7 +156,7 @@ const fileSchema = z
     nri: nriSchema.prefault({}),
     "user-namespaces": userNamespacesSchema.prefault({}),
     pods: z
-      .strictObject({ "grace-period-ms": z.int().min(0).default(30_000) })
+      .strictObject({ "grace-period-ms": z.int().min(0).max(MAX_TIMER_MS).default(30_000) })
       .transform((file) => ({ gracePeriodMs: file["grace-period-ms"] }))
       .prefault({}),
   })
@@ -216,7 +228,7 @@ export function parseSettings(text: string): Settings {
     const reason = err.message.split("\n")[0]?.replace(/^Invalid TOML document: /, "");
     throw invalid(`line ${err.line}, column ${err.column}: ${reason}`, err);
   }
-  const result = fileSchema.safeParse(file);
+  const result = fileSchema.safeParse(file, { error: wrongValue });
   if (result.success) return result.data;
   throw invalid(result.error.issues.flatMap(describeIssue).join("; "), result.error);
 }
@@ -226,7 +238,7 @@ function describeIssue(issue: z.core.$ZodIssue): string[] {
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => `"${[...path, key].join(".")}": unknown setting`);
   }
-  return [`"${path.join(".")}": ${issue.message.replace(/^Invalid input: /, "")}`];
+  return [`"${path.join(".")}": ${issue.message}`];
 }
 
 function invalid(message: string, cause?: unknown): RuntimeError {

@@ -36,15 +36,19 @@ export interface NriSettings {
 /** `127.0.0.1:9464`, `[::1]:9464`: nobody but this machine reads them. */
 const LOOPBACK_PORT = /^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]|localhost):(\d{1,5})$/;
 
+/** Port 0 would be one that no scraper knows. */
+function isLoopbackPort(text: string): boolean {
+  const [, host = "", port = "0"] = LOOPBACK_PORT.exec(text) ?? [];
+  const isHost = host === "localhost" || isIP(host.replace(/[[\]]/g, "")) > 0;
+  return isHost && Number(port) >= 1 && Number(port) <= 65_535;
+}
+
 export const metricsSchema = z
   .strictObject({
     socket: absolutePath.optional(),
     listen: z
       .string()
-      .refine(
-        (text) => Number(LOOPBACK_PORT.exec(text)?.[2] ?? 65_536) <= 65_535,
-        "must be a loopback address and a port",
-      )
+      .refine(isLoopbackPort, 'must be a loopback address and a port, as "127.0.0.1:9464" or "[::1]:9464"')
       .optional(),
   })
   .transform(({ socket, listen }): MetricsSettings => {
@@ -56,13 +60,14 @@ export const metricsSchema = z
   });
 
 const LOOPBACK = /^(127\.|::1$)/;
+const UNSPECIFIED = /^[0:.]+$/;
 
 export const streamingSchema = z
   .strictObject({
     // The URLs name it, so it must be an address that clients can connect to.
     address: z
       .string()
-      .refine((text) => isIP(text) > 0 && !/^[0:.]+$/.test(text), "must be an IP address of this machine")
+      .refine((text) => isIP(text) > 0 && !UNSPECIFIED.test(text), "must be an IP address of this machine")
       .default("127.0.0.1"),
     port: z.int().min(0).max(65_535).default(0),
     "tls-cert": absolutePath.optional(),
@@ -78,10 +83,17 @@ export const streamingSchema = z
     error: "needs a tls-cert",
   })
   // Whoever sees a URL on its way can use it.
-  .refine((file) => LOOPBACK.test(file.address) || file["tls-cert"] !== undefined, {
-    path: ["address"],
-    error: "beyond loopback needs tls-cert and tls-key",
-  })
+  .refine(
+    (file) =>
+      isIP(file.address) === 0 ||
+      UNSPECIFIED.test(file.address) ||
+      LOOPBACK.test(file.address) ||
+      file["tls-cert"] !== undefined,
+    {
+      path: ["address"],
+      error: "beyond loopback needs tls-cert and tls-key",
+    },
+  )
   .transform((file): StreamingSettings => {
     const { "tls-cert": certificate, "tls-key": key, "tls-client-ca": clientCa } = file;
     const tls = certificate !== undefined && key !== undefined ? { certificate, key, clientCa } : undefined;

@@ -7,7 +7,7 @@ import { connect } from "node:net";
 import { afterEach, beforeEach } from "vitest";
 import { newSandboxId, type SandboxId } from "../../src/base/ids.js";
 import { createLog } from "../../src/base/log.js";
-import { createSandboxNamespaces, type Fd, type SandboxNamespaceFds } from "../../src/native/index.js";
+import { createSandboxNamespaces, type Fd, type NewLink, type SandboxNamespaceFds } from "../../src/native/index.js";
 import { linkPrefix } from "../../src/network/link-names.js";
 import { type NetworkRecord, type NetworkSettings, PodNetwork } from "../../src/network/pod-network.js";
 import type { PortMapping, SandboxNetwork } from "../../src/state/sandbox.js";
@@ -73,27 +73,41 @@ export function networkBench(settings: NetworkSettings) {
       .split("\n")
       .filter((line) => line.includes(`minke_${names}`));
 
-  async function makeNamespaces(): Promise<SandboxNamespaceFds> {
-    const made = await createSandboxNamespaces({
+  async function makeNamespaces(link?: NewLink): Promise<SandboxNamespaceFds> {
+    const { link: replies, ...made } = await createSandboxNamespaces({
       network: true,
       ipc: false,
       uts: false,
       hostname: "",
       domainname: "",
       sysctls: {},
+      link,
     });
     bench.namespaces.push(made);
-    return made;
+    return { ...made, ...(replies && { link: replies }) };
   }
 
   const netnsPath = (made: SandboxNamespaceFds): string => `/proc/${process.pid}/fd/${netnsOf(made).number}`;
 
   async function addPod(portMappings: readonly PortMapping[] = [], id = newSandboxId()): Promise<Pod> {
-    const made = await makeNamespaces();
-    if (!made.netlink) throw new Error("no netlink socket");
-    await bench.network.reserve(id, portMappings);
-    const set = await bench.network.setup(id, { netns: netnsOf(made), netlink: made.netlink });
-    return { id, namespaces: made, network: set };
+    return (await plan(portMappings, id))();
+  }
+
+  /** A pod up to its link, which is on its way; what is returned waits for that. */
+  async function plan(
+    portMappings: readonly PortMapping[] = [],
+    id = newSandboxId(),
+    meanwhile: () => void = () => undefined,
+  ): Promise<() => Promise<Pod>> {
+    const { link } = await bench.network.reserve(id, portMappings);
+    meanwhile();
+    const { link: replies, ...made } = await makeNamespaces(link);
+    return async () => {
+      if (!made.netlink) throw new Error("no netlink socket");
+      const planned = replies && { link, replies };
+      const set = await bench.network.setup(id, { netns: netnsOf(made), netlink: made.netlink, planned });
+      return { id, namespaces: made, network: set };
+    };
   }
 
   /** A TCP server that tells each client the address it sees; settles when it listens. */
@@ -163,5 +177,5 @@ export function networkBench(settings: NetworkSettings) {
     const left = [...ownLinks(), ...ownTables(), ...bench.store.records.keys()];
     if (left.length > 0) throw new Error(`left behind: ${left.join(", ")}`);
   });
-  return { bench, makeNamespaces, netnsPath, addPod, serve, serveUdp, start, askFrom, withOutside };
+  return { bench, makeNamespaces, netnsPath, addPod, plan, serve, serveUdp, start, askFrom, withOutside };
 }

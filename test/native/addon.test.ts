@@ -10,6 +10,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statfsSync,
   statSync,
   writeFileSync,
 } from "node:fs";
@@ -281,10 +282,14 @@ describe("files, mounts and probes", () => {
     expect(await native.isMountPoint(dir)).toBe(false);
   });
 
-  test("createShm makes a detached mount that is in no mount table", async () => {
+  test("createSandboxNamespaces makes a /dev/shm of the size asked for that is in no mount table", async () => {
     const before = (await native.mountTable()).length;
-    const shm = keep(await native.createShm(1 << 20));
-    expect(statSync(`/proc/self/fd/${shm.number}`).mode & 0o7777).toBe(0o1777);
+    const made = await native.createSandboxNamespaces({ ...NOTHING, ipc: true, shmBytes: 1 << 20 });
+    keep(made.ipc);
+    const path = `/proc/self/fd/${keep(made.shm).number}`;
+    expect(statSync(path).mode & 0o7777).toBe(0o1777);
+    const { bsize, blocks } = statfsSync(path);
+    expect(bsize * blocks).toBe(1 << 20);
     expect((await native.mountTable()).length).toBe(before);
   });
 

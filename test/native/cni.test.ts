@@ -209,11 +209,19 @@ describe("a plugin that misbehaves at ADD", () => {
     await networks.teardown(id);
   });
 
-  test("is missing: is failed-precondition CNI_PLUGIN_MISSING, and the network is not ready", async () => {
+  test("is missing: is CNI_PLUGIN_MISSING, the network is not ready, no plugin ran and no DEL waits for it", async () => {
     rmSync(join(plugins.dir, "second"));
     const id = newSandboxId();
     await expect(add(id)).rejects.toMatchObject({ kind: "failed-precondition", code: "CNI_PLUGIN_MISSING" });
     expect(await networks.readiness()).toMatchObject({ holds: false, reason: "NetworkPluginNotReady" });
+    expect(plugins.calls.filter(({ command }) => command === "ADD")).toEqual([]);
+    await networks.teardown(id);
+  });
+
+  test("goes missing after ADD: DEL is CNI_PLUGIN_MISSING until it is there again", async () => {
+    const id = newSandboxId();
+    await add(id);
+    rmSync(join(plugins.dir, "second"));
     // DEL needs it as well: it comes back, as with an upgrade of the plugins.
     await expect(networks.teardown(id)).rejects.toMatchObject({ code: "CNI_PLUGIN_MISSING" });
     plugins = new TestPlugins(plugins.dir, ["second"]);

@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test, vi } from "vitest";
 import { newSandboxId } from "../../src/base/ids.js";
 import { dialInNetns, type Fd } from "../../src/native/index.js";
+import { linkName } from "../../src/network/link-names.js";
 import { NetlinkSocket } from "../../src/network/netlink/socket.js";
 import { type NetworkRecord, PodNetwork } from "../../src/network/pod-network.js";
 import { MemoryStore } from "../harness/memory-store.js";
@@ -17,7 +18,7 @@ import { describeHostPorts } from "./network-host-ports.js";
 const BRIDGE = "mknet0";
 const SETTINGS = { bridge: BRIDGE, subnet4: "10.203.0.0/20", subnet6: "fd10:203::/64", owner: "/tmp/minke-net-test" };
 const made = networkBench(SETTINGS);
-const { bench, makeNamespaces, netnsPath, addPod, serve, serveUdp, askFrom, withOutside } = made;
+const { bench, makeNamespaces, netnsPath, addPod, plan, serve, serveUdp, askFrom, withOutside } = made;
 
 const forwarding = (): string =>
   ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
@@ -99,6 +100,35 @@ describe("setup", () => {
     expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
   });
 
+  test("a bridge that was deleted by hand while a pod's link was planned is made again, and the pod has its link", async () => {
+    const id = newSandboxId();
+    const setUp = await plan([], id, () => run("ip", "link", "del", BRIDGE));
+    const [late, other] = [await setUp(), await addPod()];
+    await serve(late.namespaces, 80);
+    expect(askFrom(other.namespaces, late.network.ips[1] ?? "", 80)).toBe(other.network.ips[1]);
+  });
+
+  test("a planned link whose name is taken is refused, and leaves no lease", async () => {
+    const id = newSandboxId();
+    const name = linkName(BRIDGE, id);
+    const setUp = await plan([], id, () => run("ip", "link", "add", name, "type", "bridge"));
+    await expect(setUp()).rejects.toMatchObject({ syscall: { name: "RTM_NEWLINK", errno: "EEXIST" } });
+    expect(bench.store.get(id)).toBeUndefined();
+  });
+
+  test("a planned link is made also where the descriptors are closed before, and goes with the namespace", async () => {
+    const id = newSandboxId();
+    const { link } = await bench.network.reserve(id, []);
+    const { link: replies, ...fds } = await makeNamespaces(link);
+    for (const fd of Object.values(fds)) fd.close();
+    if (!replies) throw new Error("no link was asked for");
+    const { host, pod } = link.results(await replies);
+    expect([...host, ...pod].map(({ errno }) => errno)).toEqual(Array(8).fill(0));
+    await expect.poll(() => run("ip", "-o", "link")).not.toContain(linkName(BRIDGE, id));
+    await bench.network.teardown(id);
+    await bench.network.gone(id);
+  });
+
   const place = async () => {
     const [id, namespaces] = [newSandboxId(), await makeNamespaces()];
     await bench.network.reserve(id, []);
@@ -151,11 +181,13 @@ describe("setup", () => {
 test.each([
   ["deleted", ["link", "del", BRIDGE]],
   ["taken down", ["link", "set", BRIDGE, "down"]],
+  ["robbed of its addresses", ["addr", "flush", "dev", BRIDGE]],
 ])("a bridge that was %s by hand is put right without another pod coming", async (_, deed) => {
   const [one, two] = [await addPod(), await addPod()];
   await serve(one.namespaces, 80);
   run("ip", ...deed);
   expect(await bench.network.verify()).toContain("bridge");
+  expect(await bench.network.verify()).toEqual([]);
   expect(askFrom(two.namespaces, one.network.ips[0] ?? "", 80)).toBe(two.network.ips[0]);
   expect(await ask(one.network.ips[1] ?? "", 80)).toBe("fd10:203::1");
 });
@@ -230,9 +262,8 @@ describe("a new daemon", () => {
   });
 
   test("removes a lease that has neither a sandbox nor a link", async () => {
-    const id = newSandboxId();
-    await bench.network.reserve(id, [port(20_322)]);
-    await expect.poll(() => bench.store.get(id)).toBeDefined();
+    const { id } = await addPod([port(20_322)]);
+    run("ip", "link", "del", linkName(BRIDGE, id));
     await bench.network.close({ removeAll: false });
     bench.network = await PodNetwork.open(SETTINGS, bench.store, log);
     expect((await bench.network.recover([])).removedLeases).toEqual([id]);

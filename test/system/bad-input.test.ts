@@ -83,6 +83,12 @@ test.each([
   await nothingLeft();
 });
 
+test("a time-out that is none is refused before anything is made", async () => {
+  const { code, stdout, stderr } = await run(pod(), "--timeout", "5s");
+  expect(stderr).toContain('option --timeout: "5s" is not a number of seconds');
+  expect({ code, stdout }).toEqual({ code: BAD_INPUT, stdout: "" });
+});
+
 test("an unknown field is named by path, and is an error with --strict", async () => {
   const manifest = pod({ container: 'command: ["true"]\n      comand: ["false"]' });
   const strict = await run(manifest, "--strict");
@@ -95,8 +101,9 @@ test("an unknown field is named by path, and is an error with --strict", async (
   await nothingLeft();
 });
 
-test("an image that is nowhere is named", async () => {
-  const { code, stderr } = await run(pod({ image: "127.0.0.1:9/none:1" }));
+test("an image that is nowhere is named, however long one would wait", async () => {
+  // More than a timer can wait, which would run out at once.
+  const { code, stderr } = await run(pod({ image: "127.0.0.1:9/none:1" }), "--timeout", "9999999");
   expect(stderr).toContain("127.0.0.1:9/none:1");
   expect([1, NOT_FOUND]).toContain(code);
   await nothingLeft();

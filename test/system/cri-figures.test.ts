@@ -5,7 +5,12 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { beforeAll, describe, expect, test } from "vitest";
-import { ContainerEventType, ContainerState, MetricType } from "../../src/cri/generated/runtime/v1/api.js";
+import {
+  ContainerEventType,
+  ContainerState,
+  MetricType,
+  NamespaceMode,
+} from "../../src/cri/generated/runtime/v1/api.js";
 import { useCriDaemon } from "../harness/cri-bench.js";
 import { cgroup2Mount, missing } from "../harness/requires.js";
 
@@ -159,6 +164,17 @@ describe("metrics", () => {
 });
 
 describe("stats", () => {
+  test("of a pod whose containers share processes tell of its own network, not of the host's", async () => {
+    const id = await bench.sandbox({
+      linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.POD } } },
+    });
+    const inside = await bench.cri.startContainer(id);
+    const names = (await bench.cri.output(inside, "cat", "/proc/net/dev")).match(/[^\s:]+(?=:)/g) ?? [];
+    const { stats } = await bench.cri.call("podSandboxStats", { podSandboxId: id });
+    const told = stats?.linux?.network?.interfaces.map(({ name }) => name) ?? [];
+    expect(["lo", "eth0", ...told].sort()).toEqual([...names].sort());
+  });
+
   test("of container and sandbox are real", async () => {
     const id = await bench.cri.runSandbox();
     const container = await bench.cri.startContainer(id, { command: ["sh", "-c", "while :; do :; done"] });

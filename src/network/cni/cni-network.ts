@@ -103,7 +103,7 @@ export class CniNetwork {
       const { settings } = this.#parts;
       const limited = { ...settings, timeoutMs: Math.min(settings.timeoutMs, STATUS_TIMEOUT_MS) };
       const answer = (async () => {
-        for (const { type } of config.plugins) await findPlugin(type, config.name, settings.pluginDirs);
+        await this.#assertInstalled(config);
         await askStatus(config, limited);
       })();
       this.#status = { key, atMs: Date.now(), answer };
@@ -186,6 +186,8 @@ export class CniNetwork {
     const { store, pins, settings, log } = this.#parts;
     const former = store.get(sandboxId);
     if (former) await this.#delete(former);
+    // Ahead of the record: where a plugin is not there none of them runs, and no DEL waits for it.
+    await this.#assertInstalled(network);
     const record: AttachmentRecord = {
       sandboxId,
       containerId: sandboxId,
@@ -216,6 +218,11 @@ export class CniNetwork {
       });
     }
     return made;
+  }
+
+  /** @throws RuntimeError `failed-precondition` CNI_PLUGIN_MISSING */
+  async #assertInstalled({ plugins, name }: NetworkConfig): Promise<void> {
+    for (const { type } of plugins) await findPlugin(type, name, this.#parts.settings.pluginDirs);
   }
 
   /** By today's configuration, the one of its network that is still known; nothing where there is none. */

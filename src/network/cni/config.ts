@@ -79,7 +79,8 @@ export function parseConfig(text: string, file: string): NetworkConfig {
   try {
     parsed = JSON.parse(text);
   } catch (err) {
-    throw invalid(`not JSON: ${err instanceof Error ? err.message : String(err)}`);
+    // V8 quotes the text with its line ends.
+    throw invalid(`not JSON: ${(err instanceof Error ? err.message : String(err)).replace(/\p{Cc}+/gu, " ")}`);
   }
   if (!isObject(parsed)) throw invalid("not a JSON object");
   const { name } = parsed;

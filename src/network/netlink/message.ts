@@ -15,7 +15,7 @@ export const NLM_F_CREATE = 0x400;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
 
-const HEADER_BYTES = 16;
+export const HEADER_BYTES = 16;
 const NLA_F_NESTED = 0x8000;
 const NLA_TYPE_MASK = 0x3fff;
 const NLM_F_ACK_TLVS = 0x200;

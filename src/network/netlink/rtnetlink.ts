@@ -4,6 +4,7 @@
 import { type Address, addressBytes, formatAddress } from "../address.js";
 import {
   attribute,
+  HEADER_BYTES,
   NLM_F_CREATE,
   NLM_F_DUMP,
   NLM_F_EXCL,
@@ -103,18 +104,24 @@ export interface VethPair {
   readonly hostName: string;
   /** The bridge that the host's end becomes a port of. */
   readonly bridgeIndex: number;
-  /** Where the pod's end is born: never visible in the host. */
+  /** Where the pod's end is born: never visible in the host. 0 where it is written in later. */
   readonly netnsFd: number;
   readonly podName: string;
   readonly podMac: Buffer;
   readonly mtu: number;
 }
 
+/** A request with a number of 32 bits that may be known only when it is sent. */
+export interface PlacedRequest extends NetlinkRequest {
+  /** Where in its bytes that is. */
+  readonly at: number;
+}
+
 /**
  * Both ends in one message. The pod's end must be born down: an IFF_UP in VETH_INFO_PEER would
- * open it before it is paired, ENOTCONN (drivers/net/veth.c).
+ * open it before it is paired, ENOTCONN (drivers/net/veth.c). Placed is the namespace's descriptor.
  */
-export function createVeth(pair: VethPair): NetlinkRequest {
+export function createVeth(pair: VethPair): PlacedRequest {
   const peer = Buffer.concat([
     ifinfomsg(),
     attribute(IFLA_IFNAME, text(pair.podName)),
@@ -122,7 +129,7 @@ export function createVeth(pair: VethPair): NetlinkRequest {
     attribute(IFLA_MTU, u32(pair.mtu)),
     attribute(IFLA_NET_NS_FD, u32(pair.netnsFd)),
   ]);
-  return request("RTM_NEWLINK", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, [
+  const made = request("RTM_NEWLINK", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, [
     ifinfomsg({ up: true }),
     attribute(IFLA_IFNAME, text(pair.hostName)),
     attribute(IFLA_MTU, u32(pair.mtu)),
@@ -132,6 +139,8 @@ export function createVeth(pair: VethPair): NetlinkRequest {
       nested(IFLA_INFO_DATA, [nested(VETH_INFO_PEER, [peer])]),
     ]),
   ]);
+  // The last of all attributes.
+  return { ...made, at: made.bytes.length - 4 };
 }
 
 /** Makes a link a port of a bridge. A port's own settings need a message after this one: EOPNOTSUPP. */
@@ -172,8 +181,9 @@ export function getLink(name: string): NetlinkRequest {
   return request("RTM_GETLINK", RTM_GETLINK, 0, [ifinfomsg(), attribute(IFLA_IFNAME, text(name))]);
 }
 
-export function setLinkUp(index: number): NetlinkRequest {
-  return request("RTM_SETLINK", RTM_SETLINK, 0, [ifinfomsg({ index, up: true })]);
+/** Placed is the index, here and in the next two. */
+export function setLinkUp(index: number): PlacedRequest {
+  return { ...request("RTM_SETLINK", RTM_SETLINK, 0, [ifinfomsg({ index, up: true })]), at: HEADER_BYTES + 4 };
 }
 
 /** Down, off its bridge and in the group that the reaper deletes: 0.1 ms, where deleting takes 40. */
@@ -196,7 +206,7 @@ export function deleteLink(name: string): NetlinkRequest {
 }
 
 /** Usable at once: IPv6 without duplicate address detection. */
-export function addAddress(index: number, address: Address, prefixLength: number): NetlinkRequest {
+export function addAddress(index: number, address: Address, prefixLength: number): PlacedRequest {
   const bytes = addressBytes(address);
   const header = Buffer.alloc(8);
   header.writeUInt8(address.family === 4 ? AF_INET : AF_INET6, 0);
@@ -209,20 +219,21 @@ export function addAddress(index: number, address: Address, prefixLength: number
   } else {
     parts.push(attribute(IFA_FLAGS, u32(IFA_F_NODAD)));
   }
-  return request("RTM_NEWADDR", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, parts);
+  return { ...request("RTM_NEWADDR", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, parts), at: HEADER_BYTES + 4 };
 }
 
-export function addDefaultRoute(index: number, gateway: Address): NetlinkRequest {
+export function addDefaultRoute(index: number, gateway: Address): PlacedRequest {
   const header = Buffer.alloc(12);
   header.writeUInt8(gateway.family === 4 ? AF_INET : AF_INET6, 0);
   header.writeUInt8(RT_TABLE_MAIN, 4);
   header.writeUInt8(RTPROT_STATIC, 5);
   header.writeUInt8(RTN_UNICAST, 7);
-  return request("RTM_NEWROUTE", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, [
+  const made = request("RTM_NEWROUTE", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, [
     header,
     attribute(RTA_GATEWAY, addressBytes(gateway)),
     attribute(RTA_OIF, u32(index)),
   ]);
+  return { ...made, at: made.bytes.length - 4 };
 }
 
 /**

@@ -41,7 +41,9 @@ export function readManifest(documents: readonly unknown[], options: ReadOptions
   documents.forEach((document, index) => {
     const found: Found = { problems: [], warnings: [] };
     const kind = kindOf(document);
-    if (kind === "Pod") {
+    if (typeof document !== "object" || document === null || Array.isArray(document)) {
+      found.problems.push({ path: "the document", message: "not an object with apiVersion, kind and metadata" });
+    } else if (kind === "Pod") {
       const pod = parseShape(podSchema, document, found);
       if (pod) {
         found.problems.push(...podProblems(pod));

@@ -60,6 +60,46 @@ test("every line is a comment or a series with a number, and labels are escaped"
   expect(lines).toContain('minke_build_info{version="1\\"x"} 1');
 });
 
+test("owners and states of which there is none are 0, not missing", async () => {
+  const text = await metrics().made.render();
+  expect(valueOf(text, 'minke_sandboxes{owner="pod",state="stopped"}')).toBe(0);
+  expect(valueOf(text, 'minke_containers{owner="cri",state="exited"}')).toBe(0);
+});
+
+test("the time of the start is one and the same in every answer", async () => {
+  const { made } = metrics();
+  const times = [];
+  for (let i = 0; i < 20; i++) times.push(valueOf(await made.render(), "process_start_time_seconds"));
+  expect(new Set(times).size).toBe(1);
+  expect(Math.abs((times[0] ?? 0) - (Date.now() / 1000 - process.uptime()))).toBeLessThan(60);
+});
+
+test("every family has its help and type once, ahead of its series, and only summaries have quantiles", async () => {
+  const { made, tell } = metrics();
+  tell({ type: "sandbox-ready", owner: "cri" });
+  made.criRequest("version", "ok", 1);
+  made.criRequest("status", "ok", 1);
+  const types = new Map<string, string>();
+  let family = "";
+  for (const line of (await made.render()).trimEnd().split("\n")) {
+    const [, comment, name = "", rest = ""] = /^# (HELP|TYPE) (\S+) (.+)$/.exec(line) ?? [];
+    if (comment === "HELP") {
+      expect(types.has(name)).toBe(false);
+      family = name;
+    } else if (comment === "TYPE") {
+      expect(name).toBe(family);
+      types.set(name, rest);
+      expect(name.endsWith("_total")).toBe(rest === "counter");
+    } else {
+      const type = types.get(family) ?? "";
+      const suffixes = { histogram: "(_bucket|_sum|_count)", summary: "(_sum|_count)?" }[type] ?? "";
+      expect(line).toMatch(new RegExp(`^${family}${suffixes}[{ ]`));
+      expect(line.includes("quantile=") && type !== "summary").toBe(false);
+    }
+  }
+  expect(types.size).toBeGreaterThan(10);
+});
+
 test("are served at /metrics alone; a taken port is SOCKET_IN_USE", async () => {
   const server = createMetricsServer(metrics().made);
   onTestFinished(() => server.close().closeAllConnections());
@@ -68,6 +108,7 @@ test("are served at /metrics alone; a taken port is SOCKET_IN_USE", async () => 
   const response = await fetch(`http://127.0.0.1:${port}/metrics`);
   expect(response.headers.get("content-type")).toContain("version=0.0.4");
   expect(await response.text()).toContain("minke_nri_plugins 1");
+  expect((await fetch(`http://127.0.0.1:${port}/metrics`, { method: "HEAD" })).status).toBe(200);
   expect((await fetch(`http://127.0.0.1:${port}/`)).status).toBe(404);
   expect((await fetch(`http://127.0.0.1:${port}/metrics`, { method: "POST", body: "x" })).status).toBe(404);
   const second = createMetricsServer(metrics().made);

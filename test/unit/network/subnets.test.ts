@@ -39,6 +39,28 @@ test("assertSubnetFree names the link and the setting", () => {
   );
 });
 
+test.each([
+  ["0.0.0.0/8", 4],
+  ["127.5.0.0/16", 4],
+  ["169.254.8.0/24", 4],
+  ["224.0.0.0/24", 4],
+  ["250.0.0.0/8", 4],
+  ["::/64", 6],
+  ["::ffff:10.0.0.0/112", 6],
+  ["fe80::/64", 6],
+  ["ff00::/64", 6],
+] as const)(
+  "parseSubnetSetting of %j, which pods cannot have addresses of, is INVALID_NETWORK_SETTING",
+  (text, family) => {
+    expect(() => parseSubnetSetting(text, family)).toThrow(
+      expect.objectContaining({
+        code: "INVALID_NETWORK_SETTING",
+        message: expect.stringContaining("pods cannot have addresses of it"),
+      }),
+    );
+  },
+);
+
 test.each(["fd00::/64", "10.0.0.0/30", "10.0.0.1/16", "0.0.0.0/0", "x"])(
   "parseSubnetSetting of %j for IPv4 is INVALID_NETWORK_SETTING",
   (text) => {

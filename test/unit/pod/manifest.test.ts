@@ -140,6 +140,8 @@ describe("problems", () => {
       "spec.containers[0].env[0].valueFrom",
     ],
     ["a stop signal that is none", one("lifecycle: { stopSignal: TERM }"), "spec.containers[0].lifecycle.stopSignal"],
+    ["a word", "nonsense\n", "the document"],
+    ["a list", "- a\n- b\n", "the document"],
     ["another kind", "apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: d }\n", "kind"],
   ])("%s is refused by path", (_, text, path) => {
     expect(problemsOf(text).map((problem) => problem.path)).toContain(path);

@@ -203,6 +203,12 @@ test.each([
   ["a handler without a path", "[runtime-handlers.crun]", "runtime-handlers.crun.path"],
   ["ids past the last one", "[user-namespaces]\nfirst-id = 4294901760\nmax-pods = 2", "user-namespaces"],
   ["metrics for other machines", '[metrics]\nlisten = "0.0.0.0:9464"', "metrics.listen"],
+  ["metrics at no address", '[metrics]\nlisten = "127.0.0.999:9464"', "metrics.listen"],
+  ["metrics at a port that nobody knows", '[metrics]\nlisten = "127.0.0.1:0"', "metrics.listen"],
+  ["a registry by its address", '[registries."https://a.example"]', "registries.https://a.example"],
+  ["a bridge of the name that means every link", '[network]\nbridge = "all"', "network.bridge"],
+  ["a bridge of a name with a slash", '[network]\nbridge = "a/b"', "network.bridge"],
+  ["a time that no timer can wait", "[images.collection]\ninterval-ms = 2147483648", "images.collection.interval-ms"],
   ["a port beyond all", '[metrics]\nlisten = "127.0.0.1:70000"', "metrics.listen"],
   ["streams beyond loopback in the clear", '[streaming]\naddress = "10.0.0.1"', "streaming.address"],
   ["streams at no address", '[streaming]\naddress = "0.0.0.0"', "streaming.address"],
@@ -212,6 +218,27 @@ test.each([
   const err = refusal(text);
   expect(err.code).toBe("SETTINGS_INVALID");
   expect(err.message).toContain(`"${path}": `);
+});
+
+test.each([
+  ['tolerate-missing-controllers = "yes"', '"tolerate-missing-controllers": must be true or false, not "yes"'],
+  ["network = 3", '"network": must be a table, not 3'],
+  ["network = []", '"network": must be a table'],
+  ['network.isolate-from = "docker0"', '"network.isolate-from": must be a list, not "docker0"'],
+  ["network.cni.plugin-dirs = []", '"network.cni.plugin-dirs": must not be empty'],
+  ["network.mtu = 100", '"network.mtu": must be at least 1280, not 100'],
+  ["network.mtu = 1500.5", '"network.mtu": must be a whole number, not 1500.5'],
+  ['network.mode = "host"', '"network.mode": must be "auto", "builtin" or "cni", not "host"'],
+  ["registries.a.ca = 1", '"registries.a.ca": must be an absolute path or a list of them, not 1'],
+  ["[runtime-handlers.crun]", '"runtime-handlers.crun.path": is missing, must be a string'],
+  ['runtime-handlers.Crun.path = "/c"', '"runtime-handlers.Crun": must be a DNS label, as a RuntimeClass wants it'],
+  ['streaming.address = "localhost"', '"streaming.address": must be an IP address of this machine'],
+  [
+    'network.isolate-from = ["minke0"]',
+    '"network.isolate-from": names the pods\' own bridge: pods of one network are not isolated from each other',
+  ],
+])("%s is refused with what it must be and what it is", (text, message) => {
+  expect(refusal(text).message).toBe(message);
 });
 
 test("a file that was asked for and is missing is not-found SETTINGS_NOT_FOUND", async () => {

@@ -60,6 +60,10 @@ describe("parseConfig", () => {
     expect(err.message).toContain('"/etc/cni/net.d/10.conflist"');
     expect(err.message).toContain(what);
   });
+
+  test("text that is no JSON is told in one line", () => {
+    expect(refusal("nonsense\nand more\n", "x.conflist").message).not.toMatch(/\p{Cc}/u);
+  });
 });
 
 describe("ConfigSource", () => {
