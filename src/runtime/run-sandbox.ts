@@ -188,7 +188,7 @@ async function build({ ctx, id, config, cleanup, timeline, stillWanted }: Making
   }
 }
 
-/** Where the network is known ahead they go with the record, which nothing waits for longer than for the namespaces. */
+/** Where the network is known ahead they go with the record, which is there before the namespaces are. */
 function earlyFiles(
   ctx: RuntimeContext,
   { id, config, idMaps }: SandboxRecord,
@@ -213,7 +213,7 @@ async function writeFilesFor(idMaps: IdMaps, dir: string, files: readonly FileSt
   await giveSandboxFiles(dir, idMaps);
 }
 
-/** The record, and behind it the cgroups and the files. */
+/** The record, and behind it the files and the cgroups. */
 async function recordSandbox(
   ctx: RuntimeContext,
   record: SandboxRecord,
@@ -332,9 +332,11 @@ async function startMonitor(
     });
     cleanup.push("end monitor", () => endMonitor(ctx, record.id, { pidfd }));
     failpoint("monitor hello");
+    const greeting = MonitorClient.fromFd(control);
+    greeting.catch(ignored);
     // Asked while it comes up, rather than once it has said hello.
     const startTicks = processStartTicks(pid);
-    adoptMonitor(ctx, record.id, await MonitorClient.fromFd(control), pidfd);
+    adoptMonitor(ctx, record.id, await greeting, pidfd);
     return {
       pid,
       startTicks,
