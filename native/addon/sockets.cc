@@ -1,5 +1,5 @@
-// Sockets: who is at the other end, a connection made inside a pod's network namespace, and
-// whether a port of the host is free.
+// Sockets: who is at the other end, a connection made inside a pod's network namespace, what that says of its
+// links, and whether a port of the host is free.
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -15,10 +15,13 @@
 
 #include "addon/async_op.h"
 #include "addon/registration.h"
+#include "sys/files.h"
 #include "sys/namespaces.h"
 
 namespace addon {
 namespace {
+
+constexpr size_t kMaxNetDevicesBytes = 4 << 20;
 
 struct Address {
   struct sockaddr_storage storage;
@@ -97,6 +100,21 @@ Napi::Value DialInNetns(const Napi::CallbackInfo& info) {
       FdToValue);
 }
 
+// netDevicesOf(netnsPath) -> Promise<string>: /proc/net/dev as a process in there would read it.
+Napi::Value NetDevicesOf(const Napi::CallbackInfo& info) {
+  const std::string path = StringArgument(info, 0);
+  return SettleOnOwnThread<std::string>(
+      info.Env(),
+      [path]() -> sys::Result<std::string> {
+        sys::Result<sys::UniqueFd> netns = sys::open_at(AT_FDCWD, path.c_str(), O_RDONLY);
+        if (!netns) return netns.failure();
+        sys::Result<void> joined = sys::setns(netns->get(), CLONE_NEWNET);
+        if (!joined) return joined.failure();
+        return sys::ReadFileAt(AT_FDCWD, "/proc/thread-self/net/dev", kMaxNetDevicesBytes);
+      },
+      [](Napi::Env env, std::string& text) -> Napi::Value { return Napi::String::New(env, text); });
+}
+
 // bindProbe(protocol, address, port): binds and closes at once. protocol: IPPROTO_*.
 // SO_REUSEADDR on TCP lets only listeners collide, not connections in TIME_WAIT: socket(7).
 Napi::Value BindProbe(const Napi::CallbackInfo& info) {
@@ -129,6 +147,7 @@ Napi::Value BindProbe(const Napi::CallbackInfo& info) {
 
 void RegisterSockets(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "dialInNetns", DialInNetns);
+  Export(env, exports, "netDevicesOf", NetDevicesOf);
   Export(env, exports, "bindProbe", BindProbe);
 }
 

@@ -90,6 +90,7 @@ interface Addon {
   probeKernel(): Promise<string>;
   dialInNetns(netns: number, port: number, timeoutMs: number): Promise<number>;
   GrpcSession: new (maxMessageBytes: number) => GrpcSession;
+  netDevicesOf(netnsPath: string): Promise<string>;
   bindProbe(protocol: number, address: string, port: number): void;
 }
 

@@ -64,6 +64,16 @@ export async function dialInNetns(netns: Fd | string, port: number): Promise<Fd>
 }
 
 /**
+ * The text of /proc/net/dev (proc_pid_net(5)) of a network namespace, whether a process is in it or not.
+ *
+ * @param netns its path: `/proc/<monitor>/fd/4`
+ * @throws RuntimeError with syscall `openat`: ENOENT, nobody holds it any more
+ */
+export function netDevicesOf(netns: string): Promise<string> {
+  return callAsync("read the links of a network namespace", (native) => native.netDevicesOf(netns));
+}
+
+/**
  * Whether a socket of the host could be bound to this address and port now. A protocol that the
  * kernel does not have is free.
  *

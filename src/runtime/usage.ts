@@ -4,11 +4,12 @@
  */
 import { join } from "node:path";
 import { nowNs } from "../base/clock.js";
+import { hasErrno } from "../base/errors.js";
 import type { ContainerId, SandboxId } from "../base/ids.js";
 import { parseProcessStat } from "../base/process-stat.js";
-import { processesBelow, readKernelFile } from "../native/index.js";
+import { netDevicesOf, processesBelow, readKernelFile } from "../native/index.js";
 import { type CgroupLayout, cgroupDir } from "./cgroups.js";
-import { containersOf, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
+import { containersOf, monitorFdPath, requireContainer, requireSandbox, type RuntimeContext } from "./context.js";
 import type { SandboxRecord } from "../state/sandbox.js";
 import { type WritableLayerUsage, writableLayerUsage } from "./writable-layers.js";
 
@@ -87,15 +88,13 @@ export async function sandboxUsage(ctx: RuntimeContext, id: SandboxId): Promise<
   return { ...usage, interfaces };
 }
 
-/**
- * Of the pod's own network, its default one first; none where no container runs in it.
- * The process of a shared PID namespace does not say: it stays in the host's network.
- */
+/** Of the pod's own network, its default one first; none once the pod has been stopped. */
 export async function interfaceUsage(ctx: RuntimeContext, record: SandboxRecord): Promise<InterfaceUsage[]> {
   if (record.config.namespaces.network !== "pod") return [];
+  // The process of a shared PID namespace does not say: it stays in the host's network.
   const running = containersOf(ctx, record.id).find(({ pid, state }) => state === "running" && pid !== undefined);
-  if (running?.pid === undefined) return [];
-  const interfaces = await networkUsage(running.pid);
+  const text = running?.pid === undefined ? await heldNetDevices(record) : await netDevices(running.pid);
+  const interfaces = parseNetDev(text).filter(({ name }) => name !== "lo");
   // A kernel may give every namespace links of its own, such as ifb0.
   const own = record.network?.interface;
   return interfaces.sort((a, b) => Number(b.name === own) - Number(a.name === own));
@@ -204,10 +203,21 @@ export function parsePressure(text: string | undefined): Pressure | undefined {
   return some && full && { some, full };
 }
 
-/** Of the network namespace that a process is in. */
-async function networkUsage(pid: number): Promise<InterfaceUsage[]> {
-  const text = (await readKernelFile(`/proc/${pid}/net/dev`)) ?? "";
-  return parseNetDev(text).filter(({ name }) => name !== "lo");
+/** Of the network namespace that a process is in; empty where that has ended. */
+async function netDevices(pid: number): Promise<string> {
+  return (await readKernelFile(`/proc/${pid}/net/dev`)) ?? "";
+}
+
+/** Of the one that the monitor holds, between two containers, say: dearer, as a thread has to go there. */
+async function heldNetDevices(record: SandboxRecord): Promise<string> {
+  const netns = record.state === "ready" ? monitorFdPath(record, record.monitor?.netFd) : undefined;
+  if (netns === undefined) return "";
+  try {
+    return await netDevicesOf(netns);
+  } catch (err) {
+    if (hasErrno(err, "ENOENT")) return "";
+    throw err;
+  }
 }
 
 /** /proc/net/dev (proc(5)). */

@@ -175,6 +175,25 @@ describe("stats", () => {
     expect(["lo", "eth0", ...told].sort()).toEqual([...names].sort());
   });
 
+  test("of a pod without a running container tell of its network all the same", async () => {
+    const id = await bench.sandbox();
+    const sentBytes = async () => {
+      const { stats } = await bench.cri.call("podSandboxStats", { podSandboxId: id });
+      const own = stats?.linux?.network?.defaultInterface;
+      return own && { name: own.name, bytes: Number(own.txBytes?.value) };
+    };
+    expect((await sentBytes())?.name).toBe("eth0");
+    const inside = await bench.cri.startContainer(id);
+    await bench.cri.output(inside, "ping", "-c", "1", `${bench.daemon.network4}.1`);
+    const whileItRan = await sentBytes();
+    await bench.cri.call("stopContainer", { containerId: inside });
+    const afterwards = await sentBytes();
+    expect(whileItRan?.bytes).toBeGreaterThan(60);
+    expect(afterwards?.bytes).toBeGreaterThanOrEqual(whileItRan?.bytes ?? Number.NaN);
+    await bench.cri.call("stopPodSandbox", { podSandboxId: id });
+    expect(await sentBytes()).toBeUndefined();
+  });
+
   test("of container and sandbox are real", async () => {
     const id = await bench.cri.runSandbox();
     const container = await bench.cri.startContainer(id, { command: ["sh", "-c", "while :; do :; done"] });
