@@ -99,6 +99,8 @@ function run(name, program, corpus) {
       "-timeout=10",
       "-rss_limit_mb=2048",
       "-print_final_stats=1",
+      // Each new input is a line, thousands in a minute: for who looks on.
+      `-verbosity=${process.stdout.isTTY ? 1 : 0}`,
       ...(existsSync(dictionary) ? [`-dict=${dictionary}`] : []),
     ],
     { cwd: project, stdio: "inherit" },
