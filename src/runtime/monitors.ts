@@ -31,7 +31,8 @@ const EXIT_RETRY_MS = 1_000;
 export function adoptMonitor(ctx: RuntimeContext, id: SandboxId, client: MonitorClient, pidfd: Fd): void {
   ctx.monitors.set(id, { client, pidfd });
   client.onExit((exit, isCgroupGone) => {
-    if (isCgroupGone) ctx.goneCgroups.add(exit.containerId);
+    // Of one without a record nobody would ask, and nobody would forget it.
+    if (isCgroupGone && ctx.containers.get(exit.containerId)) ctx.goneCgroups.add(exit.containerId);
     takeExit(ctx, id, client, exit);
   });
   client.onClose((reason) => {

@@ -111,12 +111,10 @@ async function recordStarted(
     ctx.containers.show(id, running);
     emitStarted(ctx, running);
     failpoint("after record running");
-    // It runs, whether or not that is written: nobody waits for it, and the caller has its answer first.
-    setImmediate(() => {
-      ctx.containers.save(id).catch((err: unknown) => {
-        const fields = { sandboxId: current.sandboxId, containerId: id, err: String(err) };
-        ctx.log.error(fields, "could not record that a container runs, which its monitor knows");
-      });
+    // It runs, whether or not that is written: nobody waits for it, and it is written after the answer.
+    ctx.containers.save(id).catch((err: unknown) => {
+      const fields = { sandboxId: current.sandboxId, containerId: id, err: String(err) };
+      ctx.log.error(fields, "could not record that a container runs, which its monitor knows");
     });
   });
 }
