@@ -3,13 +3,13 @@
  * other. A status of its own for each, a daemon that goes on, and nothing left.
  */
 import { readdirSync } from "node:fs";
-import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { expect, test } from "vitest";
 import { ContainerConfig, PodSandboxConfig } from "../../src/cri/generated/runtime/v1/api.js";
 import { useCriDaemon } from "../harness/cri-bench.js";
 import { nonsenseCases, PROTO, sample } from "../harness/cri-nonsense.js";
 import { randomOf } from "../harness/random.js";
+import { callRaw, connectRaw, framed } from "../harness/raw-grpc.js";
 import { NonsenseRun } from "../harness/cri-nonsense-run.js";
 
 const INVALID_ARGUMENT = 3;
@@ -143,16 +143,10 @@ test("checkpoints are refused with a sentence", async () => {
 
 /** gRPC's status of a call of raw bytes; -1: the connection or stream ended without one. */
 function rawCall(path: string, bytes: Buffer, headers: Record<string, string> = {}): Promise<number> {
-  const session = connectHttp2("http://localhost", { createConnection: () => connect(bench.daemon.criSocket) });
+  const session = connectRaw(bench.daemon.criSocket);
   return new Promise<number>((resolve) => {
     session.on("error", () => resolve(-1));
-    const stream = session.request({
-      ":method": "POST",
-      ":path": path,
-      "content-type": "application/grpc",
-      te: "trailers",
-      ...headers,
-    });
+    const stream = callRaw(session, path, bytes, headers);
     const take = (got: object): void => {
       const status = (got as Record<string, unknown>)["grpc-status"];
       if (status !== undefined) resolve(Number(status));
@@ -162,7 +156,6 @@ function rawCall(path: string, bytes: Buffer, headers: Record<string, string> = 
     stream.on("error", () => resolve(-1));
     stream.on("close", () => resolve(-1));
     stream.resume();
-    stream.end(bytes);
   }).finally(() => session.destroy());
 }
 
@@ -175,20 +168,13 @@ test("methods and services that there are not are UNIMPLEMENTED", async () => {
   expect(await rawCall("/", empty)).toBe(UNIMPLEMENTED);
 });
 
-const framed = (length: number, payload: Buffer, flag = 0): Buffer => {
-  const head = Buffer.alloc(5);
-  head.writeUInt8(flag, 0);
-  head.writeUInt32BE(length, 1);
-  return Buffer.concat([head, payload]);
-};
-
 const FRAMES: readonly [string, Buffer, Record<string, string>, number][] = [
-  ["whose payload is no message", framed(3, Buffer.from([0x0f, 0xff, 0xff])), {}, INVALID_ARGUMENT],
-  ["that says it is 4 GiB", framed(0xffff_ffff, Buffer.alloc(10)), {}, RESOURCE_EXHAUSTED],
-  ["that ends before its length", framed(100, Buffer.alloc(10)), {}, INTERNAL],
+  ["whose payload is no message", framed(Buffer.from([0x0f, 0xff, 0xff])), {}, INVALID_ARGUMENT],
+  ["that says it is 4 GiB", framed(Buffer.alloc(10), 0xffff_ffff), {}, RESOURCE_EXHAUSTED],
+  ["that ends before its length", framed(Buffer.alloc(10), 100), {}, INTERNAL],
   ["of half a head", Buffer.from([0, 0]), {}, INTERNAL],
-  ["that is compressed as nobody says", framed(2, Buffer.from("ab"), 1), {}, INTERNAL],
-  ["of an unknown compression", framed(2, Buffer.from("ab"), 1), { "grpc-encoding": "zip" }, UNIMPLEMENTED],
+  ["that is compressed as nobody says", framed(Buffer.from("ab"), 2, 1), {}, INTERNAL],
+  ["of an unknown compression", framed(Buffer.from("ab"), 2, 1), { "grpc-encoding": "zip" }, UNIMPLEMENTED],
 ];
 
 test("frames that are none end with a status, and harm nobody", async () => {

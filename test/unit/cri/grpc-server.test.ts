@@ -1,6 +1,6 @@
 /** gRPC's connections over Node's own HTTP/2 client: what a client of any kind meets beyond well-formed calls. */
 import { mkdtempSync, rmSync } from "node:fs";
-import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from "node:http2";
+import type { ClientHttp2Session, ClientHttp2Stream } from "node:http2";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,6 +10,7 @@ import { createLog } from "../../../src/base/log.js";
 import { ExecSyncResponse, VersionRequest, VersionResponse } from "../../../src/cri/generated/runtime/v1/api.js";
 import { type CriServer, createCriServer } from "../../../src/cri/server.js";
 import type { Verbs } from "../../../src/cri/verbs.js";
+import { callRaw, connectRaw, framed } from "../../harness/raw-grpc.js";
 
 const VERSION = "/runtime.v1.RuntimeService/Version";
 const EXEC_SYNC = "/runtime.v1.RuntimeService/ExecSync";
@@ -39,7 +40,7 @@ async function serve(verbs: Verbs): Promise<ClientHttp2Session> {
 }
 
 function connected(): ClientHttp2Session {
-  const session = connectHttp2("http://localhost", { createConnection: () => connect(socketPath) });
+  const session = connectRaw(socketPath);
   session.on("error", () => undefined);
   sessions.push(session);
   return session;
@@ -53,23 +54,9 @@ interface Reply {
 }
 
 function call(session: ClientHttp2Session, path: string, body: Uint8Array, headers = {}): ClientHttp2Stream {
-  const stream = session.request({
-    ":method": "POST",
-    ":path": path,
-    "content-type": "application/grpc",
-    te: "trailers",
-    ...headers,
-  });
+  const stream = callRaw(session, path, body, headers);
   stream.on("error", () => undefined);
-  stream.end(body);
   return stream;
-}
-
-/** A message with its prefix. */
-function framed(message: Uint8Array): Buffer {
-  const prefix = Buffer.alloc(5);
-  prefix.writeUInt32BE(message.length, 1);
-  return Buffer.concat([prefix, message]);
 }
 
 const asked = framed(VersionRequest.encode({ version: "v1" }).finish());
