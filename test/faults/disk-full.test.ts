@@ -87,8 +87,8 @@ test("what runs goes on, ends with its exit code, and is shown as ended", async 
   const { status } = await daemon().until("old", "Failed", (pod) => pod.status.phase === "Failed");
   expect(status.containerStatuses?.[0]?.state.terminated).toMatchObject({ exitCode: 7 });
   disk?.free();
-  // Written as soon as there is space: the next daemon knows it as well.
-  await expect.poll(() => daemon().exitFiles()).toHaveLength(1);
+  // Written when there is space, which the monitor looks for every second: the next daemon knows it as well.
+  await expect.poll(() => daemon().exitFiles(), { timeout: 10_000 }).toHaveLength(1);
   await daemon().killAndRestart();
   expect((await daemon().pod("old")).status).toMatchObject({
     phase: "Failed",
